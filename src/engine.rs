@@ -12,12 +12,12 @@ mod allocator;
 mod artifact;
 mod axes;
 mod batch;
+mod batch_limit;
 mod content;
 mod crash;
 mod division;
 mod examine;
 mod gpu;
-mod knee;
 mod locale;
 mod memory;
 mod model;
@@ -45,20 +45,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-pub use artifact::{ArtifactError, ArtifactPath, Found};
+#[cfg(test)]
+pub use allocator::with_peak;
+pub use artifact::{ArtifactError, ArtifactPath, FoundBy};
 pub use axes::{Axes, OutputAxis};
-pub use batch::{Alone, Batching, Evidence, decide as decide_batching};
+pub use batch::{Batching, BatchingEvidence, NoBatching, decide as decide_batching};
 pub use content::ContentHash;
-pub use crash::{Note, report_to as report_crashes_to};
-pub use examine::{Bounds as ExamineBounds, Examination, Examiner, Loaded, Packing};
+pub use crash::{CrashReport, report_to as report_crashes_to};
+pub use examine::{Examination, ExamineBounds, ExaminedModel, Examiner, Packing};
 pub use gpu::{Gpu, GpuProvider};
 pub use memory::{
     Footprint, Limit, Loaded as Held, Loading as Holding, NoRoom, Reserved, Usage, Working as RequestMemory,
     raise_open_files, system_limit,
 };
 pub use model::{Ledger, Model, Work};
-pub use onnx_file::Header;
-pub use packed::{DESCRIPTION as PACKED_DESCRIPTION, Description, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL};
+pub use onnx_file::OnnxHeader;
+pub use packed::{
+    DESCRIPTION as PACKED_DESCRIPTION, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL, PackedDescription,
+};
 pub use pool::PoolError;
 pub use prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, hide, run_child};
 pub use preparing::Prepare;
@@ -315,7 +319,7 @@ impl Engine {
         let processor = self.processor();
         let opened = self.loads.run(move || {
             let artifact = artifact::open(&path, processor)?;
-            if let Found::Precision { .. } = artifact.found {
+            if let FoundBy::Precision { .. } = artifact.found {
                 tracing::info!(model = %artifact.model.display(), "the model was chosen: {}", artifact.found);
             }
             let content = artifact.hash()?;
@@ -463,7 +467,7 @@ impl Engine {
             Ok(batching) => tracing::debug!(
                 %content,
                 max_rows = batching.max_rows,
-                "requests to this model are joined{}", batching.but()
+                "requests to this model are joined{}", batching.exception()
             ),
             Err(why) => tracing::debug!(%content, %why, "requests to this model run alone"),
         }
@@ -503,7 +507,7 @@ impl Engine {
         };
         self.loads
             .run(move || {
-                let _mark = crash::Mark::new(content.short());
+                let _mark = crash::CrashMarker::new(content.short());
                 let _turn = turn;
                 let on_gpu = gpu.map(|gpu| OnGpu {
                     engines: match gpu.provider {
@@ -540,7 +544,7 @@ impl Engine {
     /// Frees `model` and returns its memory to the system before the future ends (MM-4).
     pub async fn unload(&self, model: Model) {
         let freed = self.unloads.run(move || {
-            let _mark = crash::Mark::new(model.content().short());
+            let _mark = crash::CrashMarker::new(model.content().short());
             drop(model);
             allocator::give_back();
         });

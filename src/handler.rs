@@ -25,14 +25,13 @@ mod resolve;
 mod tests;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::codec::{self, DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan, Request, Schema};
 use crate::engine::Ledger;
 use crate::manifest::{Manifest, PassedOver, TOKENIZER};
-use crate::tensor::{Records, Signature, Value};
+use crate::tensor::{Inputs, Records, Signature, Value};
 use crate::text::{FileLimits, Tokenizer};
 
 use chunks::Chunks;
@@ -60,15 +59,6 @@ pub struct Handler {
     media: Option<Box<Media>>,
     /// The files beside the model that were not understood.
     passed_over: Vec<PassedOver>,
-}
-
-/// A tokenizer that no other handler has.
-struct Own(Tokenizer);
-
-impl AsRef<Tokenizer> for Own {
-    fn as_ref(&self) -> &Tokenizer {
-        &self.0
-    }
 }
 
 /// A request that has been read.
@@ -109,7 +99,7 @@ impl Handler {
         let file = manifest.wanted_tokenizer().and_then(|file| file.bytes.as_ref());
         let mut tools = Tools::default();
         match file.map(|bytes| Tokenizer::parse(bytes, &manifest.hints.text, &FileLimits::default())) {
-            Some(Ok(tokenizer)) => tools.tokenizer = Some(SharedTokenizer::new(Arc::new(Own(tokenizer)))),
+            Some(Ok(tokenizer)) => tools.tokenizer = Some(SharedTokenizer::of(tokenizer)),
             Some(Err(error)) if manifest.needs_tokenizer(signature) => {
                 return Err(HandlerError::Text(error.to_string()));
             }
@@ -237,7 +227,7 @@ impl Handler {
     }
 
     /// Writes the answer of the task. `runs` is as for [`Self::encode`].
-    pub(self) fn answer(
+    fn answer(
         &self,
         seen: &Seen,
         form: Reply,
@@ -245,9 +235,7 @@ impl Handler {
         model: &str,
         runs: &[Vec<Value>],
     ) -> Result<Encoded, InvocationError> {
-        let Some(media) = &self.media else {
-            return Err(EncodeError::OutputCount { expected: 1, given: 0 }.into());
-        };
+        let media = self.media.as_ref().ok_or_else(media::no_task)?;
         let mut runs = Cow::Borrowed(runs);
         if let Some(chunks) = &self.chunks {
             runs = chunks.joined(Format::Json, plan, self.schema.signature(), runs)?;
@@ -257,9 +245,8 @@ impl Handler {
 
     /// The form of the answer of the task for a reply of this format; `None` where the outputs go
     /// out as they are.
-    pub(self) fn answer_form(&self, format: Format) -> Option<Reply> {
-        let media = self.media.as_ref().filter(|media| media.answers_in(format))?;
-        debug_assert!(media.answers_in(format));
+    fn answer_form(&self, format: Format) -> Option<Reply> {
+        self.media.as_ref().filter(|media| media.answers_in(format))?;
         match format {
             Format::Json => Some(Reply::Json),
             Format::JsonLines => Some(Reply::JsonLines),
@@ -271,9 +258,18 @@ impl Handler {
     }
 
     /// Whether `accept` asks for a picture that the task gives.
-    pub(self) fn wants_picture(&self, accept: Option<&str>) -> bool {
+    fn wants_picture(&self, accept: Option<&str>) -> bool {
         let is_asked = accept.is_some_and(|accept| accept.to_ascii_lowercase().contains("image/png"));
         is_asked && self.media.as_ref().is_some_and(|media| media.gives_pictures())
+    }
+
+    /// Divides a request of texts of different lengths into runs of similar lengths. Returns the
+    /// inputs of each run; `None` where the request is one run.
+    fn divide(&self, seen: &mut Seen) -> Result<Option<Vec<Inputs>>, InvocationError> {
+        match (&self.media, &self.chunks) {
+            (Some(media), None) => Ok(media.divide(seen)?),
+            (None, _) | (_, Some(_)) => Ok(None),
+        }
     }
 
     fn complete(&self, mut request: Request) -> Result<Request, DecodeError> {

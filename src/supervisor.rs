@@ -55,7 +55,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::catalog::Record;
 use crate::connections;
-use crate::engine::{Culprit, Note};
+use crate::engine::{CrashReport, Culprit};
 pub use ledger::RefusalTimes;
 use ledger::{Cause, Ledger};
 use liveness::Liveness;
@@ -130,7 +130,7 @@ struct Worker {
 #[derive(Debug, Default)]
 struct Told {
     ready: bool,
-    note: Option<Note>,
+    note: Option<CrashReport>,
     /// It has asked for another one in its place: runs of these contents are stuck.
     replace: Option<Vec<Culprit>>,
     liveness: Liveness,
@@ -332,7 +332,7 @@ impl Supervisor {
     }
 
     /// Logs that a worker was killed, and by which model.
-    fn log_kill(&self, note: Option<Note>, refused: Option<Duration>, signal: &str) {
+    fn log_kill(&self, note: Option<CrashReport>, refused: Option<Duration>, signal: &str) {
         let Some(note) = note else {
             tracing::error!(
                 signal,

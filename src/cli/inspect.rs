@@ -17,7 +17,9 @@ use super::table::{Table, bytes, print};
 use crate::archive;
 use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
-use crate::engine::{Alone, Batching, Evidence, Examination, Header, Loaded, Packing, decide_batching};
+use crate::engine::{
+    Batching, BatchingEvidence, Examination, ExaminedModel, NoBatching, OnnxHeader, Packing, decide_batching,
+};
 use crate::handler::Handler;
 use crate::manifest::FILE;
 use crate::telemetry::escape::plain;
@@ -102,7 +104,7 @@ struct Request {
     curl: Option<String>,
 }
 
-fn requests(loaded: &Loaded, handler: &Handler, args: &InspectArgs) -> Result<Vec<Request>> {
+fn requests(loaded: &ExaminedModel, handler: &Handler, args: &InspectArgs) -> Result<Vec<Request>> {
     let example = loaded.example.as_deref().unwrap_or_default();
     let elements: usize = example.iter().map(crate::tensor::Tensor::len).sum();
     if (example.is_empty() && !loaded.signature.inputs.is_empty()) || elements > MAX_SAMPLE_ELEMENTS {
@@ -204,7 +206,7 @@ fn report(examination: &Examination, requests: &[Request], prepared: &Prepared) 
     table
 }
 
-fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
+fn describe(loaded: &ExaminedModel, examination: &Examination, table: &mut Table) {
     /// Old exporters declare each weight as an input that may be given.
     const MOST_OPTIONAL: usize = 16;
     let Signature {
@@ -252,10 +254,10 @@ fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
 }
 
 /// Whether a server with the usual limit joins requests to the model.
-fn joining(loaded: &Loaded, examination: &Examination) -> Result<Batching, Alone> {
+fn joining(loaded: &ExaminedModel, examination: &Examination) -> Result<Batching, NoBatching> {
     /// `--max-batch` unless it is given.
     const MAX_BATCH: usize = 32;
-    let evidence = Evidence {
+    let evidence = BatchingEvidence {
         axes: loaded.findings.axes.clone(),
         trial: loaded.findings.independent_rows,
     };
@@ -267,9 +269,9 @@ fn joining(loaded: &Loaded, examination: &Examination) -> Result<Batching, Alone
     )
 }
 
-fn batches(joining: &Result<Batching, Alone>) -> String {
+fn batches(joining: &Result<Batching, NoBatching>) -> String {
     match joining {
-        Ok(batching) => format!("requests that wait are joined{}", plain(&batching.but())),
+        Ok(batching) => format!("requests that wait are joined{}", plain(&batching.exception())),
         Err(why) => format!("every request runs alone: {}", plain(&why.to_string())),
     }
 }
@@ -290,7 +292,7 @@ fn format(examination: &Examination) -> String {
     )
 }
 
-fn operators(header: &Header) -> String {
+fn operators(header: &OnnxHeader) -> String {
     let mut operators: Vec<(&String, &u64)> = header.operators.iter().collect();
     operators.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), *name));
     let total: u64 = header.operators.values().sum();
@@ -332,9 +334,9 @@ mod tests {
     fn the_most_frequent_operators_are_told() {
         let told = |counts: &[(&str, u64)]| {
             let counts = counts.iter().map(|(name, count)| ((*name).to_owned(), *count));
-            operators(&Header {
+            operators(&OnnxHeader {
                 operators: counts.collect(),
-                ..Header::default()
+                ..OnnxHeader::default()
             })
         };
         assert_eq!(told(&[("Add", 1), ("Gemm", 3)]), "4: Gemm 3, Add 1");

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::table::{Table, bytes, print};
 use crate::archive::{self, Collected, LeftOut, Source};
 use crate::config::PackArgs;
-use crate::engine::{Examination, Loaded, PACKED_DESCRIPTION, PACKED_FOLDER, PACKED_MODEL};
+use crate::engine::{Examination, ExaminedModel, PACKED_DESCRIPTION, PACKED_FOLDER, PACKED_MODEL};
 use crate::handler::{Handler, rehearsals};
 use crate::manifest::FILE;
 
@@ -78,7 +78,7 @@ pub fn run(args: &PackArgs) -> Result<()> {
 }
 
 /// Checks that the manifest fits the model, and runs its requests, as a load does.
-fn rehearse(examination: &Examination, loaded: &Loaded) -> Result<()> {
+fn rehearse(examination: &Examination, loaded: &ExaminedModel) -> Result<()> {
     const REFUSED: &str = "a server would refuse to load it, so it is not packed";
     let manifest = &examination.manifest;
     let handler = match Handler::of_artifact(manifest, &loaded.signature) {
@@ -101,7 +101,7 @@ fn rehearse(examination: &Examination, loaded: &Loaded) -> Result<()> {
     Ok(())
 }
 
-fn prepared_text(args: &PackArgs, examination: &Examination, loaded: &Loaded, is_prepared: bool) -> String {
+fn prepared_text(args: &PackArgs, examination: &Examination, loaded: &ExaminedModel, is_prepared: bool) -> String {
     let text = if is_prepared {
         return format!(
             "for machines like this one; others prepare the model themselves{}",
@@ -119,7 +119,7 @@ fn prepared_text(args: &PackArgs, examination: &Examination, loaded: &Loaded, is
     text.to_owned()
 }
 
-fn prepared_bytes(loaded: &Loaded) -> u64 {
+fn prepared_bytes(loaded: &ExaminedModel) -> u64 {
     let file = loaded.prepared.as_ref().map(|(_, file)| file);
     file.and_then(|file| fs::metadata(file).ok())
         .map_or(0, |metadata| metadata.len())
@@ -164,7 +164,7 @@ fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Coll
 }
 
 /// Adds the prepared form, when there is one.
-fn add_prepared(loaded: &Loaded, collected: &mut Collected) -> Result<bool> {
+fn add_prepared(loaded: &ExaminedModel, collected: &mut Collected) -> Result<bool> {
     let Some((description, file)) = &loaded.prepared else {
         return Ok(false);
     };

@@ -1,9 +1,9 @@
-//! A model artifact on disk: which file is the model, and that all it refers to lies inside the
-//! artifact.
+//! Opens a model artifact on disk: finds the model file, and checks that every file it refers to
+//! is inside the artifact.
 //!
-//! An artifact is a directory (SageMaker has unpacked the archive, MM-8) or a model file. People
-//! pack archives in many ways; the order in which a model is looked for is that of `locate.rs`
-//! (AR-2, AR-6, AR-7). Two candidates without a hint are an error: guessing would serve the wrong
+//! An artifact is a directory (SageMaker has unpacked the archive, MM-8) or a model file.
+//! Archives are packed in many ways; `locate.rs` defines the search order for the model (AR-2,
+//! AR-6, AR-7). Two candidates without a hint are an error, because a guess could serve the wrong
 //! model under the right name.
 
 mod beneath;
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::content::{self, ContentHash};
-use super::onnx_file::{self, Header, ScanError};
+use super::onnx_file::{self, OnnxHeader, ScanError};
 use crate::archive::{self, Foreign};
 use crate::manifest::{Manifest, Overlay};
 
@@ -41,22 +41,22 @@ use locate::{Located, locate};
 pub use beneath::was_exchanged;
 pub use copy::PrivateCopy;
 pub use error::ArtifactError;
-pub use found::Found;
+pub use found::FoundBy;
 pub use precision::Processor;
 
-/// The path of an artifact, and the root that bounds it.
+/// The path of an artifact, and the root directory that it must stay in.
 #[derive(Debug, Clone)]
 pub struct ArtifactPath {
     path: PathBuf,
-    /// Its real path. With one, `path` is a real path as well, and no link is followed on the way
-    /// from the root.
+    /// The real path of the root. If there is one, `path` is also a real path, and no link below
+    /// the root is followed.
     root: Option<PathBuf>,
-    /// Keys that count more than those of the artifact's manifest.
+    /// Keys that override those of the artifact's manifest.
     overlay: Option<Arc<Overlay>>,
 }
 
 impl ArtifactPath {
-    /// A path that the operator of the server has chosen, or that lies in a folder of this user
+    /// A path that the operator of the server has chosen, or that is in a folder of this user
     /// alone.
     pub fn trusted(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -66,11 +66,10 @@ impl ArtifactPath {
         }
     }
 
-    /// The real path `path`, which lies below `root`, the real path of a folder that uploaders may
-    /// write to.
+    /// The real path `path` below `root`, the real path of a folder that uploaders may write to.
     pub fn below(root: PathBuf, path: PathBuf) -> Self {
         Self {
-            // A root may be a model's file; it is the operator's choice then.
+            // The root may be a model file. Then the operator has chosen it.
             root: (root != path).then_some(root),
             path,
             overlay: None,
@@ -81,53 +80,53 @@ impl ArtifactPath {
         &self.path
     }
 
-    /// The same path, with keys that count more than those of the artifact's manifest.
+    /// The same path, with keys that override those of the artifact's manifest.
     pub(super) fn with_overlay(self, overlay: Option<Arc<Overlay>>) -> Self {
         Self { overlay, ..self }
     }
 }
 
-/// The model file of an artifact and what is known of it before it is loaded.
+/// The model file of an artifact, and everything that is known about it before a load.
 #[derive(Debug, Clone)]
 pub struct Artifact {
     pub model: PathBuf,
-    /// The directory that all of the artifact lies in. All of it is read through this.
+    /// The directory that contains the whole artifact. All its files are read through this.
     pub folder: Folder,
-    /// External data: the name that the model calls a file by, and the file.
+    /// External data: for each file its name in the model and its path.
     pub external: Vec<(String, PathBuf)>,
-    /// Whether the model is in ORT format rather than ONNX.
+    /// Whether the model is in ONNX Runtime's own format (ORT) rather than ONNX.
     pub is_ort_format: bool,
     pub facts: Facts,
     pub manifest: Arc<Manifest>,
     /// The files that the manifest's requests refer to.
     pub request_files: Vec<PathBuf>,
-    pub found: Found,
-    /// The content that `model` is a prepared form of, when it came along with that (`packed.rs`).
+    pub found: FoundBy,
+    /// If `model` is a packed prepared form (`packed.rs`), the content it was made from.
     pub prepared_of: Option<ContentHash>,
 }
 
-/// What is seen of a model without loading it.
+/// Facts about a model that are known without loading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Bytes of the model file and of the external data it refers to.
     pub weights: u64,
-    /// Bytes that float16 and int8 constants grow by at the most where ONNX Runtime makes float32
-    /// of them.
+    /// Upper bound of the bytes by which float16 and int8 constants grow if ONNX Runtime converts
+    /// them to float32.
     pub widened: u64,
     pub has_trees: bool,
-    /// Whether a small request can ask for any amount of work; true where that is not known.
+    /// Whether a small request can cause any amount of work; true if that is unknown.
     pub has_unbounded_work: bool,
 }
 
 impl Facts {
-    /// Bytes of the weights where all that can be is widened.
+    /// Bytes of the weights if all narrow constants are widened.
     pub fn widest(&self) -> u64 {
         self.weights.saturating_add(self.widened)
     }
 }
 
 impl Artifact {
-    /// A hash that identifies the model wherever its files lie.
+    /// Returns the hash that identifies the model, independent of the location of its files.
     pub fn hash(&self) -> Result<ContentHash, ArtifactError> {
         let open = |file: &Path| self.folder.file(file);
         let hash =
@@ -135,27 +134,27 @@ impl Artifact {
         Ok(self.prepared_of.map_or(hash, |of| of.with(&hash)))
     }
 
-    /// The statements of the model about itself; `None` in ONNX Runtime's own format.
-    pub fn header(&self) -> Option<Header> {
+    /// The model's description of itself; `None` in ONNX Runtime's own format.
+    pub fn header(&self) -> Option<OnnxHeader> {
         let file = (!self.is_ort_format).then(|| self.folder.file(&self.model))?.ok()?;
         onnx_file::header(&file).ok()
     }
 
-    /// The refusal of a load whose files were not the same from its beginning to its end.
+    /// The error for a load whose files changed while it was under way.
     pub fn changed(&self) -> ArtifactError {
         ArtifactError::Changed {
             file: shown(&self.model),
         }
     }
 
-    /// Opens the file at the real path `path`, which lies in the artifact.
+    /// Opens the file at the real path `path` inside the artifact.
     pub fn file(&self, path: &Path) -> io::Result<File> {
         self.folder.file(path)
     }
 }
 
-/// Opens the artifact at `path`, to be served on `processor`: finds the model, reads what it refers
-/// to, and checks that all of it lies inside.
+/// Opens the artifact at `path`, to be served on `processor`. Finds the model, reads the names of
+/// the files that it refers to, and checks that all of them are inside the artifact.
 pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, ArtifactError> {
     let (folder, file) = open_folder(path)?;
     let located = match file {
@@ -167,7 +166,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
             model,
             manifest: manifest::parse(None, path.overlay.as_deref())?,
             manifest_folder: folder.path().to_owned(),
-            found: Found::Given,
+            found: FoundBy::Given,
         },
     };
     let Located {
@@ -178,7 +177,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
     } = located;
     let real = inside(&folder, &model)?;
     let request_files = requests::complete(&mut manifest, &folder, &manifest_folder)?;
-    if found != Found::Given {
+    if found != FoundBy::Given {
         manifest::add_sidecars(&folder, &real, &mut manifest);
     }
     let (file, mut weights) = open_file(&folder, &real)?;
@@ -187,7 +186,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
     let mut counted = BTreeSet::new();
     let is_ort_format = is_ort_format(&real);
     if is_ort_format {
-        check_ort_mark(&real, &file)?;
+        check_ort_identifier(&real, &file)?;
     } else {
         let facts = onnx_file::scan(&file).map_err(|error| match error {
             ScanError::Io(source) => io_error(&model, source),
@@ -196,7 +195,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
             | ScanError::TooManyFiles
             | ScanError::TooManyValues
             | ScanError::LongName
-            | ScanError::NoNumber { .. }
+            | ScanError::InvalidNumber { .. }
             | ScanError::TooManyNodes
             | ScanError::Ambiguous(_)
             | ScanError::TooDeep => match foreign(&file) {
@@ -228,7 +227,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
                     },
                 });
             }
-            // One file may have many names.
+            // Count a file once, even if it has many names.
             if counted.insert(file.clone()) {
                 weights = weights.saturating_add(bytes);
             }
@@ -253,19 +252,19 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
     })
 }
 
-/// Opens an artifact without a model: one that is a step before or after one. `none` is the refusal
-/// of an artifact that is no such step.
+/// Opens an artifact without a graph: a step before or after a model. Returns the error `none` if
+/// the artifact is not such a step.
 fn open_without_graph(folder: Folder, path: &ArtifactPath, none: ArtifactError) -> Result<Artifact, ArtifactError> {
-    let (mut manifest, beside) = locate::manifest_alone(&folder, path.overlay.as_deref())?;
-    let place = beside.join(passthrough::FILE);
+    let (mut manifest, manifest_folder) = locate::manifest_alone(&folder, path.overlay.as_deref())?;
+    let place = manifest_folder.join(passthrough::FILE);
     manifest::add_sidecars(&folder, &place, &mut manifest);
     let ports = passthrough::ports(&manifest);
-    // Beside weights in another format, the files are those of a model that was not exported.
+    // If there are weights in another format, the artifact is a model that was not exported.
     let is_model = matches!(&none, ArtifactError::NoModel { advice, .. } if !advice.is_empty());
     if ports.is_empty() || is_model {
         return Err(none);
     }
-    let request_files = requests::complete(&mut manifest, &folder, &beside)?;
+    let request_files = requests::complete(&mut manifest, &folder, &manifest_folder)?;
     let graph = passthrough::graph(&ports);
     let weights = graph.len() as u64;
     let folder = folder.with_generated(place.clone(), graph);
@@ -282,19 +281,19 @@ fn open_without_graph(folder: Folder, path: &ArtifactPath, none: ArtifactError) 
         },
         manifest: manifest.shared(),
         request_files,
-        found: Found::NoGraph,
+        found: FoundBy::NoGraph,
         prepared_of: None,
     })
 }
 
-/// The bytes of the tokenizer at `tokenizer` in the artifact at `path`.
+/// Reads the tokenizer at `tokenizer` in the artifact at `path`.
 pub fn tokenizer(path: &ArtifactPath, tokenizer: &str) -> Result<Vec<u8>, ArtifactError> {
     let (folder, _) = open_folder(path)?;
     manifest::tokenizer_again(&folder, tokenizer)
 }
 
-/// The folder of the artifact at `path`, and its file when it is one. A link that has appeared
-/// since the path was resolved is not followed.
+/// Opens the folder of the artifact at `path`. If the artifact is a file, also returns its path.
+/// A link that has appeared since the path was resolved is not followed.
 fn open_folder(path: &ArtifactPath) -> Result<(Folder, Option<PathBuf>), ArtifactError> {
     let failed = |source| open_error(&path.path, source);
     let (root, real) = match &path.root {
@@ -308,7 +307,7 @@ fn open_folder(path: &ArtifactPath) -> Result<(Folder, Option<PathBuf>), Artifac
     match open(&real) {
         Ok(folder) => Ok((folder.with_blobs(root.as_ref()), None)),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            // A file of a snapshot is one of the snapshot, rather than of the blobs.
+            // A file of a snapshot belongs to the snapshot, not to the folder of blobs.
             if let (None, Some(name)) = (&root, path.path.file_name())
                 && let Some(Ok(parent)) = path.path.parent().map(|parent| parent_of(parent).canonicalize())
                 && let Ok(folder) = Folder::open(&parent).map(|folder| folder.with_blobs(None))
@@ -323,7 +322,7 @@ fn open_folder(path: &ArtifactPath) -> Result<(Folder, Option<PathBuf>), Artifac
     }
 }
 
-/// A parent as a path that can be opened: that of a name alone is the working directory.
+/// Makes a parent path that can be opened: the parent of a bare name is the working directory.
 fn parent_of(parent: &Path) -> &Path {
     if parent.as_os_str().is_empty() {
         Path::new(".")
@@ -332,15 +331,15 @@ fn parent_of(parent: &Path) -> &Path {
     }
 }
 
-/// Whether ONNX Runtime will read the file in its own format, which holds all of its weights. It
-/// goes by the name, and so must we: a file that it takes for ONNX is one that has to be scanned,
-/// whatever its first bytes are.
+/// Whether ONNX Runtime will read the file in its own format, which contains all its weights.
+/// ONNX Runtime decides by the name, so this must too: every file that it reads as ONNX has to be
+/// scanned, whatever its first bytes are.
 fn is_ort_format(path: &Path) -> bool {
     path.to_string_lossy().to_ascii_lowercase().ends_with(".ort")
 }
 
-/// Models in ONNX Runtime's format are flatbuffers with this identifier.
-fn check_ort_mark(path: &Path, file: &File) -> Result<(), ArtifactError> {
+/// Checks the flatbuffer identifier of models in ONNX Runtime's format.
+fn check_ort_identifier(path: &Path, file: &File) -> Result<(), ArtifactError> {
     let head = head(file, 8).map_err(|source| io_error(path, source))?;
     if head.get(4..8) == Some(b"ORTM") {
         return Ok(());
@@ -352,14 +351,14 @@ fn check_ort_mark(path: &Path, file: &File) -> Result<(), ArtifactError> {
     })
 }
 
-/// Tells what a file is that is not a model, so that the refusal can name it.
+/// Detects the format of a file that is not a model, for the error text.
 fn foreign(file: &File) -> Option<Foreign> {
-    // A file that cannot be read is reported by the check that failed before.
+    // The check that failed before reports a file that cannot be read.
     let head = head(file, archive::HEAD_BYTES).ok()?;
     archive::foreign(&head).or_else(|| archive::compressed(&head))
 }
 
-/// The first bytes of a file.
+/// Reads the first bytes of a file.
 fn head(mut file: &File, bytes: u64) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     file.rewind()?;

@@ -1,14 +1,15 @@
 //! Proves from a model's graph which of its outputs keep the records of a batch apart.
 //!
-//! Requests of different callers run together only where that changes no answer. No trial shows that: a layer that is
-//! quantised by the largest value of the whole batch answers small random rows the same alone and together. So the graph
-//! is walked once, when a model is prepared. For each tensor the walk knows on which axis the records are (`value.rs`), and
-//! each operator's rule (`rules/`) says what becomes of that axis, or that the operator mixes the records. An operator
-//! without a rule mixes them.
+//! Requests of different clients run together only if that changes no output. A trial cannot
+//! prove it: a layer that is quantised by the largest value of the whole batch gives the same
+//! outputs for small random rows alone and together. So the graph is analysed once, when a model
+//! is prepared. For each tensor the walk tracks the axis of the records (`value.rs`). The rule of
+//! each operator (`rules/`) returns where that axis goes, or that the operator mixes the records.
+//! An operator without a rule mixes them.
 //!
-//! What always holds: a value that is not `Mixed` is, for a batch, the values of its records put together; its shape depends
-//! on the records' shape and on their number alone. Sizes are followed as products (`extent.rs`), because exporters
-//! compute the shapes that they reshape to.
+//! Invariants: for a batch, a value that is not `Mixed` is the concatenation of the values of its
+//! records. Its shape depends only on the shape of the records and on their number. Sizes are
+//! tracked as products (`extent.rs`), because exporters compute the shapes for `Reshape`.
 
 mod call;
 mod extent;
@@ -27,23 +28,24 @@ use serde::{Deserialize, Serialize};
 use super::onnx_file::{self, Dimension, ModelGraph};
 use super::ort_file;
 use extent::{Extent, Symbols};
-use value::{Batch, Place, Tensor, Value};
+use value::{AbstractTensor, AbstractValue, Batch, RecordPlace};
 use walk::Walk;
 
-/// Where the records of a batch are in the outputs of a model.
+/// The axes of the records in the outputs of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Axes {
     /// By the output's name, in the model's order.
     pub outputs: Vec<(String, OutputAxis)>,
-    /// Why there is no analysis.
+    /// The reason that there is no analysis.
     pub unknown: Option<String>,
 }
 
-/// Where the records of a batch are in an output.
+/// The position of the records in an output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputAxis {
-    /// Along the first axis, an index for each; or an item for each, in a sequence. Each is what it is for the record alone.
+    /// Along the first axis, one index for each; or in a sequence, one item for each. Each is the
+    /// same as for the record alone.
     Records,
     /// Along another axis, or with several indices for each.
     Elsewhere,
@@ -53,17 +55,17 @@ pub enum OutputAxis {
     Mixed(String),
 }
 
-/// What the analysis finds.
+/// The results of the analysis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Analysis {
     pub axes: Axes,
-    /// Values inside the graph that outputs are chosen by, such as the numbers that an `ArgMax` compares. Each has the
-    /// records along its first axis.
+    /// Values inside the graph by which outputs are chosen, such as the numbers that an `ArgMax`
+    /// compares. Each has the records along its first axis.
     pub inner: Vec<String>,
 }
 
 impl Axes {
-    /// Those of a model that is not analysed, for this reason.
+    /// The axes of a model that is not analysed, for this reason.
     pub fn unknown(reason: impl Into<String>) -> Self {
         Self {
             outputs: Vec::new(),
@@ -83,7 +85,7 @@ impl Axes {
         self.outputs.iter().any(|(_, axis)| *axis == OutputAxis::Records)
     }
 
-    /// The first reason why an output does not.
+    /// The first reason that an output does not keep the records apart.
     pub fn reason(&self) -> Option<String> {
         if let Some(reason) = &self.unknown {
             return Some(reason.clone());
@@ -158,30 +160,32 @@ fn analysis(model: &ModelGraph) -> Analysis {
     }
 }
 
-fn output_axis(value: &Value) -> OutputAxis {
+fn output_axis(value: &AbstractValue) -> OutputAxis {
     match value {
-        Value::Tensor(tensor) => match &tensor.batch {
+        AbstractValue::Tensor(tensor) => match &tensor.batch {
             Batch::Same => OutputAxis::Whole,
-            Batch::Records(place) if *place == Place::plain(0) => OutputAxis::Records,
+            Batch::Records(place) if *place == RecordPlace::plain(0) => OutputAxis::Records,
             Batch::Records(_) => OutputAxis::Elsewhere,
             Batch::Sizes => OutputAxis::Mixed("the output depends on the number of records".to_owned()),
         },
-        Value::Items => OutputAxis::Records,
-        Value::Sequence(tensor) if tensor.is_same() => OutputAxis::Whole,
-        Value::Sequence(_) => OutputAxis::Elsewhere,
-        Value::Mixed(reason) => OutputAxis::Mixed(reason.to_string()),
+        AbstractValue::Items => OutputAxis::Records,
+        AbstractValue::Sequence(tensor) if tensor.is_same() => OutputAxis::Whole,
+        AbstractValue::Sequence(_) => OutputAxis::Elsewhere,
+        AbstractValue::Mixed(reason) => OutputAxis::Mixed(reason.to_string()),
     }
 }
 
-/// The values of the model's inputs: the records are along the first axis of each, or the model has no batches. The names
-/// of other dimensions are not followed: no run checks that two of one name are the same.
-fn inputs<'a>(model: &'a ModelGraph, symbols: &mut Symbols) -> Result<HashMap<&'a str, Value>, String> {
+/// Returns the abstract values of the model's inputs, which have the records along their first
+/// axis. `Err` if some input does not; then the model has no batches. The names of other
+/// dimensions are ignored, because no run checks that two dimensions of one name have the same
+/// size.
+fn inputs<'a>(model: &'a ModelGraph, symbols: &mut Symbols) -> Result<HashMap<&'a str, AbstractValue>, String> {
     let constants: std::collections::HashSet<&str> =
         model.graph.constants.iter().map(|constant| &*constant.name).collect();
     let mut values = HashMap::new();
     let mut first_axis: Option<&str> = None;
     for input in &model.graph.inputs {
-        // A caller cannot give it: it has a value.
+        // Requests cannot set this input, because it has a constant value.
         if constants.contains(&*input.name) {
             continue;
         }
@@ -202,7 +206,7 @@ fn inputs<'a>(model: &'a ModelGraph, symbols: &mut Symbols) -> Result<HashMap<&'
             Dimension::Named(_) | Dimension::Open => symbols.fresh(),
         });
         let dims = std::iter::once(Extent::BATCH).chain(others).collect();
-        let value = Value::Tensor(Tensor::records(Some(dims), Place::plain(0)));
+        let value = AbstractValue::Tensor(AbstractTensor::records(Some(dims), RecordPlace::plain(0)));
         if values.insert(&*input.name, value).is_some() {
             return Err(format!("there are two inputs {:?}", input.name));
         }
@@ -213,7 +217,7 @@ fn inputs<'a>(model: &'a ModelGraph, symbols: &mut Symbols) -> Result<HashMap<&'
     Ok(values)
 }
 
-/// Operators behind which small differences cannot be seen any more.
+/// Operators whose outputs hide small differences of their inputs.
 const CHOOSING: [&str; 12] = [
     "ArgMax",
     "ArgMin",
@@ -229,11 +233,12 @@ const CHOOSING: [&str; 12] = [
     "LessOrEqual",
 ];
 
-/// Values are exposed for the trial, at most.
+/// Limit on the inner values that are exposed for the trial.
 const MAX_INNER: usize = 8;
 
-/// What choosing operators choose by, of those that lead to an output without a sum in between.
-fn inner_values(model: &ModelGraph, values: &HashMap<&str, Value>) -> Vec<String> {
+/// Finds the values by which choosing operators choose. Only operators whose choice reaches an
+/// output without a computation in between count.
+fn inner_values(model: &ModelGraph, values: &HashMap<&str, AbstractValue>) -> Vec<String> {
     const PASSING: [&str; 8] = [
         "Flatten",
         "Gather",

@@ -1,13 +1,15 @@
-//! Which requests may run together: a batch is their rows, joined along the first axis of every
-//! input and taken apart along that of every output.
+//! Decides which requests may be batched. A batch joins the rows of its requests along the first
+//! axis of every input, and is split along the first axis of every output.
 //!
-//! A request is never held back for others to come. Only what has queued up behind a busy model is
-//! joined (`turn.rs`), as far as that pays (`knee.rs`).
+//! The server never delays a request in order to batch it. Only requests that have queued up
+//! behind a busy model are batched (`turn.rs`), and only as many as make a run cheaper
+//! (`batch_limit.rs`).
 //!
-//! What always holds: requests in a batch have inputs of the same types and shapes but for the
-//! first axis, and ask for the same outputs. A model has batches only where its graph proves that
-//! no operator mixes the records of a batch (`axes.rs`) and the trial has not shown the contrary,
-//! or where the manifest says so. No signature says it, since a first axis may as well be time.
+//! Invariants: the requests of a batch ask for the same outputs, and their inputs have the same
+//! types and, apart from the first axis, the same shapes. A model has batches only if the
+//! manifest allows them, or if its graph proves that no operator mixes the records of a batch
+//! (`axes.rs`) and the trial has not refuted it. A signature cannot prove this: a first axis may
+//! also be time.
 
 use std::num::NonZeroUsize;
 
@@ -15,76 +17,76 @@ use super::axes::{Axes, OutputAxis};
 use crate::manifest;
 use crate::tensor::{Dim, OutputRows, Signature, Tensor, Value, ValueType};
 
-/// How a model's requests are joined.
+/// The way in which a model's requests are batched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batching {
     /// At least 2.
     pub max_rows: usize,
-    /// For each output, whether it can be taken apart by rows.
+    /// For each output, whether it can be split by rows.
     divisible: Vec<bool>,
-    /// Why an output cannot be.
-    but: Option<String>,
+    /// The reason that some output cannot be split.
+    exception: Option<String>,
 }
 
-/// What preparing a model has shown of its rows.
+/// The results of preparing a model that tell whether its rows are independent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evidence {
-    /// What the graph proves.
+pub struct BatchingEvidence {
+    /// The proof from the graph.
     pub axes: Axes,
-    /// Whether a trial answered rows together as it did alone.
+    /// Whether a trial gave the same outputs for rows together as for each row alone.
     pub trial: Option<bool>,
 }
 
-/// Why a model's requests run alone.
+/// The reason that a model's requests are not batched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Alone {
-    #[error("longshore.json says so")]
+pub enum NoBatching {
+    #[error("longshore.json turns batching off")]
     Manifest,
-    #[error("batches have one row at most (--max-batch, or max_rows in longshore.json)")]
+    #[error("batches are limited to one row (--max-batch, or max_rows in longshore.json)")]
     OneRow,
-    #[error("the first axis of its inputs is not one axis that is open")]
+    #[error("its inputs do not share one open first axis")]
     Inputs,
-    #[error("the first axis of its outputs is not open")]
+    #[error("none of its outputs has an open first axis")]
     Outputs,
-    #[error("the model was not prepared, so its graph was not analysed (--prepare)")]
+    #[error("the model was not prepared (--prepare), so its graph was not analysed")]
     NotPrepared,
     #[error("{0}")]
     NotProven(String),
-    #[error("in a trial, rows were answered differently together than alone")]
+    #[error("in a trial, rows gave other outputs together than alone")]
     Refuted,
 }
 
-/// Decides for a model. What the manifest says counts more than the evidence. No model has batches
-/// of more than `max_rows`.
+/// Decides whether a model's requests are batched. The manifest overrides the evidence. `max_rows`
+/// limits the batches of every model.
 pub fn decide(
     signature: &Signature,
-    said: Option<manifest::Batching>,
-    evidence: Option<&Evidence>,
+    configured: Option<manifest::Batching>,
+    evidence: Option<&BatchingEvidence>,
     max_rows: usize,
-) -> Result<Batching, Alone> {
-    let (max_rows, proof) = match said {
-        Some(manifest::Batching::Never) => return Err(Alone::Manifest),
+) -> Result<Batching, NoBatching> {
+    let (max_rows, proof) = match configured {
+        Some(manifest::Batching::Never) => return Err(NoBatching::Manifest),
         Some(manifest::Batching::Allowed(Some(most))) => (most.get().min(max_rows), None),
         Some(manifest::Batching::Allowed(None)) => (max_rows, None),
         None => {
-            let evidence = evidence.ok_or(Alone::NotPrepared)?;
+            let evidence = evidence.ok_or(NoBatching::NotPrepared)?;
             if !evidence.axes.has_records() {
                 let reason = evidence.axes.reason();
-                return Err(Alone::NotProven(
+                return Err(NoBatching::NotProven(
                     reason.unwrap_or_else(|| "it has no outputs".to_owned()),
                 ));
             }
             if evidence.trial == Some(false) {
-                return Err(Alone::Refuted);
+                return Err(NoBatching::Refuted);
             }
             (max_rows, Some(&evidence.axes))
         }
     };
     if max_rows < 2 {
-        return Err(Alone::OneRow);
+        return Err(NoBatching::OneRow);
     }
     if !inputs_have_one_dynamic_first_axis(signature) {
-        return Err(Alone::Inputs);
+        return Err(NoBatching::Inputs);
     }
     let outputs = signature.outputs.iter().map(|output| match proof {
         Some(axes) => axes.of(&output.name) == Some(&OutputAxis::Records) && !has_fixed_first_axis(&output.value_type),
@@ -92,16 +94,16 @@ pub fn decide(
     });
     let divisible: Vec<bool> = outputs.collect();
     if !divisible.contains(&true) {
-        return Err(Alone::Outputs);
+        return Err(NoBatching::Outputs);
     }
-    let but = divisible.contains(&false).then(|| {
+    let exception = divisible.contains(&false).then(|| {
         let reason = proof.and_then(Axes::reason);
-        reason.unwrap_or_else(|| Alone::Outputs.to_string())
+        reason.unwrap_or_else(|| NoBatching::Outputs.to_string())
     });
     Ok(Batching {
         max_rows,
         divisible,
-        but,
+        exception,
     })
 }
 
@@ -120,7 +122,7 @@ fn has_fixed_first_axis(output: &ValueType) -> bool {
     }
 }
 
-/// One and the same, as far as the model names it.
+/// Whether the first axis of every input is open, and has the same name wherever it has one.
 fn inputs_have_one_dynamic_first_axis(signature: &Signature) -> bool {
     let mut name = None;
     let is_batch_axis = |dims: &Option<Vec<Dim>>| match dims.as_deref() {
@@ -132,16 +134,16 @@ fn inputs_have_one_dynamic_first_axis(signature: &Signature) -> bool {
 }
 
 impl Batching {
-    /// What limits the joining, as an addition to a message: empty where nothing does.
-    pub fn but(&self) -> String {
-        match &self.but {
+    /// Suffix for a message that names the requests which are not batched; empty if all are.
+    pub fn exception(&self) -> String {
+        match &self.exception {
             None => String::new(),
-            Some(reason) => format!(", but not those that ask for an output that keeps no rows apart: {reason}"),
+            Some(reason) => format!(", except those that ask for an output that cannot be split by rows: {reason}"),
         }
     }
 
-    /// The rows of a request with these `inputs` for these outputs; `None` when it can only run
-    /// alone.
+    /// Returns the number of rows of a request with these `inputs` and requested `outputs`. `None`
+    /// if it can only run alone.
     pub fn rows(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Option<NonZeroUsize> {
         let divisible = match outputs {
             None => !self.divisible.contains(&false),
@@ -155,7 +157,7 @@ impl Batching {
     }
 }
 
-/// Whether these inputs can be joined.
+/// Whether the inputs of two requests can be joined.
 pub fn go_together(one: &[Tensor], other: &[Tensor]) -> bool {
     let differ_in_rows_only = |one: &Tensor, other: &Tensor| match (one.shape(), other.shape()) {
         ([_, one_row @ ..], [_, other_row @ ..]) => one.data_type() == other.data_type() && one_row == other_row,
@@ -168,8 +170,8 @@ pub fn go_together(one: &[Tensor], other: &[Tensor]) -> bool {
             .all(|(one, other)| differ_in_rows_only(one, other))
 }
 
-/// The inputs of all `requests` as those of one. `None` when they do not go together, or there is
-/// no memory for it.
+/// Joins the inputs of all `requests`. `None` if they cannot be joined, or if there is no memory
+/// for the result.
 pub fn join(requests: &[&[Tensor]]) -> Option<Vec<Tensor>> {
     let inputs = requests.first()?.len();
     (0..inputs)
@@ -180,8 +182,9 @@ pub fn join(requests: &[&[Tensor]]) -> Option<Vec<Tensor>> {
         .collect()
 }
 
-/// Takes the outputs of a batch apart: for each request, of so many `rows`, its own. `None` when an
-/// output has not one row, or one item of a sequence, for each row of the inputs.
+/// Splits the outputs of a batch into those of each request; `rows` holds the row count of each
+/// request. `None` if an output does not have exactly one row, or one item of a sequence, for each
+/// row of the inputs.
 pub fn split(outputs: &[Value], rows: &[usize]) -> Option<Vec<Vec<Value>>> {
     let all: usize = rows.iter().sum();
     let is_divisible = |output: &Value| match output {
@@ -239,9 +242,9 @@ mod tests {
         Dim::Dynamic(Some(name.into()))
     }
 
-    /// What the graph and the trial say, of a model whose outputs are called `y`.
-    fn evidence(axis: OutputAxis, trial: Option<bool>) -> Evidence {
-        Evidence {
+    /// The evidence from the graph and the trial, for a model whose outputs are named `y`.
+    fn evidence(axis: OutputAxis, trial: Option<bool>) -> BatchingEvidence {
+        BatchingEvidence {
             axes: Axes {
                 outputs: vec![("y".to_owned(), axis)],
                 unknown: None,
@@ -251,49 +254,49 @@ mod tests {
     }
 
     #[test]
-    fn a_model_has_batches_when_the_manifest_says_so_or_the_graph_proves_it_and_the_trial_agrees() {
+    fn a_model_has_batches_if_the_manifest_allows_them_or_graph_and_trial_show_independent_rows() {
         let plain = signature(&[Some(&[named("n")])], &[Some(&[named("n")])]);
         let some = |rows| Some(manifest::Batching::Allowed(NonZeroUsize::new(rows)));
         let any = Some(manifest::Batching::Allowed(None));
         let proven = |trial| Some(evidence(OutputAxis::Records, trial));
         let mixed = |trial| Some(evidence(OutputAxis::Mixed("q mixes".into()), trial));
-        let not_proven = || Err(Alone::NotProven("q mixes".into()));
+        let not_proven = || Err(NoBatching::NotProven("q mixes".into()));
         let table = [
             // the manifest, the evidence, the limit; rows
-            (None, None, 32, Err(Alone::NotPrepared)),
-            (None, proven(Some(false)), 32, Err(Alone::Refuted)),
+            (None, None, 32, Err(NoBatching::NotPrepared)),
+            (None, proven(Some(false)), 32, Err(NoBatching::Refuted)),
             (None, proven(Some(true)), 32, Ok(32)),
             (None, proven(None), 32, Ok(32)),
-            (None, proven(Some(true)), 1, Err(Alone::OneRow)),
+            (None, proven(Some(true)), 1, Err(NoBatching::OneRow)),
             (None, mixed(Some(true)), 32, not_proven()),
             (None, mixed(None), 32, not_proven()),
             (
                 Some(manifest::Batching::Never),
                 proven(Some(true)),
                 32,
-                Err(Alone::Manifest),
+                Err(NoBatching::Manifest),
             ),
             (any, None, 32, Ok(32)),
             (any, mixed(Some(false)), 32, Ok(32)),
             (some(8), None, 32, Ok(8)),
             (some(64), proven(Some(true)), 32, Ok(32)),
-            (some(1), proven(Some(true)), 32, Err(Alone::OneRow)),
-            (any, None, 1, Err(Alone::OneRow)),
+            (some(1), proven(Some(true)), 32, Err(NoBatching::OneRow)),
+            (any, None, 1, Err(NoBatching::OneRow)),
         ];
-        for (said, evidence, limit, expected) in table {
-            let batching = decide(&plain, said, evidence.as_ref(), limit);
+        for (configured, evidence, limit, expected) in table {
+            let batching = decide(&plain, configured, evidence.as_ref(), limit);
             assert_eq!(
                 batching.map(|batching| batching.max_rows),
                 expected,
-                "{said:?} {evidence:?} {limit}"
+                "{configured:?} {evidence:?} {limit}"
             );
         }
     }
 
     #[test]
-    fn an_unread_graph_proves_nothing() {
+    fn a_graph_that_was_not_read_proves_nothing() {
         let plain = signature(&[Some(&[named("n")])], &[Some(&[named("n")])]);
-        let evidence = Evidence {
+        let evidence = BatchingEvidence {
             axes: Axes::unknown("it is not read"),
             trial: Some(true),
         };
@@ -342,10 +345,10 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_the_rows_that_all_its_inputs_have() {
+    fn a_request_has_rows_if_all_its_inputs_have_as_many() {
         let n = [named("n")];
-        let said = Some(manifest::Batching::Allowed(None));
-        let batching = decide(&signature(&[Some(&n)], &[Some(&n), Some(&[])]), said, None, 32).unwrap();
+        let allowed = Some(manifest::Batching::Allowed(None));
+        let batching = decide(&signature(&[Some(&n)], &[Some(&n), Some(&[])]), allowed, None, 32).unwrap();
         type Row<'a> = (&'a [Tensor], Option<&'a [usize]>, Option<usize>);
         let table: [Row<'_>; 8] = [
             (&[tensor(&[3, 2])], Some(&[0]), Some(3)),
@@ -364,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_without_a_row_for_each_row_is_not_taken_apart() {
+    fn an_output_without_a_row_for_each_input_row_is_not_split() {
         let table = [
             (vec![Value::Tensor(tensor(&[5, 2]))], true),
             (vec![Value::Tensor(tensor(&[5])), Value::Tensor(tensor(&[4]))], false),
@@ -378,7 +381,7 @@ mod tests {
         }
     }
 
-    /// A tensor of some element type and width; its values tell all elements of a test apart.
+    /// A tensor of a random element type and width, whose values identify each element.
     fn any_tensor(rows: usize, first: u8) -> impl Strategy<Value = Tensor> {
         (0..3usize, 0..3usize).prop_map(move |(width, kind)| {
             let shape = vec![rows, width];

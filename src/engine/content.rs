@@ -1,9 +1,10 @@
-//! What identifies a model: a hash over all that ONNX Runtime reads of it.
+//! The identity of a model: a hash over everything that ONNX Runtime reads of it.
 //!
-//! The same model under a thousand names is loaded once, what was learnt of it (its prepared form, what it takes, that it
-//! crashes) is known under any name, and none of that may ever be another model's: hence a cryptographic hash. BLAKE3,
-//! because it is taken on every load from files that are not known (`known.rs`): it is several times faster than SHA-256 on
-//! long ones.
+//! A model that is uploaded under a thousand names is loaded once. Everything learned about it
+//! (its prepared form, its resource use, that it crashes) applies to all its names, and must
+//! never apply to another model. So the hash is cryptographic. It is BLAKE3, several times faster
+//! than SHA-256 on long files, because every load of files with unknown hashes (`known.rs`)
+//! computes it.
 
 mod known;
 
@@ -17,17 +18,17 @@ use std::sync::LazyLock;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use known::Known;
+use known::KnownHashes;
 
-/// One for the process: what a file's hash is does not depend on who asks.
-static FILES: LazyLock<Known> = LazyLock::new(Known::new);
+/// Known hashes of files, shared by the whole process.
+static FILES: LazyLock<KnownHashes> = LazyLock::new(KnownHashes::new);
 
 /// The hash of a model file and its external data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContentHash([u8; blake3::OUT_LEN]);
 
 impl ContentHash {
-    /// From its hexadecimal form.
+    /// Parses the hexadecimal form.
     pub fn parse(text: &str) -> Option<Self> {
         Some(Self(blake3::Hash::from_hex(text).ok()?.into()))
     }
@@ -40,7 +41,8 @@ impl ContentHash {
         Self(hasher.finalize().into())
     }
 
-    /// Enough of it to tell the models of one process apart where only a number can be noted.
+    /// The first 64 bits of the hash. They identify a model within one process, where only a
+    /// number can be stored.
     pub fn short(&self) -> u64 {
         u64::from_le_bytes(std::array::from_fn(|index| self.0[index]))
     }
@@ -71,15 +73,17 @@ impl<'de> Deserialize<'de> for ContentHash {
     }
 }
 
-/// The hash of `model` and of its external data: the names that the model calls the files by, and the files, in the
-/// order of the names, each opened by `open`. The model file's own name and place do not matter.
+/// Hashes `model` and its external data. `external` holds for each file its name in the model and
+/// its path, in the order of the names. `open` opens each file. The name and path of the model
+/// file do not affect the hash.
 pub fn hash(
     model: &Path,
     external: &[(String, PathBuf)],
     open: impl Fn(&Path) -> io::Result<File>,
 ) -> io::Result<ContentHash> {
-    let mut content = Content::of(FILES.hash(&open(model)?)?);
-    // A file is read once, by however many names it is called: thousands of `./` before one would take hours.
+    let mut content = ContentHasher::of(FILES.hash(&open(model)?)?);
+    // Each file is read once, even if it has many names: a model that names one file in thousands
+    // of ways (`./w`, `././w`) would take hours.
     let mut known: HashMap<&Path, blake3::Hash> = HashMap::new();
     for (name, file) in external {
         let hash = match known.get(file.as_path()) {
@@ -92,21 +96,21 @@ pub fn hash(
     Ok(content.hash())
 }
 
-/// A content whose files have been hashed.
+/// Combines the hashes of a model's files into its content hash.
 #[derive(Debug)]
-pub struct Content(blake3::Hasher);
+pub struct ContentHasher(blake3::Hasher);
 
-impl Content {
-    /// Of a model's file.
+impl ContentHasher {
+    /// Starts with the hash of the model file.
     pub fn of(model: blake3::Hash) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("longshore 2026 model content");
         hasher.update(model.as_bytes());
         Self(hasher)
     }
 
-    /// Adds a file of external data, in the order of the names.
+    /// Adds a file of external data. Must be called in the order of the names.
     pub fn add(&mut self, name: &str, file: blake3::Hash) {
-        // Lengths before what has a length: two names cannot be mistaken for one.
+        // The length comes before the name, so that two names cannot be confused with one.
         self.0.update(&(name.len() as u64).to_le_bytes());
         self.0.update(name.as_bytes());
         self.0.update(file.as_bytes());
@@ -124,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_content_has_the_same_hash_wherever_it_lies_and_any_other_content_another() {
+    fn equal_contents_have_equal_hashes_in_any_place_and_different_contents_different_ones() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, content: &str| {
             let path = folder.path().join(name);
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_read_as_it_is_written() {
+    fn a_hash_parses_from_its_displayed_form() {
         let hash = ContentHash(*blake3::hash(b"x").as_bytes());
         assert_eq!(ContentHash::parse(&hash.to_string()), Some(hash));
         assert_eq!(ContentHash::parse("x"), None);

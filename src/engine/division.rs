@@ -1,25 +1,28 @@
-//! Integer divisions without a result: a run that hits one is refused, and the process goes on.
+//! Integer divisions without a result: the run that executes one fails, and the process survives.
 //!
-//! ONNX Runtime divides integers of a request as they come. x86-64 has no result for the least integer by -1, nor for a
-//! division by zero: the processor traps, the kernel raises SIGFPE, and by default the process ends with all its models.
-//! A check of the divisors in the graph would cost every run of every such model, would not see the divisions inside of
-//! other operators (STFT, Range, pooling), and would change the graph that was uploaded. So the trap itself is handled
-//! ([`trap`]): the handler writes zeros as the result, steps over the instruction and notes that it did. The run goes on
-//! to its end with a value that means nothing, and [`watched`] says so: its outputs are never an answer.
+//! ONNX Runtime divides integers from a request without checking them. On x86-64 the smallest
+//! integer divided by -1 has no result, and neither has a division by zero. The processor traps,
+//! the kernel raises SIGFPE, and by default the process ends with all its models. Checking the
+//! divisors in the graph would cost every run of every such model, would miss the divisions
+//! inside other operators (STFT, Range, pooling), and would change the uploaded graph. So the
+//! trap itself is handled ([`trap`]): the handler writes zeros as the result, steps over the
+//! instruction and counts the trap. The run continues to its end with a meaningless value.
+//! [`watched`] reports the trap, and the outputs of the run are discarded.
 //!
-//! Sessions of large models share the threads of one pool ([`pooled`]), and a trap on such a thread does not say whose
-//! run it was. A run that had the pool to itself is the one. Otherwise each run of that moment is repeated, in the end
-//! alone (`company.rs`).
+//! Sessions of large models share the threads of one pool ([`pooled`]). A trap on such a thread
+//! does not show which run caused it. If only one run used the pool, it was that run. Otherwise
+//! each run of that moment is repeated, in the end alone (`pool_runs.rs`).
 //!
-//! 64-bit Arm does not trap: the least integer by -1 is the least integer again, and a division by zero that ONNX Runtime
-//! does not refuse by itself is 0. There a run is never noted, and these values are the answer.
+//! 64-bit Arm does not trap. There the smallest integer divided by -1 is the smallest integer,
+//! and a division by zero that ONNX Runtime does not reject is 0. No run is reported, and these
+//! values are the outputs.
 //!
-//! What always holds: a run that has divided so has no outputs for anybody; a trap outside of a watched run ends the
-//! process as ever, with a note of whose run it was (`crash.rs`).
+//! Invariants: outputs of a run that trapped are never returned. A trap outside a watched run
+//! ends the process as it would without the handler, with a crash report (`crash.rs`).
 
-mod company;
 #[cfg(target_arch = "x86_64")]
 mod decode;
+mod pool_runs;
 #[cfg(target_arch = "x86_64")]
 mod trap;
 #[cfg(not(target_arch = "x86_64"))]
@@ -45,32 +48,33 @@ mod trap {
     pub fn leave_pool() {}
 }
 
-use company::{Alone, Company};
+use pool_runs::{ExclusiveAccess, PoolRuns};
 
 pub use trap::install;
 
-/// What came of work that was watched.
+/// The result of work during which traps were counted.
 #[derive(Debug)]
 pub struct Watched<T> {
     pub result: T,
-    /// Whether it divided integers without a result, so that `result` means nothing.
+    /// Whether the work divided integers without a result, which makes `result` meaningless.
     pub has_trapped: bool,
 }
 
-/// Why work that shares the pool has no result that can be trusted.
+/// The reason that work in the pool has no trustworthy result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Untrusted {
-    /// It was cancelled while it waited for its turn.
+    /// It was cancelled while it waited for the pool.
     Cancelled,
-    /// Others' divisions fell into it each time, and it did not get the pool to itself.
+    /// A trap occurred during each shared attempt, possibly in another run, and the work did not
+    /// get exclusive use of the pool.
     Disturbed,
 }
 
-/// All runs that share the pool, of which there is one in the process.
-static COMPANY: Company = Company::new();
+/// All runs that share the pool. There is one pool in the process.
+static POOL_RUNS: PoolRuns = PoolRuns::new();
 
-/// Times that work is tried in company before it is tried alone, which holds others up.
-const TRIES: u32 = 2;
+/// Attempts next to other runs before one with exclusive use of the pool, which delays the others.
+const SHARED_ATTEMPTS: u32 = 2;
 
 /// Does `work`, all of it on this thread.
 pub fn watched<T>(work: impl FnOnce() -> T) -> Watched<T> {
@@ -78,37 +82,37 @@ pub fn watched<T>(work: impl FnOnce() -> T) -> Watched<T> {
     Watched { result, has_trapped }
 }
 
-/// Does `work`, which may use the pool's threads. It is done more than once when it cannot be told otherwise whether a
-/// trap was its own or another's.
+/// Does `work`, which may use the pool's threads. Repeats it if that is the only way to learn
+/// whether a trap was its own or that of another run.
 pub fn pooled<T>(is_cancelled: impl Fn() -> bool, work: impl Fn() -> T) -> Result<Watched<T>, Untrusted> {
-    pooled_in(&COMPANY, is_cancelled, work)
+    pooled_in(&POOL_RUNS, is_cancelled, work)
 }
 
 fn pooled_in<T>(
-    company: &'static Company,
+    runs: &'static PoolRuns,
     is_cancelled: impl Fn() -> bool,
     work: impl Fn() -> T,
 ) -> Result<Watched<T>, Untrusted> {
-    for _ in 0..TRIES {
-        let member = company.join(&is_cancelled).ok_or(Untrusted::Cancelled)?;
+    for _ in 0..SHARED_ATTEMPTS {
+        let shared = runs.join(&is_cancelled).ok_or(Untrusted::Cancelled)?;
         let before = trap::in_pool();
         let (result, has_trapped) = trap::watch(&work);
         let in_pool = trap::in_pool() != before;
-        let had_company = member.leave();
-        if has_trapped || !in_pool || !had_company {
+        let overlapped = shared.leave();
+        if has_trapped || !in_pool || !overlapped {
             let has_trapped = has_trapped || in_pool;
             return Ok(Watched { result, has_trapped });
         }
     }
-    let alone = match company.alone(&is_cancelled) {
-        Alone::Granted(alone) => alone,
-        Alone::Cancelled => return Err(Untrusted::Cancelled),
-        Alone::Denied => return Err(Untrusted::Disturbed),
+    let exclusive = match runs.enter_exclusively(&is_cancelled) {
+        ExclusiveAccess::Granted(exclusive) => exclusive,
+        ExclusiveAccess::Cancelled => return Err(Untrusted::Cancelled),
+        ExclusiveAccess::Denied => return Err(Untrusted::Disturbed),
     };
     let before = trap::in_pool();
     let (result, has_trapped) = trap::watch(work);
     let has_trapped = has_trapped || trap::in_pool() != before;
-    drop(alone);
+    drop(exclusive);
     Ok(Watched { result, has_trapped })
 }
 
@@ -124,17 +128,19 @@ mod tests {
         false
     }
 
-    fn company() -> &'static Company {
-        Box::leak(Box::new(Company::new()))
+    fn new_pool_runs() -> &'static PoolRuns {
+        Box::leak(Box::new(PoolRuns::new()))
     }
 
-    /// Does what a run does whose division happens on a thread of the pool.
+    /// Acts like a run that divides on a thread of the pool.
     fn trap_in_pool() {
-        thread::spawn(trap::trap_here).join().expect("the thread goes on");
+        thread::spawn(trap::trap_here)
+            .join()
+            .expect("the thread continues after the trap");
     }
 
     #[test]
-    fn a_run_that_has_the_pool_to_itself_is_the_one_that_trapped_and_is_not_repeated() {
+    fn a_trap_is_attributed_to_the_only_run_in_the_pool_without_repeating_it() {
         install().unwrap();
         let _turn = trap::POOL.lock().unwrap_or_else(PoisonError::into_inner);
         let runs = AtomicU32::new(0);
@@ -142,22 +148,22 @@ mod tests {
             runs.fetch_add(1, Ordering::SeqCst);
             trap_in_pool();
         };
-        assert!(pooled_in(company(), never, work).unwrap().has_trapped);
+        assert!(pooled_in(new_pool_runs(), never, work).unwrap().has_trapped);
         assert_eq!(runs.load(Ordering::SeqCst), 1);
-        let calm = pooled_in(company(), never, || 5).unwrap();
+        let calm = pooled_in(new_pool_runs(), never, || 5).unwrap();
         assert_eq!((calm.result, calm.has_trapped), (5, false));
     }
 
     #[test]
-    fn of_two_runs_at_a_time_the_one_that_trapped_is_found_and_the_other_has_its_result() {
+    fn of_two_concurrent_runs_the_one_that_trapped_is_found_and_the_other_keeps_its_result() {
         install().unwrap();
         let _turn = trap::POOL.lock().unwrap_or_else(PoisonError::into_inner);
-        let company = company();
+        let runs = new_pool_runs();
         let (begun, trapped) = (Barrier::new(2), Barrier::new(2));
         let (guilty_runs, innocent_runs) = (AtomicU32::new(0), AtomicU32::new(0));
         let (guilty, innocent) = thread::scope(|scope| {
             let guilty = scope.spawn(|| {
-                pooled_in(company, never, || {
+                pooled_in(runs, never, || {
                     let first = guilty_runs.fetch_add(1, Ordering::SeqCst) == 0;
                     if first {
                         begun.wait();
@@ -169,7 +175,7 @@ mod tests {
                 })
             });
             let innocent = scope.spawn(|| {
-                pooled_in(company, never, || {
+                pooled_in(runs, never, || {
                     if innocent_runs.fetch_add(1, Ordering::SeqCst) == 0 {
                         begun.wait();
                         trapped.wait();
@@ -183,33 +189,30 @@ mod tests {
         assert_eq!((innocent.result, innocent.has_trapped), (7, false));
         assert!(
             innocent_runs.load(Ordering::SeqCst) > 1,
-            "its first result was not trusted"
+            "the first result must not be trusted"
         );
     }
 
     #[test]
-    fn a_trap_on_the_run_s_own_thread_needs_no_second_run() {
+    fn a_trap_on_the_thread_of_the_run_needs_no_second_run() {
         install().unwrap();
         let _turn = trap::POOL.lock().unwrap_or_else(PoisonError::into_inner);
-        let company = company();
-        let other = company.join(never).unwrap();
-        assert!(pooled_in(company, never, trap::trap_here).unwrap().has_trapped);
-        assert!(!pooled_in(company, never, || ()).unwrap().has_trapped);
+        let runs = new_pool_runs();
+        let other = runs.join(never).unwrap();
+        assert!(pooled_in(runs, never, trap::trap_here).unwrap().has_trapped);
+        assert!(!pooled_in(runs, never, || ()).unwrap().has_trapped);
         drop(other);
     }
 
     #[test]
-    fn a_run_whose_company_goes_on_for_ever_is_not_answered_but_ends() {
+    fn a_run_next_to_one_that_never_ends_fails_instead_of_waiting_for_ever() {
         install().unwrap();
         let _turn = trap::POOL.lock().unwrap_or_else(PoisonError::into_inner);
-        let company = company();
-        let other = company.join(never).unwrap();
+        let runs = new_pool_runs();
+        let other = runs.join(never).unwrap();
+        assert_eq!(pooled_in(runs, never, trap_in_pool).unwrap_err(), Untrusted::Disturbed);
         assert_eq!(
-            pooled_in(company, never, trap_in_pool).unwrap_err(),
-            Untrusted::Disturbed
-        );
-        assert_eq!(
-            pooled_in(company, || true, trap_in_pool).unwrap_err(),
+            pooled_in(runs, || true, trap_in_pool).unwrap_err(),
             Untrusted::Cancelled
         );
         drop(other);

@@ -1,10 +1,8 @@
-//! Looking at an artifact without serving it: what `longshore pack` and `longshore inspect` ask of
-//! the engine.
+//! Examines an artifact without serving it, for `longshore pack` and `longshore inspect`.
 //!
-//! The artifact is opened, prepared and tried as by a load, in a process apart and within the same
-//! bounds; what a load would refuse is refused here for the same reason. Only what has come through
-//! that is loaded by this process, to learn its signature, and run once more on the data that it
-//! has been run on before.
+//! The artifact is opened, prepared and tried as in a load: in a separate process, within the same
+//! limits, and with the same reasons for a refusal. Only a model that passes is loaded by this
+//! process, which reads its signature and runs it once more on the data of the trial.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,90 +12,90 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy, Processor};
+use super::artifact::{self, Artifact, ArtifactPath, FoundBy, PrivateCopy, Processor};
 use super::content::ContentHash;
-use super::onnx_file::Header;
-use super::packed::{Description, Packed};
+use super::onnx_file::OnnxHeader;
+use super::packed::{Packed, PackedDescription};
 use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
 use super::runtime::{Environment, Libraries};
 use super::session::{Cancel, Form, Session, SessionError};
 use super::{InferenceError, LOAD_STACK, Ledger, LoadError, NoRoom, RequestMemory, StartError, Work, records, runtime};
 use crate::manifest::Manifest;
-use crate::tensor::{Inputs, Signature, Tensor};
+use crate::tensor::{Inputs, Signature, Tensor, Value};
 
-/// How artifacts are looked at.
+/// Libraries and limits for examining artifacts.
 #[derive(Debug, Clone)]
-pub struct Bounds {
+pub struct ExamineBounds {
     pub libraries: Libraries,
-    /// The longest that preparing may take.
+    /// Limit on the duration of a preparation.
     pub timeout: Duration,
-    /// Bytes that any model may take while it is prepared; larger ones may take ten times their
-    /// weights.
+    /// Bytes that any model may use while it is prepared. Larger models may use ten times the size
+    /// of their weights.
     pub memory: u64,
 }
 
-/// Looks at artifacts, one at a time.
+/// Examines artifacts, one at a time.
 #[derive(Debug)]
 pub struct Examiner {
     environment: Environment,
     platform: Platform,
     preparer: Preparer,
     memory: u64,
-    /// Where prepared forms are written; gone with the examiner.
+    /// The folder for prepared forms; removed when the examiner is dropped.
     folder: TempDir,
 }
 
-/// What is seen of an artifact.
+/// The results of examining an artifact.
 #[derive(Debug)]
 pub struct Examination {
-    /// The directory that all of the artifact lies in.
+    /// The directory that contains the whole artifact.
     pub folder: PathBuf,
     /// The model's file.
     pub model: PathBuf,
-    pub found: Found,
+    pub found: FoundBy,
     pub is_ort_format: bool,
-    /// External data: the name that the model calls a file by, and the file.
+    /// External data: for each file its name in the model and its path.
     pub external: Vec<(String, PathBuf)>,
     /// Bytes of the model and of its external data.
     pub weights: u64,
     pub content: ContentHash,
-    /// What the model says of itself; `None` in ONNX Runtime's own format.
-    pub header: Option<Header>,
+    /// The model's own description of itself; `None` in ONNX Runtime's own format.
+    pub header: Option<OnnxHeader>,
     pub packing: Packing,
     pub manifest: Arc<Manifest>,
-    /// The files that its requests refer to.
+    /// Files that the artifact's example requests refer to.
     pub request_files: Vec<PathBuf>,
-    /// What is seen of the model once it is loaded, or why it cannot be.
-    pub loaded: Result<Loaded, LoadError>,
+    /// The loaded model, or the reason that it cannot be loaded.
+    pub loaded: Result<ExaminedModel, LoadError>,
 }
 
-/// Whether a prepared form came along.
+/// Whether the artifact contains a prepared form.
 #[derive(Debug)]
 pub enum Packing {
     None,
-    /// One that a server on this machine loads.
-    Usable(Description),
-    /// One that it passes over.
+    /// A form that a server on this machine loads.
+    Usable(PackedDescription),
+    /// A form that a server on this machine ignores.
     Unusable {
-        description: Option<Description>,
+        description: Option<PackedDescription>,
         why: String,
     },
 }
 
-/// What is seen of a model that has been loaded.
+/// A model that was loaded in order to examine it.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct ExaminedModel {
     pub signature: Signature,
     pub findings: Findings,
-    /// The prepared form, for as long as the examiner is there. `None` when there is none, or when
-    /// it was there before.
-    pub prepared: Option<(Description, PathBuf)>,
-    /// Data for one request; `None` when none could be made up.
+    /// The prepared form, whose file exists as long as the examiner. `None` if none was made, or
+    /// if the artifact is already in ONNX Runtime's format.
+    pub prepared: Option<(PackedDescription, PathBuf)>,
+    /// Data for one request; `None` if none could be generated.
     pub example: Option<Vec<Tensor>>,
     session: Session,
 }
 
-/// The ledger of a command that answers one request and then ends.
+/// A ledger without limits, for a command that answers one request and then ends.
 struct Uncounted;
 
 impl Ledger for Uncounted {
@@ -106,8 +104,8 @@ impl Ledger for Uncounted {
     }
 }
 
-impl Loaded {
-    /// Does `work` on this thread, for as long as it takes.
+impl ExaminedModel {
+    /// Runs `work` on this thread, without a deadline.
     pub fn answer<W: Work>(&self, work: &W) -> Result<W::Answer, W::Error> {
         let cancel = Cancel::new().map_err(InferenceError::from)?;
         let (inputs, plan) = work.decode(&Uncounted)?;
@@ -116,15 +114,21 @@ impl Loaded {
             self.session
                 .run_given(&inputs.tensors, &inputs.optional, outputs, &cancel)
         };
-        let runs = records::run(&self.signature, &inputs, |outputs| work.apart(&plan, outputs), run);
+        let apart = |outputs: Option<&[Value]>| work.apart(&plan, outputs);
+        let runs = records::run(&self.signature, &inputs, W::further(&plan), apart, run);
         work.encode(plan, &runs.map_err(InferenceError::from)?)
     }
 }
 
 impl Examination {
-    fn new(uploaded: Artifact, content: ContentHash, packing: Packing, loaded: Result<Loaded, LoadError>) -> Self {
+    fn new(
+        uploaded: Artifact,
+        content: ContentHash,
+        packing: Packing,
+        loaded: Result<ExaminedModel, LoadError>,
+    ) -> Self {
         Self {
-            // The file was read through when it was opened.
+            // The file was scanned when the artifact was opened, so reading its header succeeds.
             header: uploaded.header(),
             folder: uploaded.folder.path().to_owned(),
             model: uploaded.model,
@@ -140,15 +144,15 @@ impl Examination {
         }
     }
 
-    /// The model's path in the artifact.
+    /// The model's path relative to the artifact.
     pub fn model_in_artifact(&self) -> &Path {
         self.model.strip_prefix(&self.folder).unwrap_or(&self.model)
     }
 }
 
 impl Examiner {
-    /// Loads ONNX Runtime. Once per process.
-    pub fn start(bounds: &Bounds) -> Result<Self, StartError> {
+    /// Loads ONNX Runtime. Call it once per process.
+    pub fn start(bounds: &ExamineBounds) -> Result<Self, StartError> {
         let (environment, _) = runtime::start(&bounds.libraries, 1, None)?;
         let folder = tempfile::Builder::new().prefix("longshore-").tempdir()?;
         Ok(Self {
@@ -168,8 +172,8 @@ impl Examiner {
         &self.platform
     }
 
-    /// Looks at the artifact at `path` as a server would that loads it: in its prepared form when
-    /// it brings along one for this platform.
+    /// Examines the artifact at `path` as a server would load it: in its prepared form if it
+    /// contains one for this platform.
     pub fn examine(&self, path: &Path) -> Result<Examination, LoadError> {
         let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
         let content = uploaded.hash()?;
@@ -177,7 +181,7 @@ impl Examiner {
         Ok(Examination::new(uploaded, content, packing, loaded))
     }
 
-    /// Looks at the artifact at `path` as if nothing had been packed with it.
+    /// Examines the artifact at `path` and ignores a prepared form in it.
     pub fn examine_uploaded(&self, path: &Path) -> Result<Examination, LoadError> {
         let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
         let content = uploaded.hash()?;
@@ -185,7 +189,7 @@ impl Examiner {
         Ok(Examination::new(uploaded, content, Packing::None, loaded))
     }
 
-    fn load_best(&self, uploaded: &Artifact, content: &ContentHash) -> (Packing, Result<Loaded, LoadError>) {
+    fn load_best(&self, uploaded: &Artifact, content: &ContentHash) -> (Packing, Result<ExaminedModel, LoadError>) {
         let (description, why) = match Packed::find(uploaded) {
             None => return (Packing::None, self.load(uploaded, content)),
             Some(Err(why)) => (None, why.to_string()),
@@ -203,11 +207,11 @@ impl Examiner {
         (Packing::Unusable { description, why }, self.load(uploaded, content))
     }
 
-    fn load(&self, artifact: &Artifact, content: &ContentHash) -> Result<Loaded, LoadError> {
+    fn load(&self, artifact: &Artifact, content: &ContentHash) -> Result<ExaminedModel, LoadError> {
         let copy = PrivateCopy::of(artifact, content, self.folder.path())?;
         let artifact = copy.artifact();
         let prepared = self.folder.path().join(format!("{content}.ort"));
-        // It is moved to the child, which writes to it.
+        // The child receives the file and writes to it.
         File::create(&prepared).map_err(|error| PrepareError::NoChild(Arc::new(error)))?;
         let weights = artifact.facts.weights;
         let memory = self.memory.max(artifact.facts.widest().saturating_mul(10));
@@ -241,11 +245,11 @@ impl Examiner {
                 .and_then(|cancel| prepare::answered(&session, &cancel)),
             None => prepare::ones(&signature),
         };
-        let prepared = match Description::new(self.platform.clone(), content, &prepared) {
+        let prepared = match PackedDescription::new(self.platform.clone(), content, &prepared) {
             Ok(description) if findings.prepared && !artifact.is_ort_format => Some((description, prepared)),
             Ok(_) | Err(_) => None,
         };
-        Ok(Loaded {
+        Ok(ExaminedModel {
             signature,
             findings,
             prepared,
@@ -254,7 +258,8 @@ impl Examiner {
         })
     }
 
-    /// Made on a thread of its own: a graph is walked by recursion.
+    /// Opens a session on a separate thread with a large stack: ONNX Runtime walks a graph by
+    /// recursion.
     fn session(&self, form: Form<'_>, weights: u64) -> Result<Session, LoadError> {
         thread::scope(|scope| {
             let loading = thread::Builder::new()

@@ -1,37 +1,40 @@
 //! Models on a GPU: ONNX Runtime's CUDA and TensorRT execution providers.
 //!
-//! Which providers there are is the library's affair, which is loaded at run time; that one is used is the operator's
-//! decision. So what is asked for and missing ends the start ([`explanation`]): a server that falls back to the CPU in
-//! silence is found out by its bill. Who leaves it open (`--provider auto`) is told by a warning. Single operators that the provider does not implement do run on the CPU.
+//! The library, which is loaded at run time, determines which providers exist; the operator
+//! chooses one. If the chosen provider is missing, the server does not start and explains why
+//! ([`explanation`]). A silent fallback to the CPU would only show up on the bill. With
+//! `--provider auto` the server logs a warning and uses the CPU. Single operators that the
+//! provider does not implement run on the CPU.
 //!
-//! What always holds:
-//! - All sessions allocate from one arena of the device, which the environment owns. A limit given to each session
-//!   (`gpu_mem_limit`) would bound each of them alone: a thousand models, a thousand limits. What an unloaded model had
-//!   stays in the arena, for the next one.
-//! - Runs of one session are one after another (`session.rs`).
-//! - Nothing that was prepared for the CPU is served: which operators are fused depends on where they run.
+//! Invariants:
+//! - All sessions allocate from one arena of the device, which the environment owns. A limit on
+//!   each session (`gpu_mem_limit`) would not bound their sum: a thousand models, a thousand
+//!   limits. Memory of an unloaded model stays in the arena for the next one.
+//! - Runs of one session are serialised (`session.rs`).
+//! - Forms that were prepared for the CPU are not served: which operators are fused depends on the
+//!   processor.
 
 use std::path::Path;
 
 use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 
-/// A GPU and how it is used.
+/// A GPU and the options for its use.
 #[derive(Debug, Clone)]
 pub struct Gpu {
     pub provider: GpuProvider,
-    /// Whether there is no start without it.
+    /// Whether the server refuses to start without it.
     pub required: bool,
-    /// As CUDA counts the devices that it may see.
+    /// The index of the device among those visible to CUDA.
     pub device: u16,
-    /// Bytes of the device's memory for all models together; `None` for what there is.
+    /// Bytes of the device's memory for all models together; `None` for all of it.
     pub memory_limit: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GpuProvider {
     Cuda,
-    /// What TensorRT does not implement runs with CUDA.
+    /// TensorRT; operators that it does not implement run with CUDA.
     TensorRt,
 }
 
@@ -45,8 +48,8 @@ impl GpuProvider {
 }
 
 impl Gpu {
-    /// What a session is registered with, the most preferred first. TensorRT keeps the engines that it builds in
-    /// `engines`: building one takes minutes.
+    /// Returns the execution providers for a session, in order of preference. TensorRT caches the
+    /// engines that it builds in the folder `engines`, because building one takes minutes.
     pub fn providers(&self, engines: Option<&Path>) -> Vec<ExecutionProviderDispatch> {
         let cuda = self.cuda().build().error_on_failure();
         match self.provider {
@@ -58,8 +61,8 @@ impl Gpu {
     fn cuda(&self) -> CUDA {
         let cuda = CUDA::default()
             .with_device_id(self.device.into())
-            // The default tries all algorithms for every new shape, in whatever memory they ask for: seconds, in the
-            // request that happens to be the first of its size.
+            // The default tries all algorithms for every new shape, without a limit on memory.
+            // That would cost the first request of each size several seconds.
             .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic);
         match self.limit() {
             Some(limit) => cuda.with_memory_limit(limit),
@@ -90,30 +93,32 @@ impl Gpu {
     }
 }
 
-/// What to do about `message`, with which ONNX Runtime refuses the provider.
+/// Advice for `message`, with which ONNX Runtime rejects the provider.
 pub fn explanation(message: &str) -> &'static str {
     let says = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
-    // Whatever is missing, the library's message names it.
+    // The library's message names the missing part.
     if says(&["not enabled in this build", "not supported in this build"]) {
-        "the library is built without it: set ORT_DYLIB_PATH to libonnxruntime.so of a GPU build, as in the wheel \
-         onnxruntime-gpu of the same release"
+        "the library was built without it: set ORT_DYLIB_PATH to the libonnxruntime.so of a GPU build, such as the one \
+         in the wheel onnxruntime-gpu of the same release"
     } else if says(&["libonnxruntime_providers_"]) && says(&["libcuda.so"]) {
-        "the driver's library is missing: is there a GPU, and was the container started with it (docker run --gpus all)?"
+        "the driver's library is missing: check that there is a GPU and that the container was started with it \
+         (docker run --gpus all)"
     } else if says(&["libonnxruntime_providers_"]) && says(&["libcu", "libnv", "libnpp"]) {
-        "a library of CUDA, cuDNN or TensorRT is missing: install the release that ONNX Runtime was built for, or name its \
-         folder in LD_LIBRARY_PATH"
+        "a library of CUDA, cuDNN or TensorRT is missing: install the release that ONNX Runtime was built for, or add its \
+         folder to LD_LIBRARY_PATH"
     } else if says(&["libonnxruntime_providers_"]) {
-        "the provider's library must lie beside libonnxruntime.so, and so must libonnxruntime_providers_shared.so"
+        "the provider's library and libonnxruntime_providers_shared.so must be in the same folder as libonnxruntime.so"
     } else if says(&[
         "no CUDA-capable device",
         "driver version is insufficient",
         "invalid device ordinal",
     ]) {
-        "there is no such device: see nvidia-smi, --device, and how the container was started (docker run --gpus all)"
+        "there is no such device: compare --device with the output of nvidia-smi, and check that the container was \
+         started with the device (docker run --gpus all)"
     } else if says(&["out of memory"]) {
-        "the device has no memory left: other processes may use it"
+        "the device is out of memory: other processes may be using it"
     } else {
-        "see nvidia-smi whether the device works"
+        "check with nvidia-smi that the device works"
     }
 }
 
@@ -131,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn options_say_which_device_and_how_much_of_it() {
+    fn provider_options_name_the_device_and_its_memory_limit() {
         let table = [
             (
                 format!("{:?}", gpu(None).cuda()),
@@ -171,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn tensorrt_leaves_to_cuda_what_it_does_not_implement() {
+    fn tensorrt_is_registered_with_cuda_behind_it() {
         let names = |provider| -> Vec<&str> {
             let gpu = Gpu { provider, ..gpu(None) };
             gpu.providers(None)
@@ -187,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_apart() {
+    fn each_failure_of_a_provider_has_its_own_advice() {
         let table = [
             (
                 "CUDA execution provider is not enabled in this build. ",
@@ -211,7 +216,7 @@ mod tests {
             (
                 "Failed to load library libonnxruntime_providers_shared.so with error: libonnxruntime_providers_shared.so: \
                  cannot open shared object file: No such file or directory",
-                "beside libonnxruntime.so",
+                "same folder as libonnxruntime.so",
             ),
             (
                 "CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=a ; expr=cudaSetDevice(id);",

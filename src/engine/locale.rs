@@ -1,23 +1,25 @@
-//! Locales that models name and slim systems lack.
+//! Substitutes for locales that models name and the system lacks.
 //!
-//! ONNX Runtime's StringNormalizer, which is part of every text export of scikit-learn, changes case by a C++ locale: the
-//! one that the model names, else `en_US.UTF-8`. Slim systems and images have `C.UTF-8` alone. Its case rules are those
-//! of Unicode, and so are those of nearly all languages: a name that the system lacks stands for it here.
+//! ONNX Runtime's StringNormalizer, part of every text export of scikit-learn, changes case by a
+//! C++ locale: the one that the model names, or `en_US.UTF-8`. Minimal systems and images have
+//! only `C.UTF-8`. That locale has the case rules of Unicode, which nearly all languages use. So
+//! `C.UTF-8` replaces the locale of such a language where the system lacks it.
 //!
-//! The C++ library makes named locales by glibc's `__newlocale`. This executable exports a function of that name, and the
-//! dynamic linker prefers an executable's symbols to those of libraries, as it does for jemalloc's `malloc`. Three other
-//! ways were weighed:
-//! - A folder of locale files that `LOCPATH` names hides the system's own archive of locales, must be kept from
-//!   strangers, and must stay visible in the sandbox of the preparing process.
-//! - Another name written into the model while it is prepared leaves out models that are served as they were uploaded.
+//! The C++ library creates named locales with glibc's `__newlocale`. This executable exports a
+//! function of that name. The dynamic linker prefers the symbols of an executable to those of
+//! libraries, as it does for jemalloc's `malloc`. Three alternatives were rejected:
+//! - A folder of locale files in `LOCPATH` hides the system's own locale archive. It would have
+//!   to be protected from other users and visible in the sandbox of the preparing process.
+//! - Writing another name into the model during preparation misses models that are served as they
+//!   were uploaded.
 //! - Locale files inside the executable depend on the version of glibc that reads them.
 //!
-//! What always holds: a locale that the system has is used as it is, and languages with case rules of their own never
-//! stand for another.
+//! Invariants: a locale that the system has is used unchanged. A locale of a language with its own
+//! case rules is never substituted.
 
 #![expect(
     unsafe_code,
-    reason = "the function replaces one of the C library and calls another one with the same arguments"
+    reason = "the function replaces one of the C library and calls another with the same arguments"
 )]
 
 use std::ffi::{CStr, c_char, c_int};
@@ -27,17 +29,18 @@ use libc::{LC_CTYPE_MASK, locale_t, newlocale};
 /// Locales with Unicode's case rules, in the order in which they are tried.
 const UNICODE: [&CStr; 2] = [c"C.UTF-8", c"en_US.UTF-8"];
 
-/// Languages whose letters change case by rules of their own: the Turkic i with and without a dot, Lithuanian accents.
+/// Languages with their own case rules: the Turkic dotted and dotless i, Lithuanian accents.
 const OWN_RULES: [&str; 6] = ["az", "crh", "ku", "lt", "tr", "tt"];
 
-/// Makes the locale `name` as glibc's function of this name does, and one with Unicode's case rules where the system lacks
-/// `name` and those are its rules.
+/// Creates the locale `name`, as glibc's function of this name does. If the system lacks `name`
+/// and its language uses the case rules of Unicode, creates a locale with those rules.
 ///
 /// # Safety
-/// The caller keeps the contract of `newlocale(3)`: `name` is a NUL-terminated text, `base` a locale or null.
+/// The caller meets the contract of `newlocale(3)`: `name` is a NUL-terminated text, `base` is a
+/// locale or null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn __newlocale(mask: c_int, name: *const c_char, base: locale_t) -> locale_t {
-    // SAFETY: the arguments are the caller's, who keeps the contract. A call that fails leaves `base` as it was.
+    // SAFETY: the caller meets the contract. A call that fails does not change `base`.
     let made = unsafe { newlocale(mask, name, base) };
     if !made.is_null() || name.is_null() {
         return made;
@@ -47,17 +50,18 @@ pub unsafe extern "C" fn __newlocale(mask: c_int, name: *const c_char, base: loc
     if !wanted.to_str().is_ok_and(has_unicode_case) {
         return made;
     }
-    // The other categories stay those of `base`, or of the C locale without one. `C.UTF-8` agrees with that.
+    // The other categories remain those of `base`, or of the C locale if there is no base. In them
+    // `C.UTF-8` is the same as the C locale.
     UNICODE
         .iter()
-        // SAFETY: as above, with a name of our own.
+        // SAFETY: as above; the name is one of the constants.
         .map(|name| unsafe { newlocale(LC_CTYPE_MASK, name.as_ptr(), base) })
         .find(|made| !made.is_null())
         .unwrap_or(made)
 }
 
-/// Whether the locale `name` changes case as Unicode does by default: `en_US`, `de_DE.UTF-8`, `sr_RS.utf8@latin`, and
-/// `en-US`, which exports from Windows hold.
+/// Whether the locale `name` changes case by Unicode's default rules: `en_US`, `de_DE.UTF-8`,
+/// `sr_RS.utf8@latin`, and `en-US`, which exports from Windows contain.
 fn has_unicode_case(name: &str) -> bool {
     let (name, modifier) = name.split_once('@').unwrap_or((name, "none"));
     let (name, codeset) = name.split_once('.').unwrap_or((name, "UTF-8"));
@@ -74,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_locale_without_case_rules_of_its_own_has_those_of_unicode() {
+    fn locales_use_the_case_rules_of_unicode_unless_their_language_has_its_own() {
         let table = [
             ("en_US.UTF-8", true),
             ("en_US", true),
@@ -101,17 +105,17 @@ mod tests {
     }
 
     #[test]
-    fn a_language_that_the_system_lacks_has_a_locale_and_one_with_rules_of_its_own_has_none() {
+    fn a_missing_locale_is_substituted_unless_its_language_has_its_own_case_rules() {
         let made = |name: &CStr| {
-            // SAFETY: the name is NUL-terminated, and null is no base.
+            // SAFETY: the name is NUL-terminated, and null means that there is no base.
             let made = unsafe { __newlocale(1 << libc::LC_ALL, name.as_ptr(), std::ptr::null_mut()) };
             if !made.is_null() {
-                // SAFETY: it was just made, and nothing else holds it.
+                // SAFETY: it was just created, and nothing else refers to it.
                 unsafe { libc::freelocale(made) };
             }
             !made.is_null()
         };
-        // Haitian Creole and Chuvash as spoken nowhere: no system has them.
+        // Haitian Creole and Chuvash with a territory that does not exist: no system has them.
         for name in [c"ht_ZZ.UTF-8", c"cv-ZZ", c"C"] {
             assert!(made(name), "{name:?}");
         }

@@ -57,12 +57,17 @@ pub trait Work: Send + 'static {
     /// The outputs to run for, as indices into the signature's; `None` for all of them.
     fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
 
+    /// The inputs of the runs after the first one, where the request is divided into groups of
+    /// records. Each group is a run of its own.
+    fn further(plan: &Self::Plan) -> &[Inputs];
+
     /// How many records have to run one by one; `None` where one run answers them all. Asked before
-    /// the run, and once more with the outputs of a run for all records.
+    /// the run, and once more with the outputs of a run for all records. Not asked of a request that
+    /// is divided into groups.
     fn apart(&self, plan: &Self::Plan, outputs: Option<&[Value]>) -> Option<usize>;
 
-    /// Writes the answer. `runs` holds the outputs asked for, in that order, of the one run or of
-    /// each record's.
+    /// Writes the answer. `runs` holds the outputs asked for, in that order, of the one run, of each
+    /// group's, or of each record's.
     fn encode(&self, plan: Self::Plan, runs: &[Vec<Value>]) -> Result<Self::Answer, Self::Error>;
 }
 
@@ -157,12 +162,13 @@ impl Model {
     }
 
     fn answer_here<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
-        let _mark = crash::Mark::new(self.content().short());
+        let _mark = crash::CrashMarker::new(self.content().short());
         let stopwatch = self.resident.pace.stopwatch();
         let (inputs, plan) = work.decode(&*self.resident)?;
         let runs = records::run(
             self.signature(),
             &inputs,
+            W::further(&plan),
             |outputs| work.apart(&plan, outputs),
             |inputs| {
                 self.resident

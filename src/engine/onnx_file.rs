@@ -1,14 +1,15 @@
-//! What an ONNX file says before ONNX Runtime is asked to parse it: which files it refers to and whether it holds tree
-//! ensembles.
+//! Scans an ONNX file before ONNX Runtime parses it: the files it refers to, and facts about its
+//! operators.
 //!
-//! Three things must be known earlier than a session exists: how much memory to reserve, that no weight file lies
-//! outside the artifact, and that the file is a protobuf at all (so that a truncated upload is called that). The file
-//! is walked field by field and tensor data is skipped over, so this costs as much as the graph is large, not the
-//! weights. Field numbers are those of `onnx.proto`; of the file only the names of other files and of operators are kept in
-//! memory.
+//! The engine needs three answers before it creates a session: how much memory to reserve, that
+//! all weight files are inside the artifact, and that the file is a protobuf (so that a truncated
+//! upload is reported as such). The scanner walks the file field by field and skips tensor data,
+//! so its cost grows with the graph and not with the weights. It keeps only the names of other
+//! files and of operators in memory. Field numbers are those of `onnx.proto`.
 //!
-//! What ONNX Runtime would find in a file, this finds too: whatever its parser reads otherwise than ours is refused here,
-//! because a model must not be able to name a file to the one that it hides from the other.
+//! Invariant: the scanner finds everything that ONNX Runtime would find. It rejects any encoding
+//! that ONNX Runtime's parser reads differently, so that a model cannot show a file name to one
+//! parser and hide it from the other.
 
 pub mod graph;
 mod graph_reader;
@@ -32,21 +33,23 @@ use schema::Message;
 use wire::MAX_STRING;
 
 pub use graph::{Attribute, Constant, Dimension, Function, Graph, ModelGraph, Node, Opsets};
-pub use header::Header;
+pub use header::OnnxHeader;
 
-/// What was found.
+/// The results of a scan.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// The `location` of every tensor whose data lies in another file, as written, and how many bytes that file must
-    /// have at least for what is said of offsets and lengths to be true.
+pub struct OnnxFacts {
+    /// The `location`, as written, of every tensor whose data is in another file, and the
+    /// smallest size of that file, in bytes, that covers the offsets and lengths in the model.
     pub external: BTreeMap<String, u64>,
-    /// Bytes that constants of narrow types grow by where ONNX Runtime makes float32 of them. float16 has kernels of its own
-    /// in few operators; integers are widened by a `Cast` alone, which quantised models do without.
+    /// Bytes by which constants of narrow types grow if ONNX Runtime converts them to float32.
+    /// Few operators have kernels for float16. Integers are widened only by a `Cast`, which
+    /// quantised models do not have.
     pub widened: u64,
-    /// A node of the TreeEnsemble family is present: such a model takes five times its file in memory.
+    /// Whether there is a node of the TreeEnsemble family. Such a model uses five times the size
+    /// of its file in memory.
     pub has_trees: bool,
-    /// An operator is present whose work follows from the values of its inputs, or from a product of their sizes, so that a
-    /// request of few bytes can ask for any amount of it.
+    /// Whether there is an operator whose work depends on the values of its inputs, or on a
+    /// product of their sizes. With it, a request of few bytes can cause any amount of work.
     pub has_unbounded_work: bool,
 }
 
@@ -54,14 +57,14 @@ pub struct Facts {
 pub enum ScanError {
     #[error("it is empty")]
     Empty,
-    #[error("it is no ONNX protobuf, or it is truncated ({what} at byte {offset})")]
+    #[error("it is not an ONNX protobuf, or it is truncated ({what} at byte {offset})")]
     Malformed { what: &'static str, offset: u64 },
-    #[error("it refers to more than {MAX_EXTERNAL} other files, or their names are longer than 16 MiB in all")]
+    #[error("it refers to more than {MAX_EXTERNAL} other files, or their names have more than 16 MiB in total")]
     TooManyFiles,
-    #[error("it has the name of an operator or of a file that is longer than {MAX_STRING} bytes")]
+    #[error("it has an operator name or a file name of more than {MAX_STRING} bytes")]
     LongName,
-    #[error("the {key} of its weights in {location:?} is {value:?}, which is no number of bytes")]
-    NoNumber {
+    #[error("the {key} of its weights in {location:?} is {value:?}; expected a number of bytes")]
+    InvalidNumber {
         key: &'static str,
         location: String,
         value: String,
@@ -70,21 +73,21 @@ pub enum ScanError {
     TooManyValues,
     #[error("its graph is nested more than {MAX_DEPTH} messages deep")]
     TooDeep,
-    #[error("its graphs have more than {MAX_NODES} nodes, or their names are longer than 64 MiB in all")]
+    #[error("its graphs have more than {MAX_NODES} nodes, or their names have more than 64 MiB in total")]
     TooManyNodes,
-    #[error("it can be read in two ways: it has {0}, or has it twice")]
+    #[error("it has {0}, which the analysis rejects")]
     Ambiguous(&'static str),
     #[error("read the file")]
     Io(#[from] io::Error),
 }
 
-/// Reads `file`, which is at its beginning, through.
-pub fn scan(file: &File) -> Result<Facts, ScanError> {
+/// Scans the whole of `file`, whose position must be at its start.
+pub fn scan(file: &File) -> Result<OnnxFacts, ScanError> {
     read(file).map(|(facts, _)| facts)
 }
 
-/// The statements of a model's file about itself.
-pub fn header(file: &File) -> Result<Header, ScanError> {
+/// Reads the model's description of itself.
+pub fn header(file: &File) -> Result<OnnxHeader, ScanError> {
     read(file).map(|(_, header)| header)
 }
 
@@ -95,8 +98,8 @@ pub fn graph(path: &Path) -> Result<ModelGraph, ScanError> {
     GraphReader::new(file).model(length)
 }
 
-/// What makes these values outputs of a model, too, when it is put behind the model's bytes: Protocol Buffers merges a
-/// message that comes twice.
+/// Returns bytes that, appended to a model's bytes, make these values additional outputs: Protocol
+/// Buffers merges a message that occurs twice.
 pub fn more_outputs(names: &[String]) -> Vec<u8> {
     let field = |number: u8, content: &[u8]| {
         let mut bytes = vec![number << 3 | 2];
@@ -113,7 +116,7 @@ pub fn more_outputs(names: &[String]) -> Vec<u8> {
     field(7, &outputs.collect::<Vec<_>>().concat())
 }
 
-fn read(file: &File) -> Result<(Facts, Header), ScanError> {
+fn read(file: &File) -> Result<(OnnxFacts, OnnxHeader), ScanError> {
     let length = file.metadata()?.len();
     if length == 0 {
         return Err(ScanError::Empty);

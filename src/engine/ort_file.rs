@@ -1,8 +1,10 @@
-//! The graph in a file of ONNX Runtime's own format, as plain data: a flatbuffer with the schema `ort.fbs`.
+//! Reads the graph from a file in ONNX Runtime's own format: a flatbuffer with the schema
+//! `ort.fbs`.
 //!
-//! A packed prepared form comes in this format, and so may an upload. What runs is the graph in this file, so this is the
-//! graph that is analysed, rather than that of a model beside it. The file is a stranger's: every offset is checked, and
-//! the number of nodes and of bytes that are read is bounded, since tables may refer to each other any number of times.
+//! Packed prepared forms have this format, and so may uploads. ONNX Runtime runs the graph in
+//! this file, so this graph is analysed, and not that of the model it was made from. The file is
+//! untrusted: every offset is checked. The number of nodes and bytes that are read is limited,
+//! because tables may refer to each other any number of times.
 
 mod flatbuffer;
 
@@ -11,24 +13,24 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use super::onnx_file::graph::{Attribute, Constant, Dimension, Graph, Input, ModelGraph, Node};
+use super::onnx_file::graph::{Attribute, Constant, Dimension, Graph, GraphInput, ModelGraph, Node};
 use super::onnx_file::{MAX_ELEMENTS, decoded};
-use flatbuffer::{Flatbuffer, Table};
+use flatbuffer::{FlatTable, Flatbuffer};
 
-/// Graphs inside each other.
+/// Limit on the nesting of graphs.
 const MAX_DEPTH: usize = 32;
 
-/// Nodes of all graphs.
+/// Limit on the nodes of all graphs.
 const MAX_NODES: usize = 200_000;
 
-/// Inputs, outputs, attributes, dimensions and the like, in all.
+/// Limit on the total number of inputs, outputs, attributes, dimensions and the like.
 const MAX_PARTS: usize = 5_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OrtFileError {
     #[error("it is not a flatbuffer of ONNX Runtime, or it is damaged")]
     Malformed,
-    #[error("its graph is larger or deeper than Longshore reads")]
+    #[error("its graph exceeds the limits on size and nesting")]
     TooLarge,
     #[error("it has {0}, which is not analysed")]
     Unsupported(&'static str),
@@ -40,7 +42,7 @@ type Result<T> = std::result::Result<T, OrtFileError>;
 
 /// Reads the graph of the file at `path`.
 pub fn graph(path: &Path) -> Result<ModelGraph> {
-    let mut reader = Reader {
+    let mut reader = OrtGraphReader {
         file: Flatbuffer::new(File::open(path)?)?,
         nodes: 0,
         parts: 0,
@@ -48,13 +50,13 @@ pub fn graph(path: &Path) -> Result<ModelGraph> {
     reader.model()
 }
 
-struct Reader {
+struct OrtGraphReader {
     file: Flatbuffer,
     nodes: usize,
     parts: usize,
 }
 
-impl Reader {
+impl OrtGraphReader {
     fn model(&mut self) -> Result<ModelGraph> {
         let session = self.file.root()?;
         let model = self.table(session, 1)?.ok_or(OrtFileError::Malformed)?;
@@ -71,7 +73,7 @@ impl Reader {
         })
     }
 
-    fn graph(&mut self, graph: Table, depth: usize) -> Result<Graph> {
+    fn graph(&mut self, graph: FlatTable, depth: usize) -> Result<Graph> {
         if depth > MAX_DEPTH {
             return Err(OrtFileError::TooLarge);
         }
@@ -79,7 +81,7 @@ impl Reader {
             && !self.tables(optimizations, 0)?.is_empty()
         {
             return Err(OrtFileError::Unsupported(
-                "optimisations that are applied when it is loaded",
+                "optimisations that are applied during the load",
             ));
         }
         let mut constants = Vec::new();
@@ -99,7 +101,7 @@ impl Reader {
             let name = self.text(value, 0)?;
             shapes.insert(name, self.shape(value)?);
         }
-        let inputs = self.texts(graph, 5)?.into_iter().map(|name| Input {
+        let inputs = self.texts(graph, 5)?.into_iter().map(|name| GraphInput {
             dims: shapes.get(&name).cloned().flatten(),
             name,
         });
@@ -117,12 +119,12 @@ impl Reader {
         })
     }
 
-    fn node(&mut self, node: Table, depth: usize) -> Result<Node> {
+    fn node(&mut self, node: FlatTable, depth: usize) -> Result<Node> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
             return Err(OrtFileError::TooLarge);
         }
-        // A node that a provider has compiled.
+        // A node that an execution provider has compiled.
         if self.file.i32(node, 6)? != 0 {
             return Err(OrtFileError::Unsupported("a compiled node"));
         }
@@ -144,7 +146,7 @@ impl Reader {
         })
     }
 
-    fn attribute(&mut self, attribute: Table, depth: usize) -> Result<Attribute> {
+    fn attribute(&mut self, attribute: FlatTable, depth: usize) -> Result<Attribute> {
         Ok(match self.file.i32(attribute, 2)? {
             1 => Attribute::Float(f32::from_bits(self.file.i32(attribute, 3)? as u32)),
             2 => Attribute::Int(self.file.i64(attribute, 4)?),
@@ -172,7 +174,7 @@ impl Reader {
         })
     }
 
-    fn tensor(&mut self, tensor: Table) -> Result<Constant> {
+    fn tensor(&mut self, tensor: FlatTable) -> Result<Constant> {
         let name = self.text(tensor, 0)?;
         let dims = self.dims(tensor, 2)?;
         let count = dims.iter().try_fold(1u64, |count, &dim| count.checked_mul(dim));
@@ -186,7 +188,7 @@ impl Reader {
         })
     }
 
-    fn dims(&mut self, table: Table, field: usize) -> Result<Vec<u64>> {
+    fn dims(&mut self, table: FlatTable, field: usize) -> Result<Vec<u64>> {
         let bytes = self
             .file
             .short_vector(table, field, 8, 64)?
@@ -200,8 +202,8 @@ impl Reader {
             .map_err(|_| OrtFileError::Malformed)
     }
 
-    /// The declared dimensions of a value, when it is a tensor.
-    fn shape(&mut self, value: Table) -> Result<Option<Vec<Dimension>>> {
+    /// The declared dimensions of a value; `None` if it is not a tensor.
+    fn shape(&mut self, value: FlatTable) -> Result<Option<Vec<Dimension>>> {
         let Some(kind) = self.table(value, 2)? else {
             return Ok(None);
         };
@@ -232,7 +234,7 @@ impl Reader {
         Ok(Some(dims))
     }
 
-    fn domain(&mut self, table: Table, field: usize) -> Result<String> {
+    fn domain(&mut self, table: FlatTable, field: usize) -> Result<String> {
         let domain = self.text(table, field)?;
         Ok(if domain == "ai.onnx" { String::new() } else { domain })
     }
@@ -245,7 +247,7 @@ impl Reader {
         Ok(())
     }
 
-    fn text(&mut self, table: Table, field: usize) -> Result<String> {
+    fn text(&mut self, table: FlatTable, field: usize) -> Result<String> {
         self.count(1)?;
         match self.file.offset(table, field)? {
             Some(place) => self.file.text(place),
@@ -253,25 +255,25 @@ impl Reader {
         }
     }
 
-    fn texts(&mut self, table: Table, field: usize) -> Result<Vec<String>> {
+    fn texts(&mut self, table: FlatTable, field: usize) -> Result<Vec<String>> {
         let places = self.places(table, field)?;
         places.into_iter().map(|place| self.file.text(place)).collect()
     }
 
-    fn table(&mut self, table: Table, field: usize) -> Result<Option<Table>> {
+    fn table(&mut self, table: FlatTable, field: usize) -> Result<Option<FlatTable>> {
         match self.file.offset(table, field)? {
             Some(place) => self.file.table(place).map(Some),
             None => Ok(None),
         }
     }
 
-    fn tables(&mut self, table: Table, field: usize) -> Result<Vec<Table>> {
+    fn tables(&mut self, table: FlatTable, field: usize) -> Result<Vec<FlatTable>> {
         let places = self.places(table, field)?;
         places.into_iter().map(|place| self.file.table(place)).collect()
     }
 
-    /// Where the elements of a vector of offsets are.
-    fn places(&mut self, table: Table, field: usize) -> Result<Vec<u64>> {
+    /// The positions that a vector of offsets refers to.
+    fn places(&mut self, table: FlatTable, field: usize) -> Result<Vec<u64>> {
         let Some((start, length)) = self.file.vector(table, field)? else {
             return Ok(Vec::new());
         };
@@ -282,7 +284,8 @@ impl Reader {
     }
 }
 
-/// The nodes in an order in which they can run. The file has them in the order of their numbers. What cannot run comes last.
+/// Sorts the nodes into an order in which they can run; the file has them in the order of their
+/// numbers. Nodes that cannot run come last.
 fn in_order(nodes: Vec<Node>) -> Vec<Node> {
     let mut producers: HashMap<&str, usize> = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {
@@ -322,7 +325,7 @@ fn in_order(nodes: Vec<Node>) -> Vec<Node> {
     order.into_iter().filter_map(|index| nodes[index].take()).collect()
 }
 
-/// The names that the body of a control flow operator takes, its own ones too.
+/// Adds the names that the body of a control flow operator uses, including those it defines.
 fn used_outside<'a>(attribute: &'a Attribute, names: &mut Vec<&'a str>) {
     if let Attribute::Graph(graph) = attribute {
         names.extend(graph.outputs.iter().map(|name| &**name));

@@ -1,33 +1,33 @@
 //! Decides for each output of a model whether it has one entry for each record of a request
 //! ([`OutputRows`]).
 //!
-//! Two sources: the shapes that the model declares, and the trial that the preparing child makes.
-//! The trial counts more: exporters often leave the size of the example in an output's shape, or
-//! give a time axis the name of the batch.
+//! There are two sources: the shapes that the model declares, and the trial in the preparing
+//! child. The trial takes precedence, because exporters often leave the size of the example in an
+//! output's shape, or give a time axis the name of the batch.
 
 use crate::tensor::{Dim, InputSpec, OutputRows, Signature, Value, ValueType};
 
 /// The relation of an output's entries to the records of the trial's runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
-    /// Runs of one record and of several each gave as many entries as records.
+pub enum TrialOutcome {
+    /// Runs of different numbers of records each gave as many entries as records.
     Follows,
     /// A run gave another number of entries than it had records.
     Differs,
-    /// The trial had no runs that could tell.
+    /// The trial's runs did not show it.
     Nothing,
 }
 
-/// A run of the trial: its number of records, and what it gave.
+/// A run of the trial: its number of records, and its outputs.
 #[derive(Debug, Clone, Copy)]
-pub struct Run<'a> {
+pub struct TrialRun<'a> {
     pub records: usize,
     pub outputs: &'a [Value],
 }
 
-/// The axis of records among the inputs' declared shapes.
+/// The axis of records in the inputs' declared shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Axis {
+enum DeclaredAxis {
     /// The first axis of an input is open.
     Open,
     /// All inputs have this first size.
@@ -35,7 +35,7 @@ enum Axis {
     None,
 }
 
-/// Decides for an output by its declared type alone.
+/// Decides for an output from its declared type alone.
 pub fn declared(inputs: &[InputSpec], output: &ValueType) -> OutputRows {
     let first = match output {
         ValueType::Tensor { dims: None, .. } | ValueType::Sequence(_) => return OutputRows::PerRecord,
@@ -44,65 +44,65 @@ pub fn declared(inputs: &[InputSpec], output: &ValueType) -> OutputRows {
     };
     match (first, axis(inputs)) {
         (None, _) => OutputRows::Whole,
-        (Some(Dim::Dynamic(_)), _) | (Some(Dim::Fixed(_)), Axis::None) => OutputRows::PerRecord,
-        (Some(Dim::Fixed(entries)), Axis::Fixed(records)) if *entries == records => OutputRows::PerRecord,
-        (Some(Dim::Fixed(_)), Axis::Fixed(_) | Axis::Open) => OutputRows::Whole,
+        (Some(Dim::Dynamic(_)), _) | (Some(Dim::Fixed(_)), DeclaredAxis::None) => OutputRows::PerRecord,
+        (Some(Dim::Fixed(entries)), DeclaredAxis::Fixed(records)) if *entries == records => OutputRows::PerRecord,
+        (Some(Dim::Fixed(_)), DeclaredAxis::Fixed(_) | DeclaredAxis::Open) => OutputRows::Whole,
     }
 }
 
-/// Decides for each output of `signature`, which holds the decision by declared types, with the
-/// runs of a trial.
-pub fn tried(signature: &Signature, runs: &[Run<'_>]) -> Vec<OutputRows> {
+/// Decides for each output of `signature` from the runs of a trial. `signature` holds the
+/// decisions from the declared types.
+pub fn tried(signature: &Signature, runs: &[TrialRun<'_>]) -> Vec<OutputRows> {
     let outputs = signature.outputs.iter().enumerate();
     outputs
         .map(|(index, output)| match seen(index, runs) {
-            Seen::Follows => OutputRows::PerRecord,
-            Seen::Differs => OutputRows::Whole,
-            Seen::Nothing => output.rows,
+            TrialOutcome::Follows => OutputRows::PerRecord,
+            TrialOutcome::Differs => OutputRows::Whole,
+            TrialOutcome::Nothing => output.rows,
         })
         .collect()
 }
 
-/// The number of records in a trial run whose open first axes have `rows` entries; `None` when the
-/// inputs have no axis of records.
+/// Returns the number of records in a trial run whose open first axes have `rows` entries; `None`
+/// if the inputs have no axis of records.
 pub fn records_of(inputs: &[InputSpec], rows: usize) -> Option<usize> {
     match axis(inputs) {
-        Axis::Open => Some(rows),
-        Axis::Fixed(records) => Some(records),
-        Axis::None => None,
+        DeclaredAxis::Open => Some(rows),
+        DeclaredAxis::Fixed(records) => Some(records),
+        DeclaredAxis::None => None,
     }
 }
 
-fn seen(output: usize, runs: &[Run<'_>]) -> Seen {
-    let follows = |run: &Run<'_>| {
+fn seen(output: usize, runs: &[TrialRun<'_>]) -> TrialOutcome {
+    let follows = |run: &TrialRun<'_>| {
         let value = run.outputs.get(output);
         value.is_some_and(|value| value.entries() == Some(run.records))
     };
     if !runs.iter().all(follows) {
-        return Seen::Differs;
+        return TrialOutcome::Differs;
     }
     let differ_in_records = runs.windows(2).any(|pair| pair[0].records != pair[1].records);
     if differ_in_records {
-        Seen::Follows
+        TrialOutcome::Follows
     } else {
-        Seen::Nothing
+        TrialOutcome::Nothing
     }
 }
 
-fn axis(inputs: &[InputSpec]) -> Axis {
+fn axis(inputs: &[InputSpec]) -> DeclaredAxis {
     let first = |input: &InputSpec| input.dims.as_ref().map(|dims| dims.first().cloned());
     let mut fixed = None;
     let mut all_fixed = !inputs.is_empty();
     for input in inputs {
         match first(input) {
-            None | Some(Some(Dim::Dynamic(_))) => return Axis::Open,
+            None | Some(Some(Dim::Dynamic(_))) => return DeclaredAxis::Open,
             Some(Some(Dim::Fixed(size))) => all_fixed &= *fixed.get_or_insert(size) == size,
             Some(None) => all_fixed = false,
         }
     }
     match fixed {
-        Some(size) if all_fixed => Axis::Fixed(size),
-        Some(_) | None => Axis::None,
+        Some(size) if all_fixed => DeclaredAxis::Fixed(size),
+        Some(_) | None => DeclaredAxis::None,
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn declared_shapes_decide_where_there_was_no_trial() {
+    fn declared_shapes_decide_if_there_was_no_trial() {
         use OutputRows::{PerRecord, Whole};
         type Case<'a> = (&'a [&'a [i64]], &'a [i64], OutputRows);
         let table: [Case<'_>; 12] = [
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_counts_more_than_what_is_declared() {
+    fn a_trial_overrides_the_declared_shapes() {
         use OutputRows::{PerRecord, Whole};
         // Records and entries of each run; declared; decided.
         type Case<'a> = (&'a [(usize, usize)], OutputRows, OutputRows);
@@ -207,9 +207,9 @@ mod tests {
                 .iter()
                 .map(|&(records, entries)| (records, [value(entries)]))
                 .collect();
-            let runs: Vec<Run<'_>> = outputs
+            let runs: Vec<TrialRun<'_>> = outputs
                 .iter()
-                .map(|(records, outputs)| Run {
+                .map(|(records, outputs)| TrialRun {
                     records: *records,
                     outputs,
                 })

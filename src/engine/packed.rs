@@ -1,17 +1,16 @@
-//! The prepared form that an artifact may bring along: what `longshore pack` puts into
-//! `.longshore/`.
+//! The prepared form inside an artifact, which `longshore pack` puts into `.longshore/`.
 //!
-//! It saves the machine that loads the artifact the preparation, and it is only ever a shortcut:
-//! where anything about it is not as it should be, the model beside it is loaded as if it were not
-//! there. What brings it along is a stranger's archive, so it is believed nothing: it goes the way
-//! of any uploaded model in ONNX Runtime's format, through a process apart into the cache.
+//! It saves the loading machine the preparation, and is optional: if anything about it is wrong,
+//! the server ignores it and loads the model itself. An archive is untrusted, so the prepared
+//! form gets no trust either. It is treated like any uploaded model in ONNX Runtime's format:
+//! prepared in a separate process, and stored in the cache.
 //!
-//! What always holds:
-//! - It is taken only for the platform that it was made for, and only while both its own content
-//!   and that of the model beside it are those that were packed: whoever changes the model gets the
-//!   changed model.
-//! - Its content hash covers both, so that what is learnt of it is known of this very pair alone,
-//!   and nothing that an archive claims reaches another artifact with the same model.
+//! Invariants:
+//! - A prepared form is used only on the platform that it was made for, and only if both its own
+//!   content and that of the model are those that were packed. After a change of the model, the
+//!   changed model is served.
+//! - The content hash of a prepared form covers both. So results that are learned about it apply
+//!   to this pair only, and no claim of an archive affects another artifact with the same model.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -23,53 +22,53 @@ use super::artifact::{Artifact, Facts, was_exchanged};
 use super::content::{self, ContentHash};
 use super::prepare::Platform;
 
-/// The folder in an artifact that is Longshore's own.
+/// The folder in an artifact that Longshore uses.
 pub const FOLDER: &str = ".longshore";
 
-/// In that folder: the prepared model, and what is said about it.
+/// The prepared model in that folder, and its description.
 pub const MODEL: &str = "prepared.ort";
 pub const DESCRIPTION: &str = "prepared.json";
 
-/// A description is a few lines.
+/// Size limit of a description, which has a few lines.
 const MAX_DESCRIPTION_BYTES: u64 = 64 << 10;
 
-/// `prepared.json`.
+/// The content of `prepared.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
-    /// What the form was made by and for.
+pub struct PackedDescription {
+    /// The platform that the form was made on and for.
     pub platform: Platform,
-    /// Content hash of the model that it was made of.
+    /// Content hash of the model that the form was made from.
     pub model: String,
     /// Content hash of `prepared.ort`.
     pub prepared: String,
 }
 
-/// Why a prepared form that came along is not loaded.
+/// The reason that a packed prepared form is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     #[error("it was made for {0}")]
     Platform(&'static str),
-    #[error("it was made of another model than the one beside it")]
+    #[error("it was made from another model than the one in the artifact")]
     Model,
-    #[error("it is not what was packed")]
+    #[error("its content differs from what was packed")]
     Damaged,
-    #[error("{DESCRIPTION} cannot be understood: {0}")]
+    #[error("{DESCRIPTION} is not valid: {0}")]
     Description(#[from] serde_json::Error),
-    #[error("it is a link, or no regular file")]
+    #[error("it is not a regular file, or is behind a link")]
     NotAFile,
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] io::Error),
 }
 
-/// A prepared form beside an uploaded model.
+/// A prepared form that was uploaded together with a model.
 #[derive(Debug)]
 pub struct Packed {
     folder: PathBuf,
-    pub description: Description,
+    pub description: PackedDescription,
 }
 
-impl Description {
-    /// Of the prepared form in the file `prepared`, made of `model`.
+impl PackedDescription {
+    /// Describes the prepared form in the file `prepared`, which was made from `model`.
     pub fn new(platform: Platform, model: &ContentHash, prepared: &Path) -> io::Result<Self> {
         Ok(Self {
             platform,
@@ -80,8 +79,8 @@ impl Description {
 }
 
 impl Packed {
-    /// What came along with `uploaded`: beside the model, or in a folder around it inside the
-    /// artifact. `None` when nothing did.
+    /// Finds the prepared form in `uploaded`: in the model's folder, or in a parent of it within
+    /// the artifact. `None` if there is none.
     pub fn find(uploaded: &Artifact) -> Option<Result<Self, Unusable>> {
         let folders = uploaded.model.ancestors().skip(1);
         let folder = folders
@@ -102,8 +101,8 @@ impl Packed {
         })
     }
 
-    /// The artifact to be loaded on `platform` instead of `uploaded`, whose content hash is
-    /// `content`; and its own.
+    /// Returns the artifact to load on `platform` instead of `uploaded`, and its content hash.
+    /// `content` is the content hash of `uploaded`.
     pub fn artifact(
         &self,
         platform: &Platform,
@@ -131,7 +130,7 @@ impl Packed {
                 prepared_of: Some(*content),
                 facts: Facts {
                     weights,
-                    // It holds them as they are served.
+                    // A prepared form holds its weights as they are served.
                     widened: 0,
                     ..uploaded.facts
                 },
@@ -141,8 +140,8 @@ impl Packed {
     }
 }
 
-/// Opens a file of the artifact that has no link on its way: nothing else lies inside the artifact
-/// for sure. Reading anything but a regular file may take forever.
+/// Opens a file of the artifact. Rejects paths with links, which may lead out of the artifact,
+/// and files that are not regular, since reading them may block forever.
 fn open(uploaded: &Artifact, path: &Path) -> Result<File, Unusable> {
     uploaded.file(path).map_err(|error| {
         if was_exchanged(&error) || error.kind() == io::ErrorKind::InvalidInput {
@@ -168,18 +167,18 @@ mod tests {
         }
     }
 
-    /// An artifact below `root` with a model in `folder`, and a prepared form of it.
+    /// An artifact in `root` with a model in `folder` and its prepared form.
     fn packed(root: &Path, folder: &str) -> (Artifact, ContentHash) {
         let model = root.join(folder).join("model.onnx");
         fs::create_dir_all(model.parent().unwrap()).unwrap();
-        // A producer's name.
+        // A valid model that holds only a producer's name.
         fs::write(&model, b"\x12\x02me").unwrap();
         let uploaded = artifact::open(&artifact::ArtifactPath::trusted(root), artifact::Processor::Cpu).unwrap();
         let content = uploaded.hash().unwrap();
         fs::create_dir_all(root.join(FOLDER)).unwrap();
         let prepared = root.join(FOLDER).join(MODEL);
         fs::write(&prepared, b"prepared").unwrap();
-        let description = Description::new(platform("1"), &content, &prepared).unwrap();
+        let description = PackedDescription::new(platform("1"), &content, &prepared).unwrap();
         let text = serde_json::to_vec(&description).unwrap();
         fs::write(root.join(FOLDER).join(DESCRIPTION), text).unwrap();
         (uploaded, content)
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_taken_where_it_was_made_for_and_only_there() {
+    fn a_prepared_form_is_used_only_on_the_platform_that_it_was_made_for() {
         for folder in ["", "1", "segment"] {
             let root = tempfile::tempdir().unwrap();
             let (uploaded, content) = packed(root.path(), folder);
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_not_taken_when_it_or_its_model_was_changed() {
+    fn a_prepared_form_is_not_used_after_it_or_its_model_changed() {
         let root = tempfile::tempdir().unwrap();
         let (uploaded, content) = packed(root.path(), "");
         let changed = content.with(&content);
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_not_taken_from_behind_a_link() {
+    fn a_prepared_form_behind_a_link_is_not_used() {
         let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (uploaded, content) = packed(root.path(), "");
         let link = |path: &Path, moved: PathBuf| {
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn most_artifacts_have_none() {
+    fn an_artifact_may_have_no_prepared_form() {
         let root = tempfile::tempdir().unwrap();
         let (uploaded, _) = packed(root.path(), "");
         fs::remove_dir_all(root.path().join(FOLDER)).unwrap();

@@ -1,17 +1,22 @@
-//! The runs of a request: one for all of its records, or one for each where the outputs cannot be
-//! told apart by record.
+//! The runs of a request: one for all of its records, one for each group that the request is divided
+//! into, or one for each record where the outputs cannot be divided by record.
 
 use crate::tensor::{Inputs, Signature, Value};
 
-/// Runs a request. `apart` says how many records have to run one by one, if they do: before the
-/// run, by what is known of the model, and after it, by its outputs. Returns the outputs of the one
-/// run, or of each record's run.
+/// Runs a request and returns the outputs of each run. `further` holds the inputs of the runs after
+/// the first one, for a request that has been divided into groups. `apart` returns how many records
+/// of any other request have to run one by one, if they do: before the run, from what is known of
+/// the model, and after it, from its outputs.
 pub fn run<E>(
     signature: &Signature,
     inputs: &Inputs,
+    further: &[Inputs],
     apart: impl Fn(Option<&[Value]>) -> Option<usize>,
     run: impl Fn(&Inputs) -> Result<Vec<Value>, E>,
 ) -> Result<Vec<Vec<Value>>, E> {
+    if !further.is_empty() {
+        return std::iter::once(inputs).chain(further).map(run).collect();
+    }
     let count = match apart(None) {
         Some(count) => count,
         None => {
@@ -36,7 +41,7 @@ mod tests {
         Tensor::from_vec(vec![values.len()], values.to_vec()).unwrap()
     }
 
-    /// The inputs of each run of a request of three records.
+    /// The number of outputs, and the inputs of each run, of a request of three records.
     fn runs(apart: impl Fn(Option<&[Value]>) -> Option<usize>) -> (usize, Vec<Tensor>) {
         let signature = Signature {
             optional: Vec::new(),
@@ -48,7 +53,7 @@ mod tests {
             outputs: Vec::new(),
         };
         let seen = RefCell::new(Vec::new());
-        let outputs = run(&signature, &vec![vector(&[1, 2, 3])].into(), apart, |inputs| {
+        let outputs = run(&signature, &vec![vector(&[1, 2, 3])].into(), &[], apart, |inputs| {
             seen.borrow_mut().push(inputs.tensors[0].clone());
             Ok::<_, ()>(Vec::new())
         });
@@ -56,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn records_run_together_or_each_alone() {
+    fn records_run_together_or_one_by_one() {
         let all = vector(&[1, 2, 3]);
         let each = [vector(&[1]), vector(&[2]), vector(&[3])];
         assert_eq!(runs(|_| None), (1, vec![all.clone()]));
@@ -64,5 +69,17 @@ mod tests {
         let after = |outputs: Option<&[Value]>| outputs.map(|_| 3);
         assert_eq!(runs(after), (3, [vec![all], each.to_vec()].concat()));
         assert_eq!(runs(|_| Some(0)), (0, vec![]));
+    }
+
+    #[test]
+    fn groups_run_in_their_order_and_are_not_divided_again() {
+        let signature = Signature::default();
+        let [first, second] = [vector(&[1, 2]), vector(&[3])].map(|tensor| Inputs::from(vec![tensor]));
+        let apart = |_: Option<&[Value]>| -> Option<usize> { panic!("the groups are settled") };
+        let outputs = run(&signature, &first, &[second], apart, |inputs| {
+            Ok::<_, ()>(vec![Value::Tensor(inputs.tensors[0].clone())])
+        });
+        let given = [vector(&[1, 2]), vector(&[3])].map(|tensor| vec![Value::Tensor(tensor)]);
+        assert_eq!(outputs.unwrap(), given);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::LoadError;
 use super::allocator;
 use super::artifact::{Facts, PrivateCopy};
-use super::batch::Evidence;
+use super::batch::BatchingEvidence;
 use super::content::ContentHash;
 use super::gpu::Gpu;
 use super::memory::{self, Another, Budget, Footprint, Load, Loaded, MappedFile, NoRoom, Working};
@@ -33,7 +33,7 @@ pub struct Resident {
     pub session: Session,
     pub pace: Pace,
     /// What is known of joining requests; nothing when the model was not prepared.
-    pub evidence: Option<Evidence>,
+    pub evidence: Option<BatchingEvidence>,
     has_unbounded_work: bool,
     _file: Option<MappedFile>,
     memory: Loaded,
@@ -105,7 +105,7 @@ impl Resident {
             content,
             session,
             pace,
-            evidence: known.map(|findings| Evidence {
+            evidence: known.map(|findings| BatchingEvidence {
                 axes: findings.axes.clone(),
                 trial: findings.independent_rows,
             }),

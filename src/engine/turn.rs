@@ -24,8 +24,8 @@ use std::time::Duration;
 use super::InferenceError;
 use super::allocator;
 use super::batch;
+use super::batch_limit::BatchLimit;
 use super::crash;
-use super::knee::Knee;
 use super::model::Model;
 use super::placement::thread_time;
 use super::pool::{Job, Queued, Seat, Turn};
@@ -44,7 +44,7 @@ impl Job for Pending {
     fn run(queued: Queued<Self>, turn: &Turn<Self>) {
         let lent = Arc::clone(&queued.job.lent);
         let model = (*lent).as_ref();
-        let _mark = crash::Mark::new(model.content().short());
+        let _mark = crash::CrashMarker::new(model.content().short());
         let (size, peak) = allocator::with_peak(|| serve(queued.job, model, turn));
         if let Some(size) = size {
             model.resident.pace.record_memory(peak, size);
@@ -75,7 +75,7 @@ fn collect(first: Ready, rows: NonZeroUsize, model: &Model, batcher: &Batcher, t
     if share < 2 {
         return members;
     }
-    let Some(limit) = batcher.with_knee(Knee::rows) else {
+    let Some(limit) = batcher.with_batch_limit(BatchLimit::rows) else {
         return members;
     };
     let mut rows = rows.get();
@@ -113,6 +113,7 @@ impl Ready {
                 Ok(records::run(
                     signature,
                     inputs,
+                    request.further(),
                     |outputs| request.apart(outputs),
                     |inputs| {
                         let session = &model.resident.session;
@@ -128,8 +129,8 @@ impl Ready {
             Ok(Some(runs)) => {
                 match (rows, runs.as_slice()) {
                     (None, _) => {}
-                    (Some(rows), [_]) => note(model, |knee| {
-                        knee.record(rows.get(), inputs.byte_len(), nanoseconds(took))
+                    (Some(rows), [_]) => note(model, |limit| {
+                        limit.record(rows.get(), inputs.byte_len(), nanoseconds(took))
                     }),
                     // The run for all of them gave another number of rows.
                     (Some(_), _) => turn_off_batches(model),
@@ -157,10 +158,10 @@ fn run_together(members: Vec<Ready>, model: &Model, turn: &Turn<Pending>) {
                 .batches
                 .requests
                 .fetch_add(members.len() as u64, Ordering::Relaxed);
-            note(model, |knee| {
+            note(model, |limit| {
                 let bytes = members.iter().map(|member| member.decoded.inputs.byte_len()).sum();
-                knee.record(rows.iter().sum(), bytes, nanoseconds(took));
-                knee.succeeded();
+                limit.record(rows.iter().sum(), bytes, nanoseconds(took));
+                limit.succeeded();
             });
             for (member, outputs) in members.into_iter().zip(outputs) {
                 member.answer(model, took, Ok(slice::from_ref(&outputs)));
@@ -168,7 +169,7 @@ fn run_together(members: Vec<Ready>, model: &Model, turn: &Turn<Pending>) {
             return;
         }
         Outcome::Unwanted => return,
-        Outcome::Failed => note(model, Knee::failed),
+        Outcome::Failed => note(model, BatchLimit::failed),
         Outcome::Indivisible => turn_off_batches(model),
     }
     for member in members {
@@ -193,9 +194,9 @@ fn tracked(model: &Model, requests: usize, turn: &Turn<Pending>) -> Arc<Tracked>
     model.stuck.track(&model.standing, requests, seat)
 }
 
-fn note(model: &Model, what: impl FnOnce(&mut Knee)) {
+fn note(model: &Model, what: impl FnOnce(&mut BatchLimit)) {
     if let Some(batcher) = &model.batcher {
-        batcher.with_knee(what);
+        batcher.with_batch_limit(what);
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Plan {
     format: Format,
     /// Where the task answers rather than the outputs.
     answer: Option<(Box<Seen>, Reply)>,
+    /// The inputs of the runs after the first one.
+    further: Vec<Inputs>,
 }
 
 impl Plan {
@@ -80,6 +82,7 @@ impl Plan {
             reply,
             format,
             answer: None,
+            further: Vec::new(),
         }
     }
 
@@ -88,7 +91,28 @@ impl Plan {
             reply,
             format,
             answer: Some((seen, form)),
+            further: Vec::new(),
         }
+    }
+}
+
+impl Invocation {
+    /// The runs of a request that the task answers, and the plan of its reply.
+    fn divided(
+        &self,
+        inputs: Inputs,
+        reply: ReplyPlan,
+        format: Format,
+        mut seen: Box<Seen>,
+        form: Reply,
+    ) -> Result<(Inputs, Plan), InvocationError> {
+        let mut runs = self.handler.divide(&mut seen)?.unwrap_or_default().into_iter();
+        let inputs = runs.next().unwrap_or(inputs);
+        let plan = Plan {
+            further: runs.collect(),
+            ..Plan::answer(reply, format, seen, form)
+        };
+        Ok((inputs, plan))
     }
 }
 
@@ -115,7 +139,7 @@ impl Work for Invocation {
                     tensors: request.inputs,
                     optional: request.optional,
                 };
-                return Ok((inputs, Plan::answer(request.reply, Format::Json, seen, form)));
+                return self.divided(inputs, request.reply, Format::Json, seen, form);
             }
             Protocol::OpenInference { json_bytes } => {
                 let request = self.handler.decode_open_inference(json_bytes.as_deref(), &self.body)?;
@@ -135,13 +159,10 @@ impl Work for Invocation {
                 return Ok((inputs, Plan::answer(request.reply, Format::Json, seen, Reply::Png)));
             }
             let (format, reply) = self.handler.negotiate(accept, default, &request.reply)?;
-            return Ok((
-                inputs,
-                match self.handler.answer_form(format) {
-                    Some(form) => Plan::answer(request.reply, format, seen, form),
-                    None => Plan::outputs(reply, format),
-                },
-            ));
+            return match self.handler.answer_form(format) {
+                Some(form) => self.divided(inputs, request.reply, format, seen, form),
+                None => Ok((inputs, Plan::outputs(reply, format))),
+            };
         }
         let (format, reply) = self.handler.negotiate(accept, default, &request.reply)?;
         Ok((inputs, Plan::outputs(reply, format)))
@@ -149,6 +170,10 @@ impl Work for Invocation {
 
     fn outputs(plan: &Plan) -> Option<&[usize]> {
         plan.reply.outputs()
+    }
+
+    fn further(plan: &Plan) -> &[Inputs] {
+        &plan.further
     }
 
     fn apart(&self, plan: &Plan, outputs: Option<&[Value]>) -> Option<usize> {

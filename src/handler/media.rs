@@ -55,8 +55,21 @@ impl SharedTokenizer {
         Self(tokenizer)
     }
 
+    /// A tokenizer that no other model has.
+    pub fn of(tokenizer: Tokenizer) -> Self {
+        Self(Arc::new(Sole(tokenizer)))
+    }
+
     fn get(&self) -> &Tokenizer {
         (*self.0).as_ref()
+    }
+}
+
+struct Sole(Tokenizer);
+
+impl AsRef<Tokenizer> for Sole {
+    fn as_ref(&self) -> &Tokenizer {
+        &self.0
     }
 }
 
@@ -108,6 +121,14 @@ enum Source {
     Pictures(Pictures),
     Texts(Texts),
     Sounds(Sounds),
+}
+
+/// The request and the model that files are read for.
+struct Reading<'a> {
+    settings: Settings,
+    limits: &'a Limits,
+    schema: &'a Schema,
+    ledger: &'a dyn Ledger,
 }
 
 /// What reading a request leaves behind for its answer.
@@ -201,9 +222,15 @@ impl Media {
                     return Ok(None);
                 };
                 let settings = self.settings(&files.parameters)?;
+                let reading = Reading {
+                    settings,
+                    limits: &self.limits,
+                    schema,
+                    ledger,
+                };
                 match source {
-                    Source::Pictures(pictures) => pictures.decode(files, settings, &self.limits, schema, ledger),
-                    Source::Sounds(sounds) => sounds.decode(files, settings, &self.limits, schema, ledger),
+                    Source::Pictures(pictures) => pictures.decode(files, reading),
+                    Source::Sounds(sounds) => sounds.decode(files, reading),
                     Source::Texts(_) => return Ok(None),
                 }
                 .map(Some)
@@ -364,6 +391,11 @@ pub(super) fn why_not(content_type: &str, passed_over: &[PassedOver], error: &De
 /// The refusal of a request of texts to a model that has no answer to one.
 pub(super) fn no_texts() -> MediaError {
     MediaError::Request("the model takes no texts, or has another task than this path is for".to_owned())
+}
+
+/// The refusal to write an answer for a model without a task.
+pub(super) fn no_task() -> MediaError {
+    MediaError::Request("the model has no task, so its outputs are the only answer".to_owned())
 }
 
 /// Whether the settings of a step are in the manifest.

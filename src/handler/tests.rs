@@ -1,3 +1,5 @@
+mod memory;
+
 use bytes::Bytes;
 use serde_json::json;
 

@@ -17,7 +17,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Record;
-use crate::engine::{Culprit, Note};
+use crate::engine::{CrashReport, Culprit};
 
 /// To a worker that starts, in this order: `Start` with the listening socket, what it is to know,
 /// `Go`.
@@ -77,7 +77,7 @@ pub enum FromWorker {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     Message(FromWorker),
-    Crash(Note),
+    Crash(CrashReport),
 }
 
 /// Larger than any message: a name and a url have 4 KiB at most, a header is bounded by the HTTP
@@ -178,7 +178,7 @@ pub fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<R
     if message.is_empty() {
         return Ok(None);
     }
-    if let Some(note) = Note::parse(message) {
+    if let Some(note) = CrashReport::parse(message) {
         return Ok(Some(Received::Crash(note)));
     }
     Ok(Some(Received::Message(serde_json::from_slice(message)?)))

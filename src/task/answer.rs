@@ -14,6 +14,7 @@
 mod csv;
 mod json;
 mod maps;
+mod merge;
 mod numbers;
 mod open_ai;
 
@@ -110,7 +111,7 @@ impl Embeddings {
         &self.0
     }
 
-    fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+    pub(super) fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         let width = self.0.shape().last().copied().unwrap_or(0);
         let all = self.0.as_slice::<f32>().unwrap_or_default();
         let records = self.0.shape().first().copied().unwrap_or(0);

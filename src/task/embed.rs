@@ -11,7 +11,6 @@ mod pool;
 pub use modules::SentenceModules;
 
 use super::answer::{Body, Embeddings};
-use super::context::Question;
 use super::outputs::{Face, Output, Rows, Search, tensor};
 use super::settings::Pooling;
 use super::{Answer, Context, Settings, Task, TaskError};
@@ -141,11 +140,8 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     if settings.normalize == Some(true) {
         embeddings.normalize();
     }
-    let body = match context.question {
-        Question::Similarity => Body::Similarities(embeddings.similarities()),
-        _ => Body::Embeddings(Embeddings::new(embeddings.all, context.records, embeddings.width)?),
-    };
-    Ok(Answer::new(TASK, context.labels, body))
+    let body = Body::Embeddings(Embeddings::new(embeddings.all, context.records, embeddings.width)?);
+    Ok(Answer::new(TASK, context.labels, body).conclude(context))
 }
 
 fn room(records: usize, width: usize) -> Result<Vec<f32>, TaskError> {
@@ -185,20 +181,20 @@ impl Flat {
             embedding.iter_mut().for_each(|number| *number /= length);
         }
     }
+}
 
-    /// The cosines of the angles between the first embedding and the others.
-    fn similarities(&self) -> Vec<f32> {
-        let mut embeddings = self.all.chunks_exact(self.width.max(1));
-        let Some(source) = embeddings.next() else {
-            return Vec::new();
-        };
-        let own = f64::from(length(source));
-        let cosine = |other: &[f32]| {
-            let products = source.iter().zip(other).map(|(&a, &b)| f64::from(a) * f64::from(b));
-            (products.sum::<f64>() / own / f64::from(length(other))) as f32
-        };
-        embeddings.map(cosine).collect()
-    }
+/// The cosines of the angles between the first embedding and the others.
+pub(super) fn similarities(embeddings: &Embeddings) -> Vec<f32> {
+    let mut rows = embeddings.rows();
+    let Some(source) = rows.next() else {
+        return Vec::new();
+    };
+    let own = f64::from(length(source));
+    let cosine = |other: &[f32]| {
+        let products = source.iter().zip(other).map(|(&a, &b)| f64::from(a) * f64::from(b));
+        (products.sum::<f64>() / own / f64::from(length(other))) as f32
+    };
+    rows.map(cosine).collect()
 }
 
 /// The length of a vector, which is not 0.

@@ -6,7 +6,6 @@
 
 use super::answer::{Body, Ranked};
 use super::classify::{apply, are_probabilities, most};
-use super::context::Question;
 use super::outputs::{Face, Output, Rows, Search, tensor};
 use super::scores::top;
 use super::settings::Function;
@@ -45,15 +44,17 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     let count = rows.count() * rows.width();
     let mut scores = rows.part(0..count)?.to_vec();
     apply(function, &mut scores);
-    let Question::Ranking { texts } = context.question else {
-        return Ok(Answer::new(TASK, context.labels, Body::Scores(scores)));
-    };
-    let has_texts = context.settings.return_text == Some(true);
-    let best = top(&scores, most(context.settings, scores.len(), scores.len()));
+    Ok(Answer::new(TASK, context.labels, Body::Scores(scores)).conclude(context))
+}
+
+/// The texts of a query by their scores, the best one first.
+pub(super) fn ranking(scores: &[f32], texts: &[&str], settings: &Settings) -> Vec<Ranked> {
+    let has_texts = settings.return_text == Some(true);
+    let best = top(scores, most(settings, scores.len(), scores.len()));
     let ranked = best.into_iter().map(|index| Ranked {
         index,
         score: scores[index],
         text: texts.get(index).filter(|_| has_texts).map(|&text| text.to_owned()),
     });
-    Ok(Answer::new(TASK, context.labels, Body::Ranking(ranked.collect())))
+    ranked.collect()
 }

@@ -100,7 +100,7 @@ fn a_request_of_a_manifest_that_fails_refuses_the_load_with_its_reason() {
         ),
         (
             json!({"warmup": vec![json!({"body": 1}); 65]}),
-            "\"warmup\" has 65 requests; it may have 64",
+            "\"warmup\" has 65 requests; the limit is 64",
         ),
         (
             json!({"golden": [{"request": {"body": 1}, "response": 1, "atol": -1}]}),

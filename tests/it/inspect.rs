@@ -130,7 +130,9 @@ fn what_longshore_json_says_of_batches_counts_more_than_the_analysis() {
             .to_owned()
     };
     assert!(batches(&json!({})).ends_with("requests that wait are joined"));
-    assert!(batches(&json!({"batching": false})).ends_with("every request runs alone: longshore.json says so"));
+    assert!(
+        batches(&json!({"batching": false})).ends_with("every request runs alone: longshore.json turns batching off")
+    );
     assert!(batches(&json!({"batching": {"max_rows": 8}})).ends_with("requests that wait are joined"));
 }
 

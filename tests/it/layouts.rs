@@ -101,7 +101,7 @@ fn published_folders_are_served_as_they_are() {
         server.load(name, &url).expect(200);
         server.assert_scales(name, factor);
     }
-    server.wait_for_log("of several precisions of one model, 8 bits come first on a CPU");
+    server.wait_for_log("of several precisions of one model, 8 bits are preferred on a CPU");
     server.wait_for_log("of several precisions of one model, the one it was trained in");
     assert_eq!(server.count_in_log("the model was chosen"), 2);
 }
@@ -150,8 +150,8 @@ fn inspect_says_why_a_file_is_the_model() {
     assert_eq!(report["model"], json!("net_uint8.onnx"));
     assert_eq!(
         report["found_because"],
-        json!("of several precisions of one model, 8 bits come first on a CPU; beside it are net_fp16.onnx")
+        json!("of several precisions of one model, 8 bits are preferred on a CPU; the others are net_fp16.onnx")
     );
     let report = longshore(["inspect", "--json", fixture("mlp").to_str().unwrap()]).json();
-    assert_eq!(report["found_because"], json!("it goes by the usual name"));
+    assert_eq!(report["found_because"], json!("it has the usual name"));
 }

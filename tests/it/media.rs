@@ -11,7 +11,7 @@ use image::{ImageFormat, Rgb, RgbImage};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Builder, Request, Response, Server, eventually};
+use crate::harness::{Builder, Finished, Request, Response, Server, eventually, longshore};
 use crate::support::onnx::{Graph, Info, Model, Node, Tensor, element};
 
 /// A picture of one colour.
@@ -315,6 +315,12 @@ fn tokenizer(words: &[&str]) -> String {
     .to_string()
 }
 
+/// A graph that takes tokens, as exporters name them.
+fn tokens() -> Graph {
+    let input = |name| Info::tensor(name, element::INT64, ["batch".into(), "sequence".into()]);
+    Graph::new().input(input("input_ids")).input(input("attention_mask"))
+}
+
 /// Adds up what each word says for and against.
 fn moods() -> Vec<u8> {
     sums_of_words("logits")
@@ -322,17 +328,7 @@ fn moods() -> Vec<u8> {
 
 fn sums_of_words(output: &str) -> Vec<u8> {
     let table = [0., 0., 0., 0., 0., 3., 3., 0.];
-    let graph = Graph::new()
-        .input(Info::tensor(
-            "input_ids",
-            element::INT64,
-            ["batch".into(), "sequence".into()],
-        ))
-        .input(Info::tensor(
-            "attention_mask",
-            element::INT64,
-            ["batch".into(), "sequence".into()],
-        ))
+    let graph = tokens()
         .initializer(Tensor::floats("table", &[4, 2], &table))
         .initializer(Tensor::ints("last", &[1], &[2]))
         .initializer(Tensor::ints("words", &[1], &[1]))
@@ -402,6 +398,59 @@ fn a_sentence_is_answered_with_a_label_however_it_is_sent() {
         let refusal = send(&server, "moods", content_type, body, "*/*").expect(status);
         assert!(refusal.message().contains(part), "{}", refusal.message());
     }
+}
+
+/// `longshore pack` of the artifact at `url`.
+fn pack(server: &Server, url: &str, name: &str) -> Finished {
+    let archive = server.models().path(name);
+    longshore(["pack", "-o", archive.to_str().unwrap(), url])
+}
+
+#[test]
+fn pack_runs_golden_pictures_and_sentences_and_refuses_what_cannot_work() {
+    let server = Builder::multi().start();
+    let colours_url = server.models().place_model("colours", &colours());
+    let config = json!({"architectures": ["ViTForImageClassification"], "id2label": id2label(&COLOURS)});
+    write(&colours_url, "config.json", &config.to_string());
+    write(&colours_url, "preprocessor_config.json", PREPROCESSOR);
+    let green = picture([20, 200, 90], ImageFormat::Png);
+    fs::write(Path::new(&colours_url).join("green.png"), &green).unwrap();
+    let golden = |label: &str| {
+        json!({
+            "answer": {"top_k": 1, "function_to_apply": "none"},
+            "golden": [{
+                "request": {"file": "green.png", "content_type": "image/png"},
+                "response": [{"label": label, "score": 0.7843}],
+                "rtol": 0.01,
+            }],
+        })
+        .to_string()
+    };
+    write(&colours_url, "longshore.json", &golden("green"));
+    pack(&server, &colours_url, "colours.tar.gz").output();
+    server.load("colours", &colours_url).expect(200);
+    write(&colours_url, "longshore.json", &golden("red"));
+    let refusal = pack(&server, &colours_url, "wrong.tar.gz").refusal();
+    assert!(refusal.contains("golden request 1"), "{refusal}");
+    assert!(refusal.contains("green") && refusal.contains("red"), "{refusal}");
+    assert!(!server.models().path("wrong.tar.gz").exists());
+
+    let moods_url = place_moods(&server, "moods");
+    let golden = json!({
+        "answer": {"top_k": 1, "function_to_apply": "none"},
+        "golden": [{"request": {"body": "A good ferry", "content_type": "text/plain"},
+                    "response": [{"label": "POSITIVE", "score": 3}]}],
+    });
+    write(&moods_url, "longshore.json", &golden.to_string());
+    pack(&server, &moods_url, "moods.tar.gz").output();
+
+    // The model takes pictures of another size than the file makes.
+    let broken = server.models().place_model("broken", &colours());
+    let preprocessor = PREPROCESSOR.replace("{\"height\": 8, \"width\": 8}", "{\"height\": 9, \"width\": 9}");
+    write(&broken, "preprocessor_config.json", &preprocessor);
+    write(&broken, "longshore.json", r#"{"image": true}"#);
+    let refusal = pack(&server, &broken, "broken.tar.gz").refusal();
+    assert!(refusal.contains("9 x 9") && refusal.contains("8 x 8"), "{refusal}");
 }
 
 #[test]
@@ -487,6 +536,51 @@ fn place_embeddings(server: &Server, name: &str) -> String {
         r#"{"task": "sentence-similarity", "answer": {"normalize": true}}"#,
     );
     url
+}
+
+/// An embedding of one number: the tokens of a text in its run, padding included.
+fn lengths() -> Vec<u8> {
+    let graph = tokens()
+        .initializer(Tensor::ints("words", &[1], &[1]))
+        .initializer(Tensor::ints("one", &[1], &[1]))
+        .node(Node::new("Mul", ["input_ids", "input_ids"], ["squares"]))
+        .node(Node::new("Add", ["squares", "one"], ["above"]))
+        .node(Node::new("Min", ["above", "one"], ["ones"]))
+        .node(Node::new("Cast", ["ones"], ["each"]).attribute("to", element::FLOAT))
+        .node(Node::new("ReduceSum", ["each", "words"], ["sentence_embedding"]).attribute("keepdims", 1))
+        .output(Info::floats("sentence_embedding", ["batch".into(), 1.into()]));
+    Model::new(graph).opset(13).into_bytes()
+}
+
+#[test]
+fn texts_of_different_lengths_run_in_groups_of_similar_lengths_and_are_answered_in_their_order() {
+    let server = Builder::multi().start();
+    let url = server.models().place_model("lengths", &lengths());
+    write(&url, "tokenizer.json", &tokenizer(&["good", "bad"]));
+    write(&url, "longshore.json", r#"{"task": "sentence-similarity"}"#);
+    server.load("lengths", &url).expect(200);
+    let words = |count: usize| "good ".repeat(count);
+    let texts = [words(3), words(200), words(1), words(199), words(90)];
+    let answer = server.invoke("lengths", &json!({"inputs": texts})).expect(200).json();
+    assert_eq!(answer, json!([[3.0], [200.0], [3.0], [200.0], [90.0]]));
+    let compared = json!({"inputs": {"source_sentence": words(200), "sentences": [words(1), words(90)]}});
+    assert_eq!(
+        server.invoke("lengths", &compared).expect(200).json(),
+        json!([1.0, 1.0])
+    );
+    // Tensors go out as one, so their texts have one length.
+    let tensors = send(
+        &server,
+        "lengths",
+        "application/json",
+        json!({"inputs": texts}).to_string().as_bytes(),
+        "application/x-npy",
+    );
+    let numbers: Vec<f32> = tensors.expect(200).body[128..]
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    assert_eq!(numbers, [200.0; 5]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use longshore::archive::{Bounds, Expected, unpack};
-use longshore::engine::{ContentHash, Description};
+use longshore::engine::{ContentHash, PackedDescription};
 use serde_json::{Value, json};
 
 use crate::harness::{Builder, Finished, Models, Server, assert_close, cases, fixture, longshore};
@@ -145,15 +145,15 @@ fn a_damaged_prepared_form_is_passed_over() {
     bytes[middle] ^= 1;
     fs::write(prepared(&folder), bytes).unwrap();
     load(&server, "damaged", &folder);
-    server.wait_for_log("it is not what was packed");
+    server.wait_for_log("its content differs from what was packed");
     assert_answers(&server, "damaged");
 }
 
 /// Makes what `folder` says of its prepared form true of what is there now.
 fn describe_anew(folder: &Path, model: Option<&str>) {
-    let old: Description = serde_json::from_slice(&fs::read(description(folder)).unwrap()).unwrap();
+    let old: PackedDescription = serde_json::from_slice(&fs::read(description(folder)).unwrap()).unwrap();
     let model = ContentHash::parse(model.unwrap_or(&old.model)).unwrap();
-    let new = Description::new(old.platform, &model, &prepared(folder)).unwrap();
+    let new = PackedDescription::new(old.platform, &model, &prepared(folder)).unwrap();
     fs::write(description(folder), serde_json::to_vec(&new).unwrap()).unwrap();
 }
 
@@ -177,7 +177,7 @@ fn a_changed_model_is_not_answered_by_what_was_prepared_of_the_old_one() {
     let new = server.models().place_scale("new", 3.0);
     fs::copy(Path::new(&new).join("model.onnx"), folder.join("model.onnx")).unwrap();
     load(&server, "changed", &folder);
-    server.wait_for_log("it was made of another model");
+    server.wait_for_log("it was made from another model");
     server.assert_scales("changed", 3.0);
 }
 

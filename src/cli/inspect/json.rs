@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::{Prepared, Request};
-use crate::engine::{Examination, Loaded, OutputAxis, Packing};
+use crate::engine::{Examination, ExaminedModel, OutputAxis, Packing};
 use crate::tensor::{Dim, InputSpec, ValueType};
 
 pub fn report(examination: &Examination, requests: &[Request], prepared: &Prepared) -> serde_json::Result<Value> {
@@ -40,7 +40,7 @@ pub fn report(examination: &Examination, requests: &[Request], prepared: &Prepar
     Ok(report)
 }
 
-fn described(loaded: &Loaded, examination: &Examination, requests: &[Request]) -> Value {
+fn described(loaded: &ExaminedModel, examination: &Examination, requests: &[Request]) -> Value {
     let described = |inputs: &[InputSpec]| -> Vec<Value> {
         let inputs = inputs.iter();
         inputs

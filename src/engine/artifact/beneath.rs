@@ -1,14 +1,15 @@
-//! A folder that stays the one that was opened, and the files below it.
+//! A folder that is held open by a descriptor, and access to the files below it.
 //!
-//! A path names whatever is there when it is used: between a check and a use an uploader can put
-//! another folder, or a link to anywhere, in its place. So links are resolved once, the real path
-//! is judged, and from then on everything is opened relative to a descriptor along that real path,
-//! which has no links: a link that has appeared there since is refused.
+//! Between the check of a path and its use, an uploader can replace the folder, or put a link to
+//! anywhere in its place. So links are resolved once, and the real path is checked. From then on
+//! everything is opened relative to a descriptor along that real path, which has no links. A link
+//! that has appeared there since is rejected.
 //!
-//! One kind of link is followed: a file of a snapshot in Hugging Face's cache,
-//! `models--x/snapshots/REVISION/model.onnx`, is a link to `models--x/blobs/HASH`. Such a folder
-//! holds a second descriptor, of `blobs`. The text of the link is read, and must be the path of a
-//! file right in there; that file is then opened relative to that descriptor, without links again.
+//! One kind of link is followed: in Hugging Face's cache a file of a snapshot,
+//! `models--x/snapshots/REVISION/model.onnx`, is a link to `models--x/blobs/HASH`. The folder of
+//! a snapshot holds a second descriptor, for `blobs`. The target of the link is read, and must be
+//! the path of a file directly in `blobs`. That file is opened relative to the second descriptor,
+//! again without following links.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,18 +22,18 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Dir, MemfdFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// A folder that is held by a descriptor.
+/// A folder that is held open by a descriptor.
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
     descriptor: Arc<OwnedFd>,
-    /// The folder that links of files may lead to.
+    /// The folder that links to files may lead to.
     blobs: Option<Arc<Blobs>>,
-    /// A file that is in memory rather than on disk.
+    /// A file that is in memory instead of on disk.
     generated: Option<Arc<Generated>>,
 }
 
-/// A file that the artifact does not hold and that is read as if it did.
+/// A generated file, which is read as if the artifact contained it.
 #[derive(Debug)]
 struct Generated {
     path: PathBuf,
@@ -47,7 +48,7 @@ struct Blobs {
 }
 
 impl Folder {
-    /// Opens the folder at `path`, a real path that is trusted up to its end.
+    /// Opens the folder at `path`, a real path of trusted folders.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         Ok(Self {
@@ -58,14 +59,15 @@ impl Folder {
         })
     }
 
-    /// This folder with one more file, at `path`, whose content is in memory.
+    /// This folder with an additional file in memory at `path`.
     pub fn with_generated(self, path: PathBuf, content: Vec<u8>) -> Self {
         let generated = Some(Arc::new(Generated { path, content }));
         Self { generated, ..self }
     }
 
-    /// This folder, with the links of a snapshot followed: when it is one, or is in one, of a
-    /// repository in Hugging Face's cache that lies below `root`, where there is a root.
+    /// This folder, set to follow the links of a snapshot. Has an effect only if the folder is,
+    /// or is in, a snapshot of a repository in Hugging Face's cache, which must be below `root`
+    /// if there is one.
     pub fn with_blobs(self, root: Option<&Self>) -> Self {
         let opened = repository_of(&self.path).and_then(|repository| {
             let path = repository.join("blobs");
@@ -79,7 +81,7 @@ impl Folder {
         Self { blobs: opened, ..self }
     }
 
-    /// Whether the real path `path` is that of a file which a link in this folder may lead to.
+    /// Whether `path` is the real path of a file that a link in this folder may lead to.
     pub fn is_blob(&self, path: &Path) -> bool {
         let parent = path.parent();
         self.blobs.as_ref().is_some_and(|blobs| parent == Some(&blobs.path))
@@ -99,13 +101,13 @@ impl Folder {
         })
     }
 
-    /// Opens the regular file at `path`, a real path below this folder, or that of a link to a
+    /// Opens the regular file at `path`, a real path below this folder or the path of a link to a
     /// blob.
     pub fn file(&self, path: &Path) -> io::Result<File> {
         if let Some(generated) = self.generated.as_ref().filter(|generated| generated.path == path) {
             return in_memory(&generated.content);
         }
-        // A pipe would be waited for without end.
+        // Opening a pipe would block forever.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let opened = match (self.open_below(path, flags), &self.blobs) {
             (Err(error), Some(blobs)) if is_link(&error) => self.open_blob(blobs, path, flags)?,
@@ -118,7 +120,7 @@ impl Folder {
         Ok(file)
     }
 
-    /// The names in this folder that are UTF-8; another name is none that is looked for.
+    /// The names in this folder that are UTF-8. No other name is of interest.
     pub fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.descriptor)? {
@@ -131,7 +133,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// Opens the blob that the link at `path` names.
+    /// Opens the blob that the link at `path` refers to.
     fn open_blob(&self, blobs: &Blobs, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Errno::LOOP.into());
@@ -139,7 +141,7 @@ impl Folder {
         let held = self.open_below(parent, OFlags::DIRECTORY)?;
         let target = rustix::fs::readlinkat(&held, name, Vec::new())?;
         let target = parent.join(OsStr::from_bytes(target.as_bytes()));
-        // `parent` has no links, so that `..` is the folder before.
+        // `parent` has no links, so `..` is the parent folder.
         let blob = match without_dots(&target) {
             Some(target) if target.parent() == Some(&blobs.path) => target,
             _ => return Err(Errno::LOOP.into()),
@@ -157,14 +159,14 @@ impl Folder {
         }
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(&self.descriptor, below, flags, Mode::empty(), resolve) {
-            // An old kernel, or a filter of system calls that does not know it.
+            // An old kernel, or a system call filter that does not know `openat2`.
             Err(Errno::NOSYS | Errno::PERM) => step_by_step(&self.descriptor, below, flags),
             opened => Ok(opened?),
         }
     }
 }
 
-/// A file without a place in any folder.
+/// Creates a file in memory.
 fn in_memory(content: &[u8]) -> io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("model", MemfdFlags::CLOEXEC)?);
     file.write_all(content)?;
@@ -172,7 +174,7 @@ fn in_memory(content: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// The repository of the snapshot at or around the real path `folder`: `models--x` of
+/// Returns the repository of the snapshot that the real path `folder` is or is in: `models--x` for
 /// `models--x/snapshots/REVISION`.
 fn repository_of(folder: &Path) -> Option<&Path> {
     let snapshots = folder.ancestors().skip(1).find(|above| above.ends_with("snapshots"))?;
@@ -181,7 +183,7 @@ fn repository_of(folder: &Path) -> Option<&Path> {
     name.starts_with("models--").then_some(repository)
 }
 
-/// An absolute path without `.` and `..`; `None` when it leads above the root.
+/// Removes `.` and `..` from an absolute path; `None` if it leads above the root.
 fn without_dots(path: &Path) -> Option<PathBuf> {
     let mut plain = PathBuf::new();
     for component in path.components() {
@@ -198,12 +200,12 @@ fn without_dots(path: &Path) -> Option<PathBuf> {
     Some(plain)
 }
 
-/// Whether opening failed because there is a link on the way, or at its end.
+/// Whether opening failed because a component of the path is a link.
 fn is_link(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
-/// As `openat2` without links: opens one folder after the other.
+/// Replacement for `openat2` without links: opens one folder after the other.
 fn step_by_step(folder: &OwnedFd, below: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let mut names = below.components().map(|component| match component {
         Component::Normal(name) => Ok(name),
@@ -221,8 +223,8 @@ fn step_by_step(folder: &OwnedFd, below: &Path, flags: OFlags) -> io::Result<Own
     Ok(opened)
 }
 
-/// Whether opening failed because a link or another kind of file is where the real path had a
-/// folder or a file: what is there has been exchanged since the path was resolved.
+/// Whether opening failed because a component of the real path is now a link or another kind of
+/// file. Then it was replaced after the path was resolved.
 pub fn was_exchanged(error: &io::Error) -> bool {
     let exchanged = [Errno::LOOP, Errno::NOTDIR, Errno::XDEV].map(|errno| Some(errno.raw_os_error()));
     exchanged.contains(&error.raw_os_error())
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_opened_below_the_folder_along_paths_without_links_only() {
+    fn only_files_below_the_folder_on_paths_without_links_are_opened() {
         let root = tempfile::tempdir().unwrap();
         let real = root.path().canonicalize().unwrap();
         let artifact = real.join("artifact");
@@ -269,11 +271,15 @@ mod tests {
             assert!(below(path, OFlags::RDONLY).is_err(), "{path}");
         }
         assert!(folder.file(&real.join("secret")).is_err());
-        assert!(folder.file(&artifact.join("sub")).is_err(), "no regular file");
+        assert!(
+            folder.file(&artifact.join("sub")).is_err(),
+            "a directory is not a regular file"
+        );
         assert!(folder.file(&artifact.join("gone")).is_err());
     }
 
-    /// A hub with a snapshot: its folder, and a link in it.
+    /// Creates a repository with a snapshot that contains a link to `target`. Returns the
+    /// snapshot.
     fn snapshot(hub: &Path, repository: &str, target: &str) -> PathBuf {
         let snapshot = hub.join(repository).join("snapshots/abc/onnx");
         fs::create_dir_all(&snapshot).unwrap();
@@ -287,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_links_of_a_snapshot_are_followed_to_the_blobs_of_its_own_repository_only() {
+    fn links_of_a_snapshot_are_followed_only_to_the_blobs_of_their_own_repository() {
         let root = tempfile::tempdir().unwrap();
         let hub = root.path().canonicalize().unwrap();
         snapshot(&hub, "models--other", "x");
@@ -303,7 +309,7 @@ mod tests {
             ("models--mine", "../../../blobs/1234", true),
             ("models--mine", &absolute, true),
             ("models--mine", "../../../blobs/deep/5678", false),
-            // A link among the blobs.
+            // A blob that is a link itself.
             ("models--mine", "../../../blobs/second", false),
             ("models--mine", "../../../../models--other/blobs/1234", false),
             ("models--mine", "../../../../secret", false),
@@ -311,7 +317,7 @@ mod tests {
             ("models--mine", "../../../../../../../../../../../../../..", false),
             ("models--mine", "../../../blobs/gone", false),
             ("models--mine", "../../../blobs", false),
-            // No cache of Hugging Face's.
+            // Not a repository in Hugging Face's cache.
             ("mine", "../../../blobs/1234", false),
         ];
         let opened = Folder::open(&hub).unwrap();
@@ -339,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn blobs_outside_of_the_root_or_behind_a_link_are_not_opened() {
+    fn blobs_outside_the_root_or_behind_a_link_are_not_opened() {
         let root = tempfile::tempdir().unwrap();
         let hub = root.path().canonicalize().unwrap();
         let path = snapshot(&hub, "models--mine", "../../../blobs/1234");
@@ -360,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_exchanged_for_a_link_stays_the_one_that_was_opened() {
+    fn an_open_folder_stays_the_same_when_its_path_is_replaced_with_a_link() {
         let root = tempfile::tempdir().unwrap();
         let real = root.path().canonicalize().unwrap();
         for (name, content) in [("ours", "inside"), ("other", "outside")] {
@@ -379,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_refused_at_once() {
+    fn a_pipe_is_rejected_without_blocking() {
         let root = tempfile::tempdir().unwrap();
         let real = root.path().canonicalize().unwrap();
         rustix::fs::mkfifoat(CWD, real.join("pipe"), Mode::RUSR).unwrap();

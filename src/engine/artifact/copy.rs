@@ -1,13 +1,13 @@
-//! A private copy of the files that a model consists of: what is checked is what is used.
+//! A private copy of a model's files, so that the files that were checked are the files that are
+//! used.
 //!
-//! Uploaders may change their files at any time, in place too, and ONNX Runtime reads a file for as
-//! long as a load takes and maps external data for as long as the model is served. What it reads
-//! must be the content that was hashed, since a prepared form and all that is learnt are kept under
-//! that hash, for everyone who has that content. So the files are copied first, to a folder of this
-//! user alone, and hashed on the way: the bytes that are written are the bytes that were hashed.
+//! Uploaders may change their files at any time, even in place. ONNX Runtime reads files during
+//! the whole load, and maps external data as long as the model is served. It must read exactly
+//! the content that was hashed: prepared forms and everything learned about a model are stored
+//! under that hash, and shared by all models with the same content. So the files are first copied
+//! to a folder of this user alone. The bytes are hashed as they are written.
 //!
-//! A content that is known already is not copied: its prepared form is used, which came from such a
-//! copy.
+//! A known content is not copied. Its prepared form is used, which came from such a copy.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -18,27 +18,27 @@ use std::sync::Arc;
 
 use super::error::{ArtifactError, open_error, shown};
 use super::{Artifact, ArtifactPath, Facts, Processor, open};
-use crate::engine::content::{Content, ContentHash};
+use crate::engine::content::{ContentHash, ContentHasher};
 use crate::private::{self, Temporary};
 
-/// Bytes that are read and written at a time.
+/// Number of bytes that are read and written at a time.
 const PIECE: usize = 256 << 10;
 
-/// An artifact in a folder of its own, which is removed on drop. What is mapped of it stays mapped.
+/// An artifact in a private folder, which is removed on drop. Mapped files stay mapped.
 #[derive(Debug)]
 pub struct PrivateCopy {
     artifact: Artifact,
     _folder: Temporary,
 }
 
-/// A file that is read, or written, and what went wrong with it.
+/// An error of the file that is read, or of the one that is written.
 enum CopyError {
     Source(io::Error),
     Target(io::Error),
 }
 
 impl PrivateCopy {
-    /// Copies `artifact`, which has been hashed as `content`, to a new folder in `place`.
+    /// Copies `artifact`, whose content hash is `content`, to a new folder in `place`.
     pub fn of(artifact: &Artifact, content: &ContentHash, place: &Path) -> Result<Self, ArtifactError> {
         let not_written = |source| ArtifactError::NoCopy {
             file: shown(&artifact.model),
@@ -46,7 +46,7 @@ impl PrivateCopy {
             needed: artifact.facts.weights,
             source,
         };
-        // It may have been deleted, and another user may have taken the place.
+        // The folder may have been deleted, and another user may have created it.
         let folder = private::make(place)
             .map_err(io::Error::other)
             .and_then(|()| Temporary::new(place))
@@ -62,7 +62,7 @@ impl PrivateCopy {
         let mut copied: HashMap<&Path, (PathBuf, blake3::Hash)> = HashMap::new();
         let hash = copy(&artifact.model, &model)?;
         copied.insert(&artifact.model, (model.clone(), hash));
-        let mut found = Content::of(hash);
+        let mut found = ContentHasher::of(hash);
         for (name, file) in &artifact.external {
             let target = folder.path().join(below(name));
             let hash = match copied.get(file.as_path()) {
@@ -82,9 +82,9 @@ impl PrivateCopy {
         if found != *content {
             return Err(artifact.changed());
         }
-        // What was seen of the files before may have been seen of other ones.
+        // The facts from before may be those of other files, so read them from the copy.
         let opened = match open(&ArtifactPath::trusted(&*model), Processor::Cpu) {
-            // The place may be deleted at any time.
+            // The folder may be deleted at any time.
             Err(ArtifactError::Missing { .. }) => Err(not_written(io::ErrorKind::NotFound.into())),
             opened => opened,
         }?;
@@ -114,7 +114,8 @@ impl PrivateCopy {
     }
 }
 
-/// The path of external data below the model's folder. Its name has been checked to stay there.
+/// The path of external data below the model's folder. The name was checked to stay in that
+/// folder.
 fn below(name: &str) -> PathBuf {
     let components = Path::new(name).components();
     components
@@ -122,7 +123,7 @@ fn below(name: &str) -> PathBuf {
         .collect()
 }
 
-/// Gives a file that was copied another name; the same one, written otherwise, it has already.
+/// Gives a copied file another name. Nothing to do if both names are the same path.
 fn link(first: &Path, target: &Path) -> io::Result<()> {
     if first == target {
         return Ok(());
@@ -130,7 +131,7 @@ fn link(first: &Path, target: &Path) -> io::Result<()> {
     make_parent(target)?;
     match fs::hard_link(first, target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        // The file system has no such links.
+        // The file system does not support hard links.
         Err(_) => fs::copy(first, target).map(drop),
         Ok(()) => Ok(()),
     }
@@ -140,7 +141,7 @@ fn make_parent(target: &Path) -> io::Result<()> {
     target.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
-/// Copies a file of the artifact, as long as it is now, and hashes what is written.
+/// Copies a file of the artifact up to its current length, and hashes the bytes that are written.
 fn copy_file(artifact: &Artifact, from: &Path, to: &Path) -> Result<blake3::Hash, CopyError> {
     let source = artifact.file(from).map_err(CopyError::Source)?;
     let length = source.metadata().map_err(CopyError::Source)?.len();
@@ -151,8 +152,8 @@ fn copy_file(artifact: &Artifact, from: &Path, to: &Path) -> Result<blake3::Hash
         .create_new(true)
         .open(to)
         .map_err(CopyError::Target)?;
-    // Some file systems share the blocks. The clone is this process's own, so it can be read
-    // afterwards.
+    // Some file systems can share the blocks. The clone is private to this process, so it is safe
+    // to hash it afterwards.
     if rustix::fs::ioctl_ficlone(&target, source.as_fd()).is_ok() {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(&target).map_err(CopyError::Target)?;

@@ -1,5 +1,5 @@
-//! Why an artifact does not hold a model, for the person who packed it: files go by the last names
-//! of their paths, and long names are cut.
+//! The errors of opening an artifact, for the user who packed it. They show the last two
+//! components of a path, and cut long names off.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::manifest::FILE as MANIFEST;
 pub enum ArtifactError {
     #[error("{path} does not exist")]
     Missing { path: String },
-    /// Not the artifact's fault: the process, or the machine, has no file descriptors left.
+    /// The process or the machine has no file descriptors left. The artifact is not the cause.
     #[error("{path} cannot be opened now: {source}")]
     NoDescriptors {
         path: String,
@@ -35,7 +35,7 @@ pub enum ArtifactError {
     NoModel {
         path: String,
         holds: String,
-        /// A further clause, or nothing.
+        /// A further clause, or an empty text.
         advice: &'static str,
     },
     #[error(
@@ -44,8 +44,8 @@ pub enum ArtifactError {
     )]
     Ambiguous { path: String, names: String },
     #[error(
-        "{path} holds a model of several graphs ({names}), which a program runs one after another; Longshore serves one \
-         graph: export the model as one, or name the part to be served in {MANIFEST} as {{\"model\": \"...\"}}"
+        "{path} holds a model of several graphs ({names}), which a program runs one after another; Longshore serves a \
+         single graph: export the model as one, or name the part to serve in {MANIFEST} as {{\"model\": \"...\"}}"
     )]
     SeveralGraphs { path: String, names: String },
     #[error("{MANIFEST}: {detail}")]
@@ -56,7 +56,7 @@ pub enum ArtifactError {
         #[source]
         source: ScanError,
     },
-    #[error("{file} is not a model: its name says ONNX Runtime's own format, which its content is not")]
+    #[error("{file} is not a model: its name ends with .ort, but its content is not in ONNX Runtime's own format")]
     NotOrtFormat { file: String },
     #[error("{file} is {}; {}", .foreign.kind, .foreign.advice)]
     Foreign { file: String, foreign: Foreign },
@@ -66,7 +66,7 @@ pub enum ArtifactError {
         location: String,
         problem: &'static str,
     },
-    #[error("{file} refers to {needed} bytes of weights in {location:?}, which has {bytes}")]
+    #[error("{file} refers to {needed} bytes of weights in {location:?}, which has only {bytes}")]
     ShortExternalData {
         file: String,
         location: String,
@@ -74,17 +74,17 @@ pub enum ArtifactError {
         bytes: u64,
     },
     #[error(
-        "{file} is a link out of the artifact; put the file itself there. The links of a Hugging Face snapshot are followed to \
-         the blobs of its own repository, where that lies below the folder that the server was started with"
+        "{file} is a link out of the artifact; replace it with the file itself. The links of a Hugging Face snapshot are \
+         followed only to the blobs of its own repository, which must be below the folder that the server was started with"
     )]
     Escapes { file: String },
-    /// What was read second is not what was read first, so neither is used.
+    /// The files differed between two reads, so neither version is used.
     #[error("{file}, or its weights or a folder around it, changed while it was loaded; try again")]
     Changed { file: String },
-    /// Not the artifact's fault.
+    /// The artifact is not the cause.
     #[error(
-        "{file} cannot be loaded now: its private copy cannot be written to {}: {source}; free {needed} bytes there, or name \
-         another folder (--cache-dir)",
+        "{file} cannot be loaded now: its private copy cannot be written to {}: {source}; free {needed} bytes there, or set \
+         --cache-dir to another folder",
         folder.display()
     )]
     NoCopy {
@@ -97,8 +97,8 @@ pub enum ArtifactError {
 }
 
 impl ArtifactError {
-    /// Whether it follows from what the artifact holds, rather than from what the machine lacks
-    /// just now.
+    /// Whether the content of the artifact is the cause, rather than the current state of the
+    /// machine.
     pub fn is_about_content(&self) -> bool {
         match self {
             Self::NoDescriptors { .. } | Self::NoCopy { .. } | Self::Changed { .. } => false,
@@ -118,7 +118,7 @@ impl ArtifactError {
     }
 }
 
-/// Why a real path that was judged before could not be opened.
+/// The error for a real path that was checked before and cannot be opened.
 pub(super) fn open_error(path: &Path, source: io::Error) -> ArtifactError {
     if was_exchanged(&source) {
         return ArtifactError::Changed { file: shown(path) };
@@ -138,25 +138,25 @@ pub(super) fn io_error(path: &Path, source: io::Error) -> ArtifactError {
     }
 }
 
-/// The last two components say enough: the model's folder and the file.
+/// Shortens a path to its last two components: the model's folder and the file.
 pub(super) fn shown(path: &Path) -> String {
     let names: Vec<_> = path.components().rev().take(2).collect();
     let short: PathBuf = names.into_iter().rev().collect();
     brief_name(&short.to_string_lossy())
 }
 
-/// The beginning of a name, for a message.
+/// Cuts a name off for a message.
 pub(super) fn brief_name(name: &str) -> String {
     name.chars().take(200).collect()
 }
 
-/// The first few names, for a message.
+/// Lists the first few names for a message.
 pub(super) fn brief<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
-    const MOST: usize = 5;
+    const MAX_NAMES: usize = 5;
     let count = names.len();
-    let mut text = names.take(MOST).collect::<Vec<_>>().join(", ");
-    if count > MOST {
-        text.push_str(&format!(" and {} more", count - MOST));
+    let mut text = names.take(MAX_NAMES).collect::<Vec<_>>().join(", ");
+    if count > MAX_NAMES {
+        text.push_str(&format!(" and {} more", count - MAX_NAMES));
     }
     text
 }

@@ -1,8 +1,7 @@
-//! What keeps an artifact to itself: no link, manifest or model makes a file outside of its folder
-//! be read.
+//! Confines an artifact to its folder: no link, manifest or model can cause a read outside of it.
 //!
-//! Links are followed first and the real path is judged; it is opened later as it is, without links
-//! (`beneath.rs`).
+//! Links are resolved first, and the real path is checked. Later the real path is opened without
+//! following links (`beneath.rs`).
 
 use std::fs::File;
 use std::io;
@@ -11,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 use super::beneath::Folder;
 use super::error::{ArtifactError, brief_name, io_error, open_error, shown};
 
-/// The real path of `path`, when that is below `folder`; the path of a link to one of the folder's
-/// blobs as it is.
+/// Returns the real path of `path`, which must be below `folder`. A link to one of the folder's
+/// blobs is returned as it is.
 pub(super) fn inside(folder: &Folder, path: &Path) -> Result<PathBuf, ArtifactError> {
     let real = path.canonicalize().map_err(|source| io_error(path, source))?;
     within(folder, path, real)
@@ -20,7 +19,8 @@ pub(super) fn inside(folder: &Folder, path: &Path) -> Result<PathBuf, ArtifactEr
         .ok_or_else(|| ArtifactError::Escapes { file: shown(path) })
 }
 
-/// As [`inside`], of a path whose real path is known. `None` when it is neither.
+/// Like [`inside`], for a path whose real path is known. `None` if it is neither below the folder
+/// nor a link to a blob.
 fn within(folder: &Folder, path: &Path, real: PathBuf) -> io::Result<Option<PathBuf>> {
     if real.starts_with(folder.path()) {
         return Ok(Some(real));
@@ -32,20 +32,20 @@ fn within(folder: &Folder, path: &Path, real: PathBuf) -> io::Result<Option<Path
     Ok(None)
 }
 
+/// Returns the real path of the external data that `model` names `location`.
 pub(super) fn external_file(model: &Path, folder: &Folder, location: &str) -> Result<PathBuf, ArtifactError> {
     let refuse = |problem| ArtifactError::ExternalData {
         file: shown(model),
         location: brief_name(location),
         problem,
     };
-    // Beside file names, ONNX Runtime knows this one, behind which an address in its process
-    // follows.
+    // For ONNX Runtime this is not a file name: an address in its process follows.
     if location.contains("_ORT_MEM_ADDR_") {
         return Err(refuse("is an address in memory rather than a file"));
     }
     if !stays_below(location) {
         return Err(refuse(
-            "is outside the artifact: external data must lie beside the model",
+            "is outside the artifact: external data must be next to the model, or in a folder there",
         ));
     }
     let path = model.parent().unwrap_or(folder.path()).join(location);
@@ -58,13 +58,13 @@ pub(super) fn external_file(model: &Path, folder: &Folder, location: &str) -> Re
         .ok_or_else(|| refuse("is a link out of the artifact"))
 }
 
-/// Whether joining `path` to a directory stays in it.
+/// Whether `path`, joined to a directory, stays in it.
 pub(super) fn stays_below(path: &str) -> bool {
     let mut components = Path::new(path).components();
     !path.is_empty() && components.all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
 }
 
-/// Opens the regular file at the real path `path` below `folder`, and says how long it is.
+/// Opens the regular file at the real path `path` below `folder`. Also returns its length.
 pub(super) fn open_file(folder: &Folder, path: &Path) -> Result<(File, u64), ArtifactError> {
     let file = folder.file(path).map_err(|source| open_error(path, source))?;
     let length = file.metadata().map_err(|source| io_error(path, source))?.len();

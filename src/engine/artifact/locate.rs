@@ -1,22 +1,22 @@
-//! Which file of a directory is the model (AR-2, AR-6, AR-7).
+//! Finds the model file in a directory (AR-2, AR-6, AR-7).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::beneath::Folder;
 use super::error::{ArtifactError, brief, io_error, open_error, shown};
-use super::found::Found;
+use super::found::FoundBy;
 use super::inside::{inside, stays_below};
 use super::precision::{self, Processor};
 use super::{manifest, mlmodel};
 use crate::manifest::{self as file, Manifest, Overlay};
 
-/// The folders that exporters put the model in, beside folders for other things: Optimum and
+/// Folders into which exporters put the model, next to folders for other files. Optimum and
 /// sentence-transformers write `onnx/`.
 const MODEL_FOLDERS: [&str; 2] = ["onnx", "model.onnx"];
 
-/// Names of the parts of a model that a program runs one after another, as exporters of generators
-/// write them.
+/// Names of the parts of a model that a program runs one after another, as exporters of generative
+/// models write them.
 const PARTS: [&str; 2] = ["encoder", "decoder"];
 
 /// The model of a directory.
@@ -24,16 +24,21 @@ const PARTS: [&str; 2] = ["encoder", "decoder"];
 pub(super) struct Located {
     pub(super) model: PathBuf,
     pub(super) manifest: Manifest,
-    /// The folder that its paths start from.
+    /// The folder that the paths in the manifest are relative to.
     pub(super) manifest_folder: PathBuf,
-    pub(super) found: Found,
+    pub(super) found: FoundBy,
 }
 
-/// Finds the model file in a directory: the one named in the manifest or in MLflow's `MLmodel`;
-/// `model.onnx` or `model.ort`; the only `*.onnx` or `*.ort`, or the one of several precisions that
-/// suits `processor`; `<n>/model.onnx` with the greatest n; the same in `onnx/`; the same in the
-/// only sub-directory, once. Beside it, the manifest in the same directory, else the one at the
-/// top.
+/// Finds the model file in a directory, and its manifest. The search order is:
+///
+/// 1. the file named in the manifest, or in MLflow's `MLmodel`;
+/// 2. `model.onnx` or `model.ort`;
+/// 3. the only `*.onnx` or `*.ort`, or the one of several precisions that suits `processor`;
+/// 4. `<n>/model.onnx` with the highest n;
+/// 5. the same in the only sub-directory, one level deep, including its `onnx/` or `model.onnx/`;
+/// 6. the same in `onnx/` or `model.onnx/`.
+///
+/// The manifest is the one in the searched directory, or else the nearest one above it.
 pub(super) fn locate(root: &Folder, processor: Processor, overlay: Option<&Overlay>) -> Result<Located, ArtifactError> {
     let top = Listing::read(root, processor, overlay)?;
     let manifest = top.manifest(root)?;
@@ -60,8 +65,8 @@ pub(super) fn locate(root: &Folder, processor: Processor, overlay: Option<&Overl
     })
 }
 
-/// The manifest of an artifact without a model, and the folder that it lies in or would: the top,
-/// else the only sub-directory.
+/// Reads the manifest of an artifact without a model. Also returns its folder: the top, or the
+/// only sub-directory if the top has no files.
 pub(super) fn manifest_alone(root: &Folder, overlay: Option<&Overlay>) -> Result<(Manifest, PathBuf), ArtifactError> {
     let top = Listing::read(root, Processor::Cpu, overlay)?;
     if let (true, [only]) = (top.files.is_empty(), &*top.directories.iter().collect::<Vec<_>>()) {
@@ -71,15 +76,15 @@ pub(super) fn manifest_alone(root: &Folder, overlay: Option<&Overlay>) -> Result
     Ok((top.manifest(root)?, root.path().to_owned()))
 }
 
-/// A model below the top, and the manifest beside it where there is one.
-struct Below {
+/// A model below the top, and the manifest in its folder if there is one.
+struct ModelBelow {
     model: PathBuf,
-    /// With its folder.
+    /// The manifest and its folder.
     manifest: Option<(Manifest, PathBuf)>,
-    found: Found,
+    found: FoundBy,
 }
 
-impl Below {
+impl ModelBelow {
     fn or_manifest(self, above: Manifest, root: &Folder) -> Located {
         let (manifest, manifest_folder) = self.manifest.unwrap_or_else(|| (above, root.path().to_owned()));
         Located {
@@ -91,7 +96,7 @@ impl Below {
     }
 }
 
-/// What a directory holds, without what archives carry along (AR-3).
+/// The contents of a directory, without the extra files and folders of archives (AR-3).
 struct Listing<'a> {
     processor: Processor,
     overlay: Option<&'a Overlay>,
@@ -128,8 +133,8 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// The model in the sub-directory `name` of `folder`, or in a model folder there.
-    fn below(&self, folder: &Folder, name: &str) -> Result<Option<Below>, ArtifactError> {
+    /// Finds the model in the sub-directory `name` of `folder`, or in a model folder there.
+    fn below(&self, folder: &Folder, name: &str) -> Result<Option<ModelBelow>, ArtifactError> {
         let (below, listing) = self.enter(folder, name)?;
         if let Some(model) = listing.find_with_manifest(&below)? {
             return Ok(Some(model));
@@ -138,14 +143,14 @@ impl<'a> Listing<'a> {
         let manifest = manifest
             .transpose()?
             .map(|manifest| (manifest, below.path().to_owned()));
-        Ok(listing.model_folder(&below)?.map(|model| Below {
+        Ok(listing.model_folder(&below)?.map(|model| ModelBelow {
             manifest: model.manifest.or(manifest),
             ..model
         }))
     }
 
-    /// The model in one of the [`MODEL_FOLDERS`] of `folder`.
-    fn model_folder(&self, folder: &Folder) -> Result<Option<Below>, ArtifactError> {
+    /// Finds the model in one of the [`MODEL_FOLDERS`] of `folder`.
+    fn model_folder(&self, folder: &Folder) -> Result<Option<ModelBelow>, ArtifactError> {
         let Some(name) = MODEL_FOLDERS.iter().find(|name| self.directories.contains(**name)) else {
             return Ok(None);
         };
@@ -160,10 +165,10 @@ impl<'a> Listing<'a> {
         Ok((below, listing))
     }
 
-    fn find_with_manifest(&self, folder: &Folder) -> Result<Option<Below>, ArtifactError> {
+    fn find_with_manifest(&self, folder: &Folder) -> Result<Option<ModelBelow>, ArtifactError> {
         let manifest = self.manifest(folder)?;
         let found = self.find(folder, &manifest)?;
-        Ok(found.map(|(model, found)| Below {
+        Ok(found.map(|(model, found)| ModelBelow {
             model,
             manifest: self
                 .files
@@ -173,10 +178,11 @@ impl<'a> Listing<'a> {
         }))
     }
 
-    /// The model in `folder`, which this lists, and why it is the one.
-    fn find(&self, folder: &Folder, manifest: &Manifest) -> Result<Option<(PathBuf, Found)>, ArtifactError> {
+    /// Finds the model in `folder`, whose contents this listing holds. Also returns the rule that
+    /// found it.
+    fn find(&self, folder: &Folder, manifest: &Manifest) -> Result<Option<(PathBuf, FoundBy)>, ArtifactError> {
         if let Some(named) = &manifest.model {
-            return Ok(Some((named_model(folder.path(), named)?, Found::Manifest)));
+            return Ok(Some((named_model(folder.path(), named)?, FoundBy::Manifest)));
         }
         if self.files.contains(mlmodel::FILE)
             && let Some(named) = mlmodel::data(folder)?
@@ -184,16 +190,16 @@ impl<'a> Listing<'a> {
         {
             let path = folder.path().join(&named);
             if path.is_file() {
-                return Ok(Some((path, Found::MlModel)));
+                return Ok(Some((path, FoundBy::MlModel)));
             }
         }
         self.usual_model(folder.path())
     }
 
-    fn usual_model(&self, folder: &Path) -> Result<Option<(PathBuf, Found)>, ArtifactError> {
+    fn usual_model(&self, folder: &Path) -> Result<Option<(PathBuf, FoundBy)>, ArtifactError> {
         for name in ["model.onnx", "model.ort"] {
             if self.files.contains(name) {
-                return Ok(Some((folder.join(name), Found::Name)));
+                return Ok(Some((folder.join(name), FoundBy::Name)));
             }
         }
         let models: Vec<&str> = self
@@ -204,7 +210,7 @@ impl<'a> Listing<'a> {
             .collect();
         match *models {
             [] => {}
-            [only] => return Ok(Some((folder.join(only), Found::Only))),
+            [only] => return Ok(Some((folder.join(only), FoundBy::Only))),
             _ => return self.of_several(folder, &models).map(Some),
         }
         let newest = self
@@ -213,15 +219,15 @@ impl<'a> Listing<'a> {
             .filter_map(|name| Some((name.parse::<u64>().ok()?, folder.join(name).join("model.onnx"))))
             .filter(|(_, model)| model.is_file())
             .max();
-        Ok(newest.map(|(_, model)| (model, Found::Version)))
+        Ok(newest.map(|(_, model)| (model, FoundBy::Version)))
     }
 
-    /// The one of several models that is meant.
-    fn of_several(&self, folder: &Path, models: &[&str]) -> Result<(PathBuf, Found), ArtifactError> {
+    /// Chooses one of several model files, if they are precisions of one model.
+    fn of_several(&self, folder: &Path, models: &[&str]) -> Result<(PathBuf, FoundBy), ArtifactError> {
         if let Some((name, why)) = precision::choose(models, self.processor) {
             let others: Vec<&str> = models.iter().copied().filter(|other| *other != name).collect();
             let others = brief(others.into_iter());
-            return Ok((folder.join(name), Found::Precision { why, others }));
+            return Ok((folder.join(name), FoundBy::Precision { why, others }));
         }
         let (path, names) = (shown(folder), brief(models.iter().copied()));
         let is_part = |name: &&str| {
@@ -235,7 +241,7 @@ impl<'a> Listing<'a> {
         })
     }
 
-    /// The advice for a folder with a model in another format.
+    /// Advice for a folder with a model in another format; empty for other folders.
     fn advice(&self) -> &'static str {
         const OTHER_FORMATS: [&str; 9] = [
             ".safetensors",

@@ -1,4 +1,4 @@
-//! Reads `longshore.json` out of an artifact.
+//! Reads `longshore.json` and the files of exporters from an artifact.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,19 +9,20 @@ use super::inside::{inside, open_file, stays_below};
 use crate::manifest::{FILE, Manifest, Overlay, PassedOver, Sidecar, TOKENIZER, TokenizerFile};
 use crate::task::{SentenceModules, Task};
 
-/// A manifest is a few lines, and perhaps a few hundred columns and labels.
+/// Limit on the bytes of a manifest, which has a few lines, and perhaps a few hundred columns and
+/// labels.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
-/// Longest tokenizer that is read: twice the largest that is published (256,000 tokens).
+/// Limit on the bytes of a tokenizer: twice the largest published one (256,000 tokens).
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
-/// The steps of a network of sentence-transformers.
+/// The file with the steps of a network of sentence-transformers.
 const MODULES: &str = "modules.json";
 
-/// Longest file of an exporter that is read.
+/// Limit on the bytes of an exporter's file.
 const MAX_SIDECAR_BYTES: u64 = 4 << 20;
 
-/// Reads the manifest in `folder`, which has one.
+/// Reads the manifest in `folder`, which must have one.
 pub(super) fn read(folder: &Folder, overlay: Option<&Overlay>) -> Result<Manifest, ArtifactError> {
     let path = inside(folder, &folder.path().join(FILE))?;
     let (file, _) = open_file(folder, &path)?;
@@ -31,25 +32,25 @@ pub(super) fn read(folder: &Folder, overlay: Option<&Overlay>) -> Result<Manifes
         .map_err(|source| io_error(&path, source))?;
     if text.len() as u64 > MAX_MANIFEST_BYTES {
         return Err(ArtifactError::Manifest {
-            detail: format!("longer than {MAX_MANIFEST_BYTES} bytes"),
+            detail: format!("it is longer than {MAX_MANIFEST_BYTES} bytes"),
         });
     }
     parse(Some(&text), overlay)
 }
 
-/// The manifest of an artifact with the text of this file, or without one.
+/// Parses the manifest of an artifact from the text of its file, if it has one.
 pub(super) fn parse(text: Option<&str>, overlay: Option<&Overlay>) -> Result<Manifest, ArtifactError> {
     Manifest::parse(text, overlay).map_err(|error| ArtifactError::Manifest {
         detail: error.to_string(),
     })
 }
 
-/// Adds what exporters have written beside `model`, or at the top of the artifact. A file that is
-/// not understood is passed over: it was not written for this server.
+/// Adds the settings from files that exporters have written next to `model` or in a folder around
+/// it. A file that cannot be used is skipped, because it was not written for this server.
 pub(super) fn add_sidecars(folder: &Folder, model: &Path, manifest: &mut Manifest) {
     for sidecar in Sidecar::ALL {
         let name = sidecar.file();
-        let Some((_, read)) = beside(folder, model, name, MAX_SIDECAR_BYTES) else {
+        let Some((_, read)) = nearest_file(folder, model, name, MAX_SIDECAR_BYTES) else {
             continue;
         };
         let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
@@ -61,7 +62,7 @@ pub(super) fn add_sidecars(folder: &Folder, model: &Path, manifest: &mut Manifes
         }
     }
     add_modules(folder, model, manifest);
-    match beside(folder, model, TOKENIZER, MAX_TOKENIZER_BYTES) {
+    match nearest_file(folder, model, TOKENIZER, MAX_TOKENIZER_BYTES) {
         None => {}
         Some((path, Ok(bytes))) => {
             manifest.hints.files.push(TOKENIZER.to_owned());
@@ -75,10 +76,10 @@ pub(super) fn add_sidecars(folder: &Folder, model: &Path, manifest: &mut Manifes
     }
 }
 
-/// Adds the steps that sentence-transformers has after the network.
+/// Adds the steps of sentence-transformers that follow the network.
 fn add_modules(folder: &Folder, model: &Path, manifest: &mut Manifest) {
     let text = |name: &str| {
-        let (_, read) = beside(folder, model, name, MAX_SIDECAR_BYTES)?;
+        let (_, read) = nearest_file(folder, model, name, MAX_SIDECAR_BYTES)?;
         String::from_utf8(read.ok()?).ok()
     };
     let Some(modules) = text(MODULES) else { return };
@@ -92,16 +93,21 @@ fn add_modules(folder: &Folder, model: &Path, manifest: &mut Manifest) {
     }
 }
 
-/// Notes that a file was not understood. Requests that need it are refused with the reason.
+/// Records a file that cannot be used. Requests that need it are refused with the reason.
 fn pass_over(manifest: &mut Manifest, file: &str, why: String) {
-    tracing::warn!(file, error = why, "a file beside the model is passed over");
+    tracing::warn!(
+        file,
+        error = why,
+        "a file next to the model cannot be used and is skipped"
+    );
     let file = file.to_owned();
     manifest.hints.passed_over.push(PassedOver { file, why });
 }
 
-/// The file `name` in the folder of `model`, or in the nearest folder around it inside the
-/// artifact: its path relative to the artifact, and its bytes or why they cannot be read.
-fn beside(folder: &Folder, model: &Path, name: &str, limit: u64) -> Option<(String, Result<Vec<u8>, String>)> {
+/// Reads the file `name` in the folder of `model`, or in the nearest folder around it inside the
+/// artifact. Returns its path relative to the artifact, and its bytes or the reason that they
+/// cannot be read.
+fn nearest_file(folder: &Folder, model: &Path, name: &str, limit: u64) -> Option<(String, Result<Vec<u8>, String>)> {
     let around = model.ancestors().skip(1);
     let around = around.take_while(|above| above.starts_with(folder.path()));
     let (path, (file, length)) = around.map(|above| above.join(name)).find_map(|path| {
@@ -119,7 +125,7 @@ fn beside(folder: &Folder, model: &Path, name: &str, limit: u64) -> Option<(Stri
     Some((relative, read.map(|_| bytes).map_err(|error| error.to_string())))
 }
 
-/// The bytes of a tokenizer that was loaded from `path` in the artifact before.
+/// Reads a tokenizer again that was loaded from `path` in the artifact before.
 pub(super) fn tokenizer_again(folder: &Folder, path: &str) -> Result<Vec<u8>, ArtifactError> {
     let path = inside(folder, &folder.path().join(path))?;
     let (file, _) = open_file(folder, &path)?;

@@ -1,4 +1,4 @@
-//! The file that MLflow's `MLmodel` names as the data of its ONNX flavour.
+//! Reads the name of the model file from MLflow's `MLmodel`: the data of its ONNX flavour.
 //!
 //! ```text
 //! flavors:
@@ -6,8 +6,8 @@
 //!     data: model.onnx
 //! ```
 //!
-//! MLflow writes the file as YAML with a line for each key, which is all that is read here: where
-//! the key is not found as MLflow writes it, the model is looked for as in any other folder.
+//! MLflow writes the file as YAML with one line for each key, and this parser supports only that
+//! form. If it does not find the key, the model is searched for as in any other folder.
 
 use std::io::Read;
 
@@ -18,10 +18,10 @@ use super::inside::{inside, open_file};
 /// The file's name.
 pub(super) const FILE: &str = "MLmodel";
 
-/// A signature of a few thousand columns is shorter.
+/// Limit on the bytes that are read. A signature of a few thousand columns is shorter.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// The path that `MLmodel` in `folder` names, relative to it.
+/// Returns the path that `MLmodel` in `folder` names, relative to `folder`.
 pub(super) fn data(folder: &Folder) -> Result<Option<String>, ArtifactError> {
     let path = inside(folder, &folder.path().join(FILE))?;
     let (file, _) = open_file(folder, &path)?;
@@ -32,11 +32,11 @@ pub(super) fn data(folder: &Folder) -> Result<Option<String>, ArtifactError> {
     Ok(data_of(&String::from_utf8_lossy(&bytes)))
 }
 
-/// The value at `flavors`, `onnx`, `data`.
+/// Returns the value at `flavors`, `onnx`, `data`.
 fn data_of(text: &str) -> Option<String> {
     const WANTED: [&str; 3] = ["flavors", "onnx", "data"];
-    // The indents of the keys that lead to the line at hand, of those that are wanted; and of the
-    // keys below the last of them.
+    // `path` holds the indents of the matched keys that enclose the current line; `below` holds
+    // the indent of the keys below the last of them.
     let (mut path, mut below): (Vec<usize>, Option<usize>) = (Vec::new(), Some(0));
     for line in text.lines() {
         let key = line.trim_start();
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_data_of_the_onnx_flavour_is_found() {
+    fn the_parser_finds_the_data_of_the_onnx_flavour() {
         let table = [
             (
                 "flavors:\n  onnx:\n    code: null\n    data: model.onnx\n",

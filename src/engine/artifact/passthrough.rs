@@ -1,10 +1,10 @@
-//! The graph of an artifact that has none: a folder with a preprocessor file, a tokenizer or labels
-//! alone.
+//! Generates a graph for an artifact that has none: a folder with only a preprocessor file, a
+//! tokenizer or labels.
 //!
-//! Such an artifact is one step of a pipeline: pictures or sentences become tensors for the next
-//! container, or the logits of the container before become labels. Its graph hands each input on
-//! as it is, under the same name. So it is loaded, counted, scheduled and unloaded as every other
-//! model is, and nothing else has to know of it.
+//! Such an artifact is one step of a pipeline: it turns pictures or sentences into tensors for
+//! the next container, or the logits of the previous container into labels. The generated graph
+//! returns each input unchanged under the same name. So the artifact is loaded, counted,
+//! scheduled and unloaded like any other model, and no other code needs a special case.
 //!
 //! The file format is ONNX (onnx.proto of IR version 8): a `ModelProto` with a `GraphProto` whose
 //! outputs are its inputs.
@@ -12,20 +12,21 @@
 use crate::manifest::{Manifest, Step};
 use crate::tensor::{DataType, Dim, InputSpec};
 
-/// The name that the graph goes by in an artifact. No file of this name is read.
+/// The name of the generated graph in an artifact. A file of this name is never read.
 pub(super) const FILE: &str = "passthrough.onnx";
 
-/// Both were current when ONNX Runtime 1.14 was, which every later version still reads.
+/// The IR version and the operator set that were current with ONNX Runtime 1.14. Every later
+/// version reads them.
 const IR_VERSION: u64 = 8;
 const OPSET: u64 = 17;
 
-/// What an artifact with this manifest and without a graph takes and gives; nothing for one that is
-/// no step of a pipeline.
+/// Returns the inputs, which are also the outputs, of an artifact with this manifest and without
+/// a graph. Empty if the artifact is not a step of a pipeline.
 pub(super) fn ports(manifest: &Manifest) -> Vec<InputSpec> {
     let hints = &manifest.hints;
     let has_settings = |step: &Option<Step>| Step::settings(step.as_ref()).is_some();
-    let is_wanted = |step: &Option<Step>| !Step::is_off(step.as_ref());
-    if is_wanted(&manifest.image) && (hints.image.is_some() || has_settings(&manifest.image)) {
+    let is_enabled = |step: &Option<Step>| !Step::is_off(step.as_ref());
+    if is_enabled(&manifest.image) && (hints.image.is_some() || has_settings(&manifest.image)) {
         let layout = Step::settings(manifest.image.as_ref()).and_then(|settings| settings.get("layout"));
         let is_last = layout
             .and_then(|layout| layout.as_str())
@@ -36,17 +37,17 @@ pub(super) fn ports(manifest: &Manifest) -> Vec<InputSpec> {
         };
         return vec![port("pixel_values", DataType::F32, &dims)];
     }
-    if is_wanted(&manifest.audio) && (hints.audio.is_some() || has_settings(&manifest.audio)) {
+    if is_enabled(&manifest.audio) && (hints.audio.is_some() || has_settings(&manifest.audio)) {
         return vec![port("input_values", DataType::F32, &["batch", "samples"])];
     }
-    if is_wanted(&manifest.text) && hints.tokenizer.is_some() {
+    if is_enabled(&manifest.text) && hints.tokenizer.is_some() {
         let ids = |name: &str| port(name, DataType::I64, &["batch", "sequence"]);
         return match &hints.text.model_input_names {
             Some(names) => names.iter().map(|name| ids(name)).collect(),
             None => ["input_ids", "attention_mask"].map(ids).into(),
         };
     }
-    if is_wanted(&manifest.answer) && !manifest.labels.is_empty() {
+    if is_enabled(&manifest.answer) && !manifest.labels.is_empty() {
         return vec![port(
             "logits",
             DataType::F32,
@@ -56,7 +57,7 @@ pub(super) fn ports(manifest: &Manifest) -> Vec<InputSpec> {
     Vec::new()
 }
 
-/// A tensor of these dimensions: a number is fixed, a name leaves the dimension open.
+/// Builds a port with these dimensions: a number is a fixed size, a name is an open dimension.
 fn port(name: &str, data_type: DataType, dims: &[&str]) -> InputSpec {
     let dim = |dim: &&str| match dim.parse() {
         Ok(size) => Dim::Fixed(size),
@@ -69,18 +70,18 @@ fn port(name: &str, data_type: DataType, dims: &[&str]) -> InputSpec {
     }
 }
 
-/// The graph that hands on `ports`, as the bytes of an ONNX file.
+/// Returns the bytes of an ONNX file whose graph returns `ports` unchanged.
 pub(super) fn graph(ports: &[InputSpec]) -> Vec<u8> {
-    let mut graph = Message::default();
+    let mut graph = MessageWriter::default();
     graph.text(2, "passthrough");
     for field in [11, 12] {
         for port in ports {
             graph.message(field, value_info(port));
         }
     }
-    let mut opset = Message::default();
+    let mut opset = MessageWriter::default();
     opset.varint(2, OPSET);
-    let mut model = Message::default();
+    let mut model = MessageWriter::default();
     model.varint(1, IR_VERSION);
     model.text(2, "longshore");
     model.message(7, graph);
@@ -89,13 +90,13 @@ pub(super) fn graph(ports: &[InputSpec]) -> Vec<u8> {
 }
 
 /// A `ValueInfoProto`: the name and the type of an input or output.
-fn value_info(port: &InputSpec) -> Message {
-    let mut tensor = Message::default();
+fn value_info(port: &InputSpec) -> MessageWriter {
+    let mut tensor = MessageWriter::default();
     tensor.varint(1, element_type(port.data_type));
     if let Some(dims) = &port.dims {
-        let mut shape = Message::default();
+        let mut shape = MessageWriter::default();
         for dim in dims {
-            let mut dimension = Message::default();
+            let mut dimension = MessageWriter::default();
             match dim {
                 Dim::Fixed(size) => dimension.varint(1, *size as u64),
                 Dim::Dynamic(Some(name)) => dimension.text(2, name),
@@ -105,9 +106,9 @@ fn value_info(port: &InputSpec) -> Message {
         }
         tensor.message(2, shape);
     }
-    let mut value_type = Message::default();
+    let mut value_type = MessageWriter::default();
     value_type.message(1, tensor);
-    let mut info = Message::default();
+    let mut info = MessageWriter::default();
     info.text(1, &port.name);
     info.message(2, value_type);
     info
@@ -133,11 +134,11 @@ const fn element_type(data_type: DataType) -> u64 {
     }
 }
 
-/// A message of Protocol Buffers that is being written.
+/// Writes a message of Protocol Buffers.
 #[derive(Debug, Default)]
-struct Message(Vec<u8>);
+struct MessageWriter(Vec<u8>);
 
-impl Message {
+impl MessageWriter {
     fn varint(&mut self, field: u64, value: u64) {
         self.number(field << 3);
         self.number(value);

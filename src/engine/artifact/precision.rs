@@ -1,22 +1,21 @@
-//! The precisions of one model: which of several files is served where exporters write one model at
-//! several widths.
+//! Chooses between several precisions of one model.
 //!
 //! Optimum, Transformers.js and sentence-transformers write `model.onnx`, `model_fp16.onnx`,
-//! `model_quantized.onnx` and the like. The part behind the common stem says how the weights are
-//! stored. All of these answer the same requests with about the same numbers, so one of them can be
-//! chosen. Files whose names say anything else are different models.
+//! `model_quantized.onnx` and the like. The part after the common stem names the precision of the
+//! weights. All of these files answer the same requests with about the same numbers, so the
+//! server can choose one. Files with other differences in their names are different models.
 
-/// Where the model is to run.
+/// The processor that the model will run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Processor {
     Cpu,
     Gpu,
 }
 
-/// How a file stores its weights, by its name.
+/// The precision of a file's weights, according to its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Precision {
-    /// As trained; also after optimisation that keeps the numbers' width.
+    /// The precision of the training, possibly optimised with numbers of the same width.
     Plain,
     Half,
     /// Eight bits.
@@ -25,8 +24,8 @@ enum Precision {
     Narrow,
 }
 
-/// Words that name a precision, in lower case. Where a file has several, as in `q4f16`, the
-/// narrowest counts.
+/// Words that name a precision, in lower case. If a name has several of them, the narrowest
+/// counts.
 const WORDS: [(&str, Precision); 31] = [
     ("fp32", Precision::Plain),
     ("f32", Precision::Plain),
@@ -62,8 +61,8 @@ const WORDS: [(&str, Precision); 31] = [
     ("bnb4", Precision::Narrow),
 ];
 
-/// Words for the processor that a quantised file was made for. Quantised for another family, it
-/// runs, but slowly.
+/// Words for the processor that a quantised file was made for. On processors of another family
+/// the file runs slowly.
 const PROCESSORS: [(&str, &str); 6] = [
     ("avx2", "x86_64"),
     ("avx512", "x86_64"),
@@ -73,25 +72,25 @@ const PROCESSORS: [(&str, &str); 6] = [
     ("ppc64le", "powerpc64"),
 ];
 
-/// A file's name, taken apart.
+/// A file's name and its parts.
 #[derive(Debug, Clone, Copy)]
 struct Named<'a> {
     name: &'a str,
     stem: &'a str,
     precision: Precision,
-    /// Whether it was made for a processor of another family.
+    /// Whether the file was made for a processor of another family.
     is_foreign: bool,
 }
 
-/// The one of `names`, all of ONNX files, that is to be served on `processor`, and why; `None` when
-/// they are not precisions of one model.
+/// Chooses one of the ONNX files `names` for `processor`. Also returns the reason. `None` if they
+/// are not precisions of one model.
 pub(super) fn choose<'a>(names: &[&'a str], processor: Processor) -> Option<(&'a str, &'static str)> {
     let files: Vec<Named<'_>> = names.iter().map(|name| taken_apart(name)).collect::<Option<_>>()?;
     let stem = files.first()?.stem;
     if files.iter().any(|file| file.stem != stem) {
         return None;
     }
-    // Where two are alike, the shorter name is the more general file.
+    // Of two equal files, the one with the shorter name is the more general.
     let best = files.iter().min_by_key(|file| {
         let rank = rank(file.precision, processor);
         (rank, file.is_foreign, file.name.len(), file.name)
@@ -99,15 +98,15 @@ pub(super) fn choose<'a>(names: &[&'a str], processor: Processor) -> Option<(&'a
     Some((best.name, why(best.precision, processor)))
 }
 
-/// The stem that the names of a model's precisions share; for others, all of the name before its
-/// ending.
+/// Returns the name without its extension and without the words for precisions and processors. A
+/// name without the extension `.onnx` is returned unchanged.
 pub(super) fn stem(name: &str) -> &str {
     taken_apart(name).map_or(name, |file| file.stem)
 }
 
-/// The order in which files are preferred; the first is the best. The plain file answers as the
-/// model was trained. A CPU computes with eight bits faster than with float32, and has to widen
-/// float16 first; a GPU is made for float16.
+/// The order of preference; the lowest rank is the best. The plain file gives the outputs that
+/// the model was trained for. A CPU computes faster with eight bits than with float32, and has to
+/// widen float16 first. A GPU is made for float16.
 fn rank(precision: Precision, processor: Processor) -> u8 {
     match (precision, processor) {
         (Precision::Plain, _) => 0,
@@ -120,15 +119,16 @@ fn rank(precision: Precision, processor: Processor) -> u8 {
 fn why(precision: Precision, processor: Processor) -> &'static str {
     match (precision, processor) {
         (Precision::Plain, _) => "of several precisions of one model, the one it was trained in",
-        (Precision::Quantized, Processor::Cpu) => "of several precisions of one model, 8 bits come first on a CPU",
+        (Precision::Quantized, Processor::Cpu) => "of several precisions of one model, 8 bits are preferred on a CPU",
         (Precision::Half, Processor::Cpu) => "of several precisions of one model, the widest",
-        (Precision::Half, Processor::Gpu) => "of several precisions of one model, float16 comes first on a GPU",
+        (Precision::Half, Processor::Gpu) => "of several precisions of one model, float16 is preferred on a GPU",
         (Precision::Quantized, Processor::Gpu) => "of several precisions of one model, the widest",
         (Precision::Narrow, _) => "of several precisions of one model, all of few bits, the most general",
     }
 }
 
-/// The parts of `name`: a stem, and words behind it that all name a precision or a processor.
+/// Splits `name` into a stem and the words after it that name a precision or a processor. `None`
+/// for a name without the extension `.onnx`.
 fn taken_apart(name: &str) -> Option<Named<'_>> {
     let whole = name.strip_suffix(".onnx")?;
     let (mut stem, mut precision, mut is_foreign) = (whole, Precision::Plain, false);
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_of_several_precisions_is_chosen_by_the_processor() {
+    fn the_processor_decides_which_precision_is_chosen() {
         let table: [(&[&str], Option<&str>, Option<&str>); 11] = [
             (
                 &["net.onnx", "net_fp16.onnx", "net_int8.onnx"],
@@ -211,7 +211,7 @@ mod tests {
                 Some("model_fp16.onnx"),
                 Some("model_fp16.onnx"),
             ),
-            // Models of their own.
+            // Different models.
             (&["a.onnx", "b.onnx"], None, None),
             (&["a_int8.onnx", "b_int8.onnx"], None, None),
             (&["model_int8.onnx", "model_large.onnx"], None, None),
@@ -225,14 +225,14 @@ mod tests {
                 assert_eq!(
                     choose(&reversed, processor).map(|(name, _)| name),
                     expected,
-                    "the order"
+                    "the order of the names must not matter"
                 );
             }
         }
     }
 
     #[test]
-    fn a_file_for_the_processor_at_hand_comes_before_one_for_another() {
+    fn a_file_for_this_processor_is_preferred_to_one_for_another() {
         let names = ["model_qint8_arm64.onnx", "model_quint8_avx2.onnx"];
         let expected = match std::env::consts::ARCH {
             "aarch64" => names[0],
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_a_precision_alone_is_a_stem() {
+    fn a_name_that_is_only_a_precision_is_its_own_stem() {
         assert_eq!(stem("int8.onnx"), "int8");
         assert_eq!(stem("_int8.onnx"), "_int8");
         assert_eq!(stem("decoder_model_q4.onnx"), "decoder_model");

@@ -1,4 +1,4 @@
-//! The requests of a manifest: bounds them, and reads the files that they refer to.
+//! Checks the limits of a manifest's requests, and reads the files that they refer to.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,25 +10,25 @@ use super::error::{ArtifactError, brief_name, io_error};
 use super::inside::{inside, open_file, stays_below};
 use crate::manifest::{Manifest, Request};
 
-/// Requests of a kind: each of them takes time of every load.
+/// Limit on the requests of a kind. Each of them costs time in every load.
 const MAX_REQUESTS: usize = 64;
 
-/// Bytes of all files together: they are in memory while the model is loaded.
+/// Limit on the bytes of all files together. They are in memory during the load.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Bounds the requests of `manifest`, which lies in the folder `beside` of the artifact, and reads
-/// their files. Returns the paths of those.
-pub(super) fn complete(manifest: &mut Manifest, folder: &Folder, beside: &Path) -> Result<Vec<PathBuf>, ArtifactError> {
+/// Checks the number of requests in `manifest`, which is in the folder `base` of the artifact,
+/// and reads their files. Returns the paths of the files.
+pub(super) fn complete(manifest: &mut Manifest, folder: &Folder, base: &Path) -> Result<Vec<PathBuf>, ArtifactError> {
     for (kind, count) in [("warmup", manifest.warmup.len()), ("golden", manifest.golden.len())] {
         if count > MAX_REQUESTS {
             return Err(refusal(format!(
-                "\"{kind}\" has {count} requests; it may have {MAX_REQUESTS}"
+                "\"{kind}\" has {count} requests; the limit is {MAX_REQUESTS}"
             )));
         }
     }
-    let mut files = Files {
+    let mut files = RequestFiles {
         folder,
-        beside,
+        base,
         left: MAX_FILE_BYTES,
         paths: Vec::new(),
     };
@@ -41,16 +41,16 @@ pub(super) fn complete(manifest: &mut Manifest, folder: &Folder, beside: &Path) 
     Ok(files.paths)
 }
 
-/// The files of a manifest's requests, as they are read.
-struct Files<'a> {
+/// Reads the files of a manifest's requests.
+struct RequestFiles<'a> {
     folder: &'a Folder,
-    beside: &'a Path,
-    /// Bytes that further files may have.
+    base: &'a Path,
+    /// Bytes that the remaining files may have.
     left: u64,
     paths: Vec<PathBuf>,
 }
 
-impl Files<'_> {
+impl RequestFiles<'_> {
     fn complete(&mut self, request: &mut Request, which: &str) -> Result<(), ArtifactError> {
         let Some(file) = &request.file else {
             return Ok(());
@@ -61,7 +61,7 @@ impl Files<'_> {
                 "{which}: the file \"{name}\" must be a relative path inside the artifact"
             )));
         }
-        let path = self.beside.join(file);
+        let path = self.base.join(file);
         if !path.exists() {
             return Err(refusal(format!("{which}: the file \"{name}\" is not in the artifact")));
         }
@@ -73,7 +73,7 @@ impl Files<'_> {
             .map_err(|source| io_error(&path, source))?;
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| {
             refusal(format!(
-                "{which}: with \"{name}\", the files of the requests have more than {MAX_FILE_BYTES} bytes"
+                "{which}: together with \"{name}\", the files of the requests have more than {MAX_FILE_BYTES} bytes"
             ))
         })?;
         request.bytes = Some(Bytes::from(bytes));

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use super::*;
 use crate::manifest::{Batching, FILE as MANIFEST};
 
-/// The model of the directory `root`.
+/// Finds the model of the directory `root`.
 fn locate(root: &Path) -> Result<(PathBuf, Manifest), ArtifactError> {
     let located = locate::locate(&Folder::open(root).unwrap(), Processor::Cpu, None)?;
     Ok((located.model, located.manifest))
@@ -14,7 +14,7 @@ fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     super::open(&ArtifactPath::trusted(path), Processor::Cpu)
 }
 
-/// A directory with empty files at `paths`; a path that ends in `/` is a directory.
+/// Creates a directory with empty files at `paths`; a path that ends in `/` is a directory.
 fn artifact(paths: &[&str]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for path in paths {
@@ -54,12 +54,12 @@ fn the_model_is_found_in_the_documented_order() {
     }
 }
 
-/// The files of a folder as they are published, the model's path, and why it is the model.
-type Published<'a> = (&'a [&'a str], &'a str, Found);
+/// The files of a published folder, the path of its model, and the rule that finds it.
+type Published<'a> = (&'a [&'a str], &'a str, FoundBy);
 
 #[test]
-fn published_folders_are_read_as_they_are() {
-    let precision = |why, others: &str| Found::Precision {
+fn the_model_is_found_in_folders_as_they_are_published() {
+    let precision = |why, others: &str| FoundBy::Precision {
         why,
         others: others.to_owned(),
     };
@@ -79,9 +79,9 @@ fn published_folders_are_read_as_they_are() {
                 "tokenizer.json",
             ],
             "onnx/model.onnx",
-            Found::Name,
+            FoundBy::Name,
         ),
-        // Transformers.js, of which somebody has kept the small files.
+        // Transformers.js, reduced to the small files.
         (
             &[
                 "config.json",
@@ -91,20 +91,20 @@ fn published_folders_are_read_as_they_are() {
             ],
             "onnx/model_quantized.onnx",
             precision(
-                "of several precisions of one model, 8 bits come first on a CPU",
+                "of several precisions of one model, 8 bits are preferred on a CPU",
                 "model_fp16.onnx",
             ),
         ),
         (
             &["onnx/model_int8.onnx", "assets/"],
             "onnx/model_int8.onnx",
-            Found::Only,
+            FoundBy::Only,
         ),
-        // The same in an archive's only folder.
+        // The same in the only folder of an archive.
         (
             &["minilm/onnx/model.onnx", "minilm/1_Pooling/", "minilm/openvino/"],
             "minilm/onnx/model.onnx",
-            Found::Name,
+            FoundBy::Name,
         ),
         // MLflow
         (
@@ -116,18 +116,18 @@ fn published_folders_are_read_as_they_are() {
                 "requirements.txt",
             ],
             "model.onnx",
-            Found::MlModel,
+            FoundBy::MlModel,
         ),
         (
             &["config.pbtxt", "labels.txt", "1/model.onnx", "2/model.onnx"],
             "2/model.onnx",
-            Found::Version,
+            FoundBy::Version,
         ),
-        // MLflow's archive with a folder of the file's name.
+        // An archive of MLflow whose folder has the name of the file.
         (
             &["requirements.txt", "code/", "metadata/", "model.onnx/model.onnx"],
             "model.onnx/model.onnx",
-            Found::Name,
+            FoundBy::Name,
         ),
         (
             &["net_O2.onnx", "net_O4.onnx", "readme.txt"],
@@ -137,8 +137,8 @@ fn published_folders_are_read_as_they_are() {
                 "net_O4.onnx",
             ),
         ),
-        // A model at the top comes before a folder.
-        (&["net.onnx", "onnx/model.onnx"], "net.onnx", Found::Only),
+        // A model at the top is preferred to one in a folder.
+        (&["net.onnx", "onnx/model.onnx"], "net.onnx", FoundBy::Only),
     ];
     for (paths, model, found) in table {
         let root = artifact(paths);
@@ -152,7 +152,7 @@ fn published_folders_are_read_as_they_are() {
 }
 
 #[test]
-fn mlflow_names_one_of_several_models_and_only_one_that_is_inside() {
+fn mlmodel_chooses_one_of_several_models_inside_the_artifact() {
     let root = artifact(&["a.onnx", "b.onnx"]);
     let named = |data: &str| {
         let text = format!("flavors:\n  onnx:\n    data: {data}\n");
@@ -166,7 +166,7 @@ fn mlflow_names_one_of_several_models_and_only_one_that_is_inside() {
 }
 
 #[test]
-fn a_manifest_at_the_top_counts_for_a_model_below_unless_there_is_one_beside_it() {
+fn the_manifest_at_the_top_applies_unless_the_model_has_one_in_its_folder() {
     let root = artifact(&["onnx/model.onnx", "openvino/"]);
     let write = |path: &str, task: &str| {
         fs::write(root.path().join(path), format!("{{\"task\": \"{task}\"}}")).unwrap();
@@ -178,7 +178,7 @@ fn a_manifest_at_the_top_counts_for_a_model_below_unless_there_is_one_beside_it(
 }
 
 #[test]
-fn the_parts_of_a_generator_are_refused_as_several_graphs() {
+fn an_encoder_and_a_decoder_are_rejected_as_several_graphs() {
     for paths in [
         &[
             "encoder_model.onnx",
@@ -198,14 +198,14 @@ fn the_parts_of_a_generator_are_refused_as_several_graphs() {
 }
 
 #[test]
-fn two_models_without_a_hint_are_refused_by_name() {
+fn the_error_for_two_models_without_a_hint_lists_them() {
     let root = artifact(&["a.onnx", "b.onnx"]);
     let error = locate(root.path()).unwrap_err().to_string();
     assert!(error.contains("(a.onnx, b.onnx)"), "{error}");
 }
 
 #[test]
-fn a_directory_without_a_model_is_refused_with_what_it_holds() {
+fn the_error_for_a_directory_without_a_model_lists_its_contents() {
     let table: [(&[&str], &str); 3] = [
         (&[], "it holds nothing"),
         (&["a/", "b/"], "it holds a/, b/"),
@@ -218,7 +218,7 @@ fn a_directory_without_a_model_is_refused_with_what_it_holds() {
 }
 
 #[test]
-fn the_manifest_says_whether_requests_may_run_in_batches() {
+fn the_manifest_allows_or_forbids_batches() {
     let root = artifact(&["model.onnx", "2/model.onnx"]);
     let limited = |rows| Some(Batching::Allowed(NonZeroUsize::new(rows)));
     let table = [
@@ -253,7 +253,7 @@ fn the_manifest_says_whether_requests_may_run_in_batches() {
 }
 
 #[test]
-fn the_manifest_names_the_model_and_is_held_to_the_artifact() {
+fn the_manifest_names_a_model_inside_the_artifact() {
     let root = artifact(&["a.onnx", "b.onnx"]);
     let manifest = root.path().join(MANIFEST);
     fs::write(&manifest, r#"{"model": "b.onnx"}"#).unwrap();
@@ -279,7 +279,7 @@ fn the_manifest_names_the_model_and_is_held_to_the_artifact() {
 }
 
 #[test]
-fn a_model_that_links_out_of_the_artifact_is_refused() {
+fn a_model_that_is_a_link_out_of_the_artifact_is_rejected() {
     let outside = artifact(&["secret.onnx"]);
     let root = artifact(&[]);
     std::os::unix::fs::symlink(outside.path().join("secret.onnx"), root.path().join("model.onnx")).unwrap();
@@ -287,11 +287,11 @@ fn a_model_that_links_out_of_the_artifact_is_refused() {
 }
 
 #[test]
-fn the_files_of_a_snapshot_keep_their_names_and_are_read_from_the_blobs() {
+fn files_of_a_snapshot_keep_their_names_and_are_read_from_the_blobs() {
     let hub = artifact(&["models--x/snapshots/abc/onnx/", "models--x/blobs/", "secret"]);
     let repository = real(&hub).join("models--x");
     let snapshot = repository.join("snapshots/abc");
-    // A name of a producer.
+    // A valid model that holds only a producer's name.
     fs::write(repository.join("blobs/1"), b"\x12\x02me").unwrap();
     fs::write(repository.join("blobs/2"), r#"{"task": "ranking"}"#).unwrap();
     let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, snapshot.join(name)).unwrap();
@@ -310,7 +310,8 @@ fn the_files_of_a_snapshot_keep_their_names_and_are_read_from_the_blobs() {
             assert_eq!(opened.manifest.task.as_deref(), Some("ranking"));
         }
     }
-    // The operator has named the folder of snapshots alone: what is beside it is out of bounds.
+    // The operator has named only the folder of snapshots, so the blobs next to it are out of
+    // bounds.
     let narrow = ArtifactPath::below(repository.join("snapshots"), snapshot.clone());
     assert!(matches!(
         super::open(&narrow, Processor::Cpu),
@@ -322,7 +323,7 @@ fn the_files_of_a_snapshot_keep_their_names_and_are_read_from_the_blobs() {
 }
 
 #[test]
-fn a_directory_or_a_manifest_that_links_out_of_the_artifact_is_not_looked_into() {
+fn directories_and_manifests_that_are_links_out_of_the_artifact_are_not_read() {
     let outside = artifact(&["a.onnx", "b.onnx", "longshore.json"]);
     let root = artifact(&[]);
     std::os::unix::fs::symlink(outside.path(), root.path().join("models")).unwrap();
@@ -337,9 +338,10 @@ fn real(root: &tempfile::TempDir) -> PathBuf {
 }
 
 #[test]
-fn the_format_goes_by_the_name_as_in_onnx_runtime() {
+fn the_name_decides_the_format_as_in_onnx_runtime() {
     let root = artifact(&[]);
-    // A name of a producer, as ONNX; the mark of the other format, at its place.
+    // In ONNX this is a producer's name. It also has the identifier of the other format at its
+    // position.
     fs::write(root.path().join("model.onnx"), b"\x12\x06xxORTM").unwrap();
     assert!(!open(root.path()).unwrap().facts.has_unbounded_work);
     fs::rename(root.path().join("model.onnx"), root.path().join("model.ort")).unwrap();
@@ -349,7 +351,7 @@ fn the_format_goes_by_the_name_as_in_onnx_runtime() {
 }
 
 #[test]
-fn a_path_that_does_not_exist_is_said_to_be_missing() {
+fn a_path_that_does_not_exist_is_reported_as_missing() {
     let root = artifact(&[]);
     assert!(matches!(
         open(&root.path().join("gone")),
@@ -358,7 +360,7 @@ fn a_path_that_does_not_exist_is_said_to_be_missing() {
 }
 
 #[test]
-fn a_file_in_the_place_of_a_model_is_refused_by_its_format() {
+fn the_error_for_a_file_that_is_not_a_model_names_its_format() {
     let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 90387606\n";
     let page = "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>";
     let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
@@ -386,7 +388,7 @@ fn a_file_in_the_place_of_a_model_is_refused_by_its_format() {
 }
 
 #[test]
-fn a_folder_with_a_model_of_another_format_is_refused_with_advice() {
+fn the_error_for_a_model_in_another_format_advises_an_export() {
     for (file, is_advised) in [
         ("model.safetensors", true),
         ("pytorch_model.bin", true),

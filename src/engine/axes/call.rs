@@ -1,44 +1,44 @@
-//! One operator with its inputs and attributes: what a rule is asked about.
+//! An operator with its inputs and attributes, as a rule receives it.
 
 use std::collections::HashMap;
 
 use super::extent::{Extent, Symbols};
-use super::value::{Batch, MIXES, Mix, Place, Tensor, Value};
+use super::value::{AbstractTensor, AbstractValue, Batch, MIXES, Mix, RecordPlace};
 use crate::engine::onnx_file::{Attribute, Node};
 
 /// Attributes by name.
 pub type Attributes<'a> = HashMap<&'a str, &'a Attribute>;
 
-/// What a rule says: the values of the outputs.
-pub type Outcome = Result<Vec<Value>, Mix>;
+/// The result of a rule: the values of the outputs, or the reason that they are unknown.
+pub type RuleOutcome = Result<Vec<AbstractValue>, Mix>;
 
-/// What an operator does to the records of its inputs.
-pub type Rule = fn(&mut Call<'_>) -> Outcome;
+/// The effect of an operator on the records of its inputs.
+pub type Rule = fn(&mut OperatorCall<'_>) -> RuleOutcome;
 
-/// One operator that is looked at.
-pub struct Call<'a> {
+/// An operator with its inputs and attributes.
+pub struct OperatorCall<'a> {
     pub operator: &'a str,
     pub node: &'a Node,
-    /// Those of the call that the node's function was called with.
+    /// The attributes of the node that called the function which contains this node.
     pub outer: Option<&'a Attributes<'a>>,
-    /// The version of the operator's set.
+    /// The version of the operator set.
     pub opset: i64,
-    pub inputs: Vec<Option<&'a Value>>,
+    pub inputs: Vec<Option<&'a AbstractValue>>,
     pub symbols: &'a mut Symbols,
 }
 
-/// An input is missing, or of another kind than the operator takes: no run gets this far.
-const WRONG_INPUT: Mix = Mix::new("has inputs that it cannot have");
+/// An input is missing or of the wrong kind. ONNX Runtime rejects such a model.
+const WRONG_INPUT: Mix = Mix::new("has an input that it does not accept");
 
 const USES_COUNT: Mix = Mix::new("computes with the number of records");
 
-pub const UNKNOWN_RANK: Mix = Mix::new("takes a tensor of which the number of dimensions is not known");
+pub const UNKNOWN_RANK: Mix = Mix::new("takes a tensor with an unknown number of dimensions");
 
-pub fn one(tensor: Tensor) -> Outcome {
-    Ok(vec![Value::Tensor(tensor)])
+pub fn one(tensor: AbstractTensor) -> RuleOutcome {
+    Ok(vec![AbstractValue::Tensor(tensor)])
 }
 
-impl<'a> Call<'a> {
+impl<'a> OperatorCall<'a> {
     pub fn attribute(&self, name: &str) -> Option<&'a Attribute> {
         match self.node.attributes.get(name)? {
             Attribute::Reference(outer) => self.outer?.get(&**outer).copied(),
@@ -60,7 +60,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// A list of integers. `Err` for one that is too long to be kept.
+    /// A list of integers. `Err` if it was too long to be kept.
     pub fn ints(&self, name: &str) -> Result<Option<&'a [i64]>, Mix> {
         match self.attribute(name) {
             Some(Attribute::Ints(Some(values))) => Ok(Some(values)),
@@ -70,23 +70,23 @@ impl<'a> Call<'a> {
     }
 
     /// A tensor that may depend on the number of records.
-    pub fn any(&self, index: usize) -> Result<&'a Tensor, Mix> {
+    pub fn any(&self, index: usize) -> Result<&'a AbstractTensor, Mix> {
         self.any_or_none(index)?.ok_or(WRONG_INPUT)
     }
 
-    pub fn any_or_none(&self, index: usize) -> Result<Option<&'a Tensor>, Mix> {
+    pub fn any_or_none(&self, index: usize) -> Result<Option<&'a AbstractTensor>, Mix> {
         match self.inputs.get(index).copied().flatten() {
             None => Ok(None),
-            Some(Value::Tensor(tensor)) => Ok(Some(tensor)),
-            Some(Value::Sequence(_) | Value::Items | Value::Mixed(_)) => Err(WRONG_INPUT),
+            Some(AbstractValue::Tensor(tensor)) => Ok(Some(tensor)),
+            Some(AbstractValue::Sequence(_) | AbstractValue::Items | AbstractValue::Mixed(_)) => Err(WRONG_INPUT),
         }
     }
 
-    pub fn tensor(&self, index: usize) -> Result<&'a Tensor, Mix> {
+    pub fn tensor(&self, index: usize) -> Result<&'a AbstractTensor, Mix> {
         self.tensor_or_none(index)?.ok_or(WRONG_INPUT)
     }
 
-    pub fn tensor_or_none(&self, index: usize) -> Result<Option<&'a Tensor>, Mix> {
+    pub fn tensor_or_none(&self, index: usize) -> Result<Option<&'a AbstractTensor>, Mix> {
         let tensor = self.any_or_none(index)?;
         match tensor {
             Some(tensor) if tensor.batch == Batch::Sizes => Err(USES_COUNT),
@@ -94,7 +94,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Every input from this one on is the same for every batch.
+    /// Checks that all inputs from this one on are the same for every batch.
     pub fn all_same_from(&self, first: usize) -> Result<(), Mix> {
         for index in first..self.inputs.len() {
             self.same_or_none(index)?;
@@ -103,20 +103,20 @@ impl<'a> Call<'a> {
     }
 
     /// An input that is the same for every batch.
-    pub fn same(&self, index: usize) -> Result<&'a Tensor, Mix> {
+    pub fn same(&self, index: usize) -> Result<&'a AbstractTensor, Mix> {
         self.same_or_none(index)?.ok_or(WRONG_INPUT)
     }
 
-    pub fn same_or_none(&self, index: usize) -> Result<Option<&'a Tensor>, Mix> {
+    pub fn same_or_none(&self, index: usize) -> Result<Option<&'a AbstractTensor>, Mix> {
         match self.tensor_or_none(index)? {
             Some(tensor) if !tensor.is_same() => Err(MIXES),
             tensor => Ok(tensor),
         }
     }
 
-    pub fn sequence(&self, index: usize) -> Result<&'a Tensor, Mix> {
+    pub fn sequence(&self, index: usize) -> Result<&'a AbstractTensor, Mix> {
         match self.inputs.get(index).copied().flatten() {
-            Some(Value::Sequence(element)) => Ok(element),
+            Some(AbstractValue::Sequence(element)) => Ok(element),
             _ => Err(WRONG_INPUT),
         }
     }
@@ -130,7 +130,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The axis that a number means, which counts from the end when it is negative.
+/// Resolves the number of an axis; a negative one counts from the end.
 pub fn axis(number: i64, rank: Option<usize>) -> Result<usize, Mix> {
     let number = isize::try_from(number).map_err(|_| WRONG_INPUT)?;
     match (usize::try_from(number), rank) {
@@ -142,25 +142,26 @@ pub fn axis(number: i64, rank: Option<usize>) -> Result<usize, Mix> {
     }
 }
 
-/// The records are not along `axis`.
-pub fn apart(tensor: &Tensor, axis: usize) -> Result<(), Mix> {
+/// Checks that the records are not along `axis`.
+pub fn apart(tensor: &AbstractTensor, axis: usize) -> Result<(), Mix> {
     match tensor.place() {
         Some(place) if place.axis == axis => Err(MIXES),
         Some(_) | None => Ok(()),
     }
 }
 
-pub fn rank(tensor: &Tensor) -> Result<usize, Mix> {
+pub fn rank(tensor: &AbstractTensor) -> Result<usize, Mix> {
     tensor.rank().ok_or(UNKNOWN_RANK)
 }
 
-pub fn dims(tensor: &Tensor) -> Result<&[Extent], Mix> {
+pub fn dims(tensor: &AbstractTensor) -> Result<&[Extent], Mix> {
     tensor.dims.as_deref().ok_or(UNKNOWN_RANK)
 }
 
-/// The place that the records of all of these have in common; `None` when there are none.
-pub fn common_place<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<Option<Place>, Mix> {
-    let mut common: Option<Place> = None;
+/// Returns the common place of the records in these tensors; `None` if none has records. `Err` if
+/// the places differ.
+pub fn common_place<'a>(tensors: impl IntoIterator<Item = &'a AbstractTensor>) -> Result<Option<RecordPlace>, Mix> {
+    let mut common: Option<RecordPlace> = None;
     for tensor in tensors {
         match (&common, tensor.place()) {
             (Some(common), Some(place)) if common != place => return Err(MIXES),

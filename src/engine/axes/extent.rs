@@ -1,7 +1,7 @@
-//! The extent of an axis as a product: the number of records, a number, and sizes that are unknown but the same for every
-//! batch of records of one shape.
+//! The symbolic size of an axis: a product of the number of records, a number, and unknown sizes
+//! that are the same for every batch of records of one shape.
 
-/// `records? * factor * symbols`. Two extents that are equal here are equal in every run.
+/// A size of the form `records? * factor * symbols`. Equal extents are equal in every run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Extent {
     has_batch: bool,
@@ -10,7 +10,7 @@ pub struct Extent {
     symbols: Vec<u32>,
 }
 
-/// Factors of a product. More of them are not worth following.
+/// Limit on the unknown factors of a product.
 const MAX_SYMBOLS: usize = 24;
 
 impl Extent {
@@ -43,7 +43,7 @@ impl Extent {
         (!self.has_batch && self.symbols.is_empty()).then_some(self.factor)
     }
 
-    /// The unknown size that this is, when it is nothing else.
+    /// The symbol, if the extent is a single unknown size.
     pub fn symbol(&self) -> Option<u32> {
         match (self.has_batch, self.factor, &*self.symbols) {
             (false, 1, [symbol]) => Some(*symbol),
@@ -51,7 +51,7 @@ impl Extent {
         }
     }
 
-    /// The product. `None` when it has the number of records twice, or is too large to follow.
+    /// The product. `None` if it contains the number of records twice, or exceeds the limits.
     pub fn times(&self, other: &Self) -> Option<Self> {
         let mut symbols = [&*self.symbols, &*other.symbols].concat();
         symbols.sort_unstable();
@@ -63,7 +63,7 @@ impl Extent {
         })
     }
 
-    /// The quotient, when `self` is a multiple of `other` in every run.
+    /// The quotient. `None` unless `self` is a multiple of `other` in every run.
     pub fn over(&self, other: &Self) -> Option<Self> {
         if other.factor == 0 || !self.factor.is_multiple_of(other.factor) || (other.has_batch && !self.has_batch) {
             return None;
@@ -87,7 +87,7 @@ impl Extent {
     }
 }
 
-/// A source of sizes that are unknown.
+/// A source of new unknown sizes.
 #[derive(Debug, Default)]
 pub struct Symbols(u32);
 
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn extents_multiply_and_divide_exactly_or_not_at_all() {
+    fn products_and_quotients_of_extents_are_exact_or_none() {
         let mut symbols = Symbols::default();
         let (s, t) = (symbols.fresh(), symbols.fresh());
         let six = Extent::known(6);

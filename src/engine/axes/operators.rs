@@ -1,4 +1,4 @@
-//! The operators that are known, and the rule of each. Any other operator mixes the records of a batch.
+//! The known operators and their rules. Any other operator mixes the records of a batch.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use super::call::Rule;
 use super::rules::{elementwise, image, indexing, layout, matrix, ml, reduce, roles};
 
-/// Operators of a domain that have a rule in common.
+/// Operators of a domain that share a rule.
 pub struct Group {
     pub domain: &'static str,
     pub names: &'static [&'static str],
@@ -16,17 +16,17 @@ pub struct Group {
 const ONNX: &str = "";
 const ML: &str = "ai.onnx.ml";
 const MICROSOFT: &str = "com.microsoft";
-/// Kernels for blocks of channels, which ONNX Runtime puts into what it has optimised.
+/// Kernels for blocks of channels, which ONNX Runtime inserts when it optimises a graph.
 const BLOCKED: &str = "com.microsoft.nchwc";
 
 const fn group(domain: &'static str, names: &'static [&'static str], rule: Rule) -> Group {
     Group { domain, names, rule }
 }
 
-/// Operators with bodies, which the walk through the graph follows by itself.
+/// Operators with bodies. They have no rule: the walk through the graph handles them.
 pub const CONTROL_FLOW: [&str; 3] = ["If", "Loop", "Scan"];
 
-/// Operators of which the walk through the graph gives the outputs by itself.
+/// The operator for constants. It has no rule: the walk through the graph handles it.
 pub const CONSTANT: &str = "Constant";
 
 #[rustfmt::skip]
@@ -124,7 +124,7 @@ pub static GROUPS: &[Group] = &[
     group(ML, &["Imputer", "Normalizer", "Scaler"], ml::features),
     group(ML, &["Binarizer", "CategoryMapper", "LabelEncoder"], ml::elements),
     group(ML, &["ArrayFeatureExtractor"], ml::extract),
-    group(ML, &["FeatureVectorizer"], ml::beside),
+    group(ML, &["FeatureVectorizer"], ml::concatenated),
     group(ML, &["OneHotEncoder"], ml::one_hot),
     group(ML, &["ZipMap"], ml::zip_map),
 
@@ -164,7 +164,7 @@ pub static GROUPS: &[Group] = &[
 
 type Rules = HashMap<(&'static str, &'static str), Rule>;
 
-/// The rule of an operator, when it is known.
+/// Returns the rule of an operator; `None` for an unknown operator.
 pub fn rule(domain: &str, name: &str) -> Option<Rule> {
     static RULES: LazyLock<Rules> = LazyLock::new(|| {
         let groups = GROUPS.iter();

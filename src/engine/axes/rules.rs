@@ -1,4 +1,5 @@
-//! The rules of the operators, by families. Each says where the records are in an operator's outputs.
+//! The rules of the operators, by families. A rule returns where the records are in the outputs
+//! of an operator, or the reason that it mixes them.
 
 pub mod elementwise;
 pub mod image;

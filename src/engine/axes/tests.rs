@@ -1,9 +1,10 @@
-//! The rules, operator by operator, on graphs in a small notation:
+//! Tests of the rules, operator by operator, with graphs in a small notation:
 //!
 //! ```text
 //! w:3,4                          a constant of floats with these dimensions
 //! s=0,-1,12    s=3               a constant list of integers, or a single one
-//! Transpose[perm=1:0] x -> y     an operator; `_` is an input or output that is left out; `ms.` and `ml.` are domains
+//! Transpose[perm=1:0] x -> y     an operator; `_` is an omitted input or output;
+//!                                `ms.` and `ml.` are domains
 //! ```
 
 mod random;
@@ -11,9 +12,9 @@ mod random;
 use std::collections::HashMap;
 
 use super::*;
-use crate::engine::onnx_file::graph::{Attribute, Constant, Function, Graph, Input, Node};
+use crate::engine::onnx_file::graph::{Attribute, Constant, Function, Graph, GraphInput, Node};
 
-/// A graph with inputs such as `x:n,3` and these statements. Its output is `y`.
+/// Builds a graph with inputs such as `x:n,3` and these statements. Its output is `y`.
 pub(super) fn model(opset: i64, inputs: &str, statements: &str) -> ModelGraph {
     let mut model = ModelGraph {
         graph: graph(statements),
@@ -41,14 +42,14 @@ fn graph(statements: &str) -> Graph {
     graph
 }
 
-fn input(text: &str) -> Input {
+fn input(text: &str) -> GraphInput {
     let (name, dims) = text.split_once(':').unwrap();
     let dims = dims.split(',').map(|dim| match (dim, dim.parse()) {
         ("?", _) => Dimension::Open,
         (_, Ok(size)) => Dimension::Fixed(size),
         (name, Err(_)) => Dimension::Named(name.to_owned()),
     });
-    Input {
+    GraphInput {
         name: name.to_owned(),
         dims: Some(dims.collect()),
     }
@@ -120,7 +121,8 @@ fn node(text: &str) -> Node {
     }
 }
 
-/// Where the records are: `records`, `elsewhere`, `whole`, or what mixes them.
+/// Returns where the records are: `records`, `elsewhere`, `whole`, or the reason that they are
+/// mixed.
 fn found(model: &ModelGraph) -> String {
     match &analysis(model).axes.outputs[0].1 {
         OutputAxis::Records => "records".to_owned(),
@@ -130,7 +132,8 @@ fn found(model: &ModelGraph) -> String {
     }
 }
 
-/// Rows of inputs, statements, and what is found; for a mixture, the operator that does it.
+/// Checks a table of inputs, statements and expected results. If the records are mixed, the
+/// expected result is the operator that does it.
 #[track_caller]
 fn check(opset: i64, table: &[(&str, &str, &str)]) {
     for (inputs, statements, expected) in table {
@@ -143,7 +146,7 @@ fn check(opset: i64, table: &[(&str, &str, &str)]) {
 }
 
 #[test]
-fn elements_are_computed_by_themselves_and_broadcast_from_the_end() {
+fn elementwise_operators_keep_records_and_broadcast_from_the_last_axis() {
     check(
         17,
         &[
@@ -153,7 +156,7 @@ fn elements_are_computed_by_themselves_and_broadcast_from_the_end() {
             ("x:n,3", "c:3; Add x c -> y", "records"),
             ("x:n,3", "c:1,3; Add x c -> y", "records"),
             ("x:n,3", "c:5,1,3; Add x c -> y", "elsewhere"),
-            // A row for each record: of some numbers of records, it would be another row for each caller.
+            // The constant could have one row for each record, and batches would shift the rows.
             ("x:n,3", "c:4,3; Add x c -> y", "Add"),
             ("x:n,3 z:n,3", "Mul x z -> y", "records"),
             ("x:n,3 z:n,1", "Mul x z -> y", "records"),
@@ -175,7 +178,7 @@ fn elements_are_computed_by_themselves_and_broadcast_from_the_end() {
 }
 
 #[test]
-fn products_keep_rows_and_sum_columns() {
+fn matrix_products_keep_records_in_rows_and_mix_them_in_columns() {
     check(
         17,
         &[
@@ -207,7 +210,7 @@ fn products_keep_rows_and_sum_columns() {
 }
 
 #[test]
-fn an_equation_keeps_the_records_that_it_does_not_sum() {
+fn einsum_keeps_the_records_unless_it_sums_over_them() {
     let cases = [
         ("x:n,3 z:n,4", "na,nb->nab", "x z", "records"),
         ("x:n,3 z:n,4", "na,nb->ab", "x z", "Einsum"),
@@ -226,7 +229,7 @@ fn an_equation_keeps_the_records_that_it_does_not_sum() {
 }
 
 #[test]
-fn reshapes_keep_records_that_stay_whole() {
+fn reshapes_keep_the_records_if_each_stays_in_one_piece() {
     check(
         17,
         &[
@@ -234,7 +237,7 @@ fn reshapes_keep_records_that_stay_whole() {
             ("x:n,3,4", "s=0,-1; Reshape x s -> y", "records"),
             ("x:n,3,4", "s=0,4,3; Reshape x s -> y", "records"),
             ("x:n,3,4", "s=-1,4; Reshape x s -> y", "elsewhere"),
-            // Five do not divide twelve: two records make rows that one does not.
+            // Twelve is not divisible by five: a row may contain parts of two records.
             ("x:n,3,4", "s=-1,5; Reshape x s -> y", "Reshape"),
             ("x:n,4", "s=4,-1; Reshape x s -> y", "Reshape"),
             ("x:n,4", "s=1,-1; Reshape x s -> y", "elsewhere"),
@@ -263,7 +266,7 @@ fn reshapes_keep_records_that_stay_whole() {
             ("x:n,3,4", "Flatten x -> y", "records"),
             ("x:n,3,4", "Flatten[axis=0] x -> y", "elsewhere"),
             ("x:n,3,4", "Flatten[axis=2] x -> y", "elsewhere"),
-            // Sequences first, heads merged with the records: the way of nn.MultiheadAttention.
+            // Steps first and heads merged with the records, as in nn.MultiheadAttention.
             (
                 "x:n,s,8",
                 "Transpose[perm=1:0:2] x -> a; Shape a -> t; i=0; j=1; Gather t i -> d; Gather t j -> e; h=2; Mul e h -> f; z=0,; \
@@ -283,7 +286,7 @@ fn reshapes_keep_records_that_stay_whole() {
 }
 
 #[test]
-fn pieces_are_put_beside_the_records_and_taken_off_other_axes_only() {
+fn indexing_operators_keep_the_records_only_along_other_axes() {
     check(
         17,
         &[
@@ -387,7 +390,7 @@ fn pieces_are_put_beside_the_records_and_taken_off_other_axes_only() {
 }
 
 #[test]
-fn sums_and_normalisations_stay_within_a_record() {
+fn sums_and_normalisations_keep_the_records_only_along_other_axes() {
     check(
         17,
         &[
@@ -453,7 +456,7 @@ fn sums_and_normalisations_stay_within_a_record() {
 
 #[test]
 fn older_versions_of_operators_have_their_own_rules() {
-    // The axis and all after it are one, so the last is not the only one that is normalised.
+    // The axis and all later ones are normalised together.
     check(11, &[("x:n,3,4", "Softmax[axis=1] x -> y", "records")]);
     check(
         11,
@@ -487,7 +490,7 @@ fn older_versions_of_operators_have_their_own_rules() {
 }
 
 #[test]
-fn images_are_computed_one_by_one() {
+fn image_operators_keep_records_on_the_first_axis() {
     check(
         17,
         &[
@@ -551,7 +554,7 @@ fn images_are_computed_one_by_one() {
 }
 
 #[test]
-fn sequences_and_attention_take_the_records_where_they_want_them() {
+fn recurrent_and_attention_operators_expect_the_records_on_fixed_axes() {
     check(
         17,
         &[
@@ -621,14 +624,14 @@ fn sequences_and_attention_take_the_records_where_they_want_them() {
 }
 
 #[test]
-fn classical_models_take_a_row_for_each_record() {
+fn classical_models_expect_one_row_for_each_record() {
     check(
         17,
         &[
             ("x:n,4", "ml.TreeEnsembleRegressor x -> y", "records"),
             ("x:n,4", "ml.TreeEnsembleClassifier x -> y _", "records"),
             ("x:n,4", "ml.LinearClassifier x -> _ y", "records"),
-            // A list is one record of as many features.
+            // A list is a single record.
             ("x:n", "ml.TreeEnsembleRegressor x -> y", "TreeEnsembleRegressor"),
             ("x:n", "ml.Normalizer x -> y", "Normalizer"),
             ("x:n,4", "ml.SVMClassifier x -> _ p; ml.ZipMap p -> y", "records"),
@@ -655,7 +658,7 @@ fn classical_models_take_a_row_for_each_record() {
 }
 
 #[test]
-fn only_one_open_first_axis_of_all_inputs_is_the_batch() {
+fn the_batch_is_the_one_open_first_axis_of_all_inputs() {
     check(
         17,
         &[
@@ -666,10 +669,10 @@ fn only_one_open_first_axis_of_all_inputs_is_the_batch() {
                 "Add x z -> y",
                 "the first axes of the inputs have the names \"n\" and \"m\"",
             ),
-            // An input that has a value is not a caller's.
+            // Requests cannot set an input that has a constant value.
             ("x:n,3 w:3", "w:3; Add x w -> y", "records"),
             ("", "c:3; Relu c -> y", "the model has no inputs"),
-            // Two sizes of one name need not be equal.
+            // Two dimensions of one name need not have the same size.
             (
                 "x:n,s,4 z:n,s,4",
                 "Shape z -> t; i=1; Gather t i -> d; a=0,; Unsqueeze d a -> u; m=-1,; Concat m u -> c; Reshape x c -> y",
@@ -680,7 +683,7 @@ fn only_one_open_first_axis_of_all_inputs_is_the_batch() {
 }
 
 #[test]
-fn what_is_defined_twice_or_too_late_is_not_followed() {
+fn values_that_are_defined_twice_or_too_late_count_as_mixed() {
     let twice = "a value of the graph is defined twice";
     check(17, &[("x:n,3", "Relu x -> a; Relu x -> a; Relu a -> y", twice)]);
     check(17, &[("x:n,3", "c:3; c:3; Add x c -> y", twice)]);
@@ -691,12 +694,12 @@ fn what_is_defined_twice_or_too_late_is_not_followed() {
     );
 }
 
-/// With `body` as an attribute of the node at `index`.
+/// Sets `body` as an attribute of the node at `index`.
 fn with_body(model: &mut ModelGraph, index: usize, name: &str, inputs: &[&str], body: &str, outputs: &[&str]) {
     let mut graph = graph(body);
     graph.inputs = inputs
         .iter()
-        .map(|name| Input {
+        .map(|name| GraphInput {
             name: (*name).to_owned(),
             dims: None,
         })
@@ -707,7 +710,7 @@ fn with_body(model: &mut ModelGraph, index: usize, name: &str, inputs: &[&str], 
 }
 
 #[test]
-fn branches_are_followed_where_the_condition_is_not_the_data() {
+fn branches_are_analysed_if_the_condition_does_not_depend_on_the_data() {
     let table = [
         ("c:; If c -> y", "Relu x -> a", "Tanh x -> b", "records"),
         ("c:; If c -> y", "Relu x -> a", "Softmax[axis=0] x -> b", "Softmax"),
@@ -742,12 +745,12 @@ fn branches_are_followed_where_the_condition_is_not_the_data() {
 }
 
 #[test]
-fn loops_are_followed_until_nothing_changes() {
+fn loops_are_analysed_until_nothing_changes() {
     let table = [
         ("m=3; Loop m _ x -> y", "Relu v -> w", "records"),
         ("m=3; Loop m _ x -> y", "Concat[axis=1] v v -> w", "records"),
         ("m=3; Loop m _ x -> y", "Concat[axis=0] v v -> w", "Concat"),
-        // In the second round the records are elsewhere.
+        // In the second round the records are on another axis.
         ("m=3; Loop m _ x -> y", "Transpose v -> w", "Loop"),
         (
             "Shape x -> s; i=0; Gather s i -> m; Loop m _ x -> y",
@@ -773,7 +776,7 @@ fn loops_are_followed_until_nothing_changes() {
             "{statements} {body}: {found}"
         );
     }
-    // The condition for another round comes from the data.
+    // The condition for another round depends on the data.
     let mut other = model(17, "x:n,3", "m=3; Loop m _ x -> y");
     with_body(
         &mut other,
@@ -784,7 +787,7 @@ fn loops_are_followed_until_nothing_changes() {
         &["d", "w"],
     );
     assert!(found(&other).starts_with("Loop"));
-    // What the rounds give is put along a new first axis.
+    // The elements of all rounds are stacked along a new first axis.
     let mut stacked = model(17, "x:n,3", "m=3; Loop m _ -> a; Transpose[perm=1:0:2] a -> y");
     with_body(
         &mut stacked,
@@ -798,7 +801,7 @@ fn loops_are_followed_until_nothing_changes() {
 }
 
 #[test]
-fn scans_go_along_other_axes_than_the_records() {
+fn scans_keep_the_records_unless_they_iterate_over_them() {
     for (axis, expected) in [(1, "records"), (0, "Scan")] {
         let statements = format!(
             "z:1,4; Shape x -> t; a=0,2; Gather t a -> s; Expand z s -> h; \
@@ -820,7 +823,7 @@ fn scans_go_along_other_axes_than_the_records() {
 }
 
 #[test]
-fn functions_are_looked_into_where_they_are_called() {
+fn functions_are_analysed_at_each_call() {
     let call = |body: &str, domain: &str| {
         let mut model = model(17, "x:n,3", &format!("{domain}.F x -> y"));
         model.functions.push(Function {
@@ -836,7 +839,7 @@ fn functions_are_looked_into_where_they_are_called() {
     };
     assert_eq!(found(&call("Relu a -> b", "local")), "records");
     assert!(found(&call("Softmax[axis=0] a -> b", "local")).starts_with("Softmax"));
-    // An attribute of the caller.
+    // An attribute of the calling node.
     for (axis, expected) in [(1, "records"), (0, "Softmax")] {
         let mut model = call("Softmax a -> b", "local");
         let softmax = &mut model.functions[0].nodes[0];
@@ -848,7 +851,7 @@ fn functions_are_looked_into_where_they_are_called() {
             .insert("along".to_owned(), Attribute::Int(axis));
         assert!(found(&model).starts_with(expected), "{axis}");
     }
-    // A name that a known operator has.
+    // A function with the name of a known operator.
     let mut taken = call("Softmax[axis=0] a -> b", "local");
     (taken.functions[0].domain, taken.functions[0].name) = (String::new(), "Relu".to_owned());
     (taken.graph.nodes[0].domain, taken.graph.nodes[0].operator) = (String::new(), "Relu".to_owned());
@@ -856,7 +859,7 @@ fn functions_are_looked_into_where_they_are_called() {
 }
 
 #[test]
-fn functions_that_call_each_other_any_number_of_times_end() {
+fn the_analysis_of_functions_that_call_each_other_is_limited() {
     let mut bomb = model(17, "x:n,3", "local.F40 x -> y");
     for level in 0..=40 {
         let body = match level {
@@ -874,13 +877,13 @@ fn functions_that_call_each_other_any_number_of_times_end() {
         });
     }
     assert!(found(&bomb).contains("too many operators"), "{}", found(&bomb));
-    // One that calls itself.
+    // A function that calls itself.
     bomb.functions[0].nodes = graph("local.F40 a -> b").nodes;
     assert!(found(&bomb).contains("too many operators"));
 }
 
 #[test]
-fn what_an_output_is_chosen_by_is_found() {
+fn the_values_by_which_an_output_is_chosen_are_found() {
     let chosen = model(
         17,
         "x:n,3",
@@ -892,7 +895,7 @@ fn what_an_output_is_chosen_by_is_found() {
 }
 
 #[test]
-fn every_operator_that_is_known_is_documented_and_no_other() {
+fn the_documentation_lists_exactly_the_known_operators() {
     let page = include_str!("../../../docs/batching.md");
     let mut documented: HashMap<&str, Vec<&str>> = HashMap::new();
     let mut domain = "";
@@ -923,7 +926,7 @@ fn every_operator_that_is_known_is_documented_and_no_other() {
         assert_eq!(
             listed,
             known,
-            "docs/batching.md is to list for {title}: {}",
+            "docs/batching.md must list for {title}: {}",
             all.join(", ")
         );
         known.dedup();

@@ -1,49 +1,49 @@
-//! The abstract value of a tensor: where in it the records of a batch are.
+//! The abstract values of the analysis, which track where the records of a batch are in a tensor.
 
 use std::rc::Rc;
 
 use super::extent::{Extent, Symbols};
 
-/// Elements of a tensor that are followed one by one.
+/// Limit on the elements of a tensor that are tracked one by one.
 pub const MAX_ENTRIES: usize = 256;
 
-/// What is known of one value of a graph.
+/// The analysis' knowledge about a value of the graph.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    Tensor(Tensor),
-    /// A sequence of tensors that are all like this one. Its length does not depend on the batch.
-    Sequence(Tensor),
-    /// A sequence with one item for each record, as `ZipMap` gives.
+pub enum AbstractValue {
+    Tensor(AbstractTensor),
+    /// A sequence of tensors that all match this one. Its length does not depend on the batch.
+    Sequence(AbstractTensor),
+    /// A sequence with one item for each record, as `ZipMap` returns.
     Items,
     /// Records influence each other here, for this reason.
     Mixed(Rc<str>),
 }
 
-/// What is known of a tensor.
+/// The analysis' knowledge about a tensor.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tensor {
+pub struct AbstractTensor {
     /// `None` for an unknown rank.
     pub dims: Option<Vec<Extent>>,
     pub batch: Batch,
-    /// The elements of a small tensor of rank 0 or 1 that holds sizes, axes or the like.
-    pub entries: Option<Vec<Entry>>,
+    /// The elements of a small tensor of rank 0 or 1, such as sizes or axes.
+    pub entries: Option<Vec<SizeEntry>>,
 }
 
-/// How a tensor depends on the batch.
+/// The dependence of a tensor on the batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Batch {
-    /// Not at all: it is the same for every batch of records of the same shape.
+    /// None: it is the same for every batch of records of the same shape.
     Same,
-    /// Each part belongs to one record, and is what it would be if the record were alone.
-    Records(Place),
-    /// It depends on the number of records alone; its entries say how.
+    /// Each part belongs to one record, and is the same as for the record alone.
+    Records(RecordPlace),
+    /// It depends only on the number of records, in the way that its entries show.
     Sizes,
 }
 
-/// Where the records are: index `(p * records + i) * inner + q` of the axis belongs to record `i`, for all `p` below
-/// `outer` and `q` below `inner`.
+/// The place of the records in a tensor: index `(p * records + i) * inner + q` of the axis
+/// belongs to record `i`, for all `p` below `outer` and `q` below `inner`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Place {
+pub struct RecordPlace {
     pub axis: usize,
     pub outer: Extent,
     pub inner: Extent,
@@ -51,20 +51,20 @@ pub struct Place {
 
 /// An element of a tensor of sizes.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Entry {
+pub enum SizeEntry {
     Number(i64),
     Extent(Extent),
     /// Unknown, but the same for every batch.
     Same,
-    /// It depends on the number of records in a way that is not followed.
+    /// It depends on the number of records in a way that is not tracked.
     Mixed,
 }
 
-/// Why an operator's outputs are not known.
+/// The reason that an operator's outputs are unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mix {
     pub text: &'static str,
-    /// Also of inputs that do not depend on the batch.
+    /// Whether this also applies if no input depends on the batch.
     pub always: bool,
 }
 
@@ -77,8 +77,8 @@ impl Mix {
     }
 }
 
-impl Place {
-    /// The records themselves, along `axis`.
+impl RecordPlace {
+    /// One index for each record, along `axis`.
     pub const fn plain(axis: usize) -> Self {
         Self {
             axis,
@@ -91,7 +91,7 @@ impl Place {
         Self { axis, ..self.clone() }
     }
 
-    /// Whether another axis holds the records in the same way.
+    /// Whether `other` has the same layout, possibly on another axis.
     pub fn is_like(&self, other: &Self) -> bool {
         self.outer == other.outer && self.inner == other.inner
     }
@@ -101,7 +101,7 @@ impl Place {
     }
 }
 
-impl Entry {
+impl SizeEntry {
     pub fn is_same(&self) -> bool {
         match self {
             Self::Number(_) | Self::Same => true,
@@ -110,7 +110,7 @@ impl Entry {
         }
     }
 
-    /// A size, where it is one for sure.
+    /// The extent; `None` if the element may not be a size.
     pub fn extent(&self) -> Option<Extent> {
         match self {
             Self::Number(number) => u64::try_from(*number).ok().map(Extent::known),
@@ -119,7 +119,7 @@ impl Entry {
         }
     }
 
-    /// The same entry in its simplest form.
+    /// The entry for an extent, in its simplest form.
     pub fn of(extent: Extent) -> Self {
         match extent.size().and_then(|size| i64::try_from(size).ok()) {
             Some(number) => Self::Number(number),
@@ -128,7 +128,7 @@ impl Entry {
     }
 }
 
-impl Tensor {
+impl AbstractTensor {
     pub fn same(dims: Option<Vec<Extent>>) -> Self {
         Self {
             dims,
@@ -141,13 +141,13 @@ impl Tensor {
         Self::same(Some(Vec::new()))
     }
 
-    /// With records at `place`, whose extent is set.
-    pub fn records(dims: Option<Vec<Extent>>, place: Place) -> Self {
+    /// A tensor with records at `place`. Sets the extent of that axis.
+    pub fn records(dims: Option<Vec<Extent>>, place: RecordPlace) -> Self {
         let mut dims = dims;
         if let Some(list) = &mut dims {
             match (list.get_mut(place.axis), place.extent()) {
                 (Some(dim), Some(extent)) => *dim = extent,
-                // The rank says otherwise: no run gets this far.
+                // The rank contradicts the place. ONNX Runtime rejects such a model.
                 _ => dims = None,
             }
         }
@@ -158,22 +158,22 @@ impl Tensor {
         }
     }
 
-    /// Of these dimensions, with the records as in `self` but at `axis`.
-    pub fn placed(dims: Option<Vec<Extent>>, place: Option<Place>) -> Self {
+    /// A tensor of these dimensions, with records at `place` if there is one.
+    pub fn placed(dims: Option<Vec<Extent>>, place: Option<RecordPlace>) -> Self {
         match place {
             None => Self::same(dims),
             Some(place) => Self::records(dims, place),
         }
     }
 
-    /// A list of sizes, or a single one where it is a `scalar`.
-    pub fn sizes(entries: Vec<Entry>, is_scalar: bool) -> Self {
+    /// A list of sizes, or a single size if it is a scalar.
+    pub fn sizes(entries: Vec<SizeEntry>, is_scalar: bool) -> Self {
         let dims = if is_scalar {
             Vec::new()
         } else {
             vec![Extent::known(entries.len() as u64)]
         };
-        let batch = if entries.iter().all(Entry::is_same) {
+        let batch = if entries.iter().all(SizeEntry::is_same) {
             Batch::Same
         } else {
             Batch::Sizes
@@ -189,7 +189,7 @@ impl Tensor {
         self.dims.as_ref().map(Vec::len)
     }
 
-    pub fn place(&self) -> Option<&Place> {
+    pub fn place(&self) -> Option<&RecordPlace> {
         match &self.batch {
             Batch::Records(place) => Some(place),
             Batch::Same | Batch::Sizes => None,
@@ -207,24 +207,24 @@ impl Tensor {
         }
     }
 
-    /// The elements of a list of sizes: also of one of which only the length is known.
-    pub fn list(&self) -> Option<Vec<Entry>> {
+    /// The elements of a list of sizes, even if only its length is known.
+    pub fn list(&self) -> Option<Vec<SizeEntry>> {
         match (&self.entries, self.dims.as_deref()) {
             (Some(entries), _) => Some(entries.clone()),
-            (None, Some([])) if self.is_same() => Some(vec![Entry::Same]),
+            (None, Some([])) if self.is_same() => Some(vec![SizeEntry::Same]),
             (None, Some([length])) if self.is_same() => {
                 let length = usize::try_from(length.size()?).ok()?;
-                (length <= MAX_ENTRIES).then(|| vec![Entry::Same; length])
+                (length <= MAX_ENTRIES).then(|| vec![SizeEntry::Same; length])
             }
             (None, _) => None,
         }
     }
 
-    /// The elements of a list of numbers that are all known.
+    /// The elements of a list; `None` unless all are known numbers.
     pub fn numbers(&self) -> Option<Vec<i64>> {
-        let number = |entry: &Entry| match entry {
-            Entry::Number(number) => Some(*number),
-            Entry::Extent(_) | Entry::Same | Entry::Mixed => None,
+        let number = |entry: &SizeEntry| match entry {
+            SizeEntry::Number(number) => Some(*number),
+            SizeEntry::Extent(_) | SizeEntry::Same | SizeEntry::Mixed => None,
         };
         self.entries.as_ref()?.iter().map(number).collect()
     }
@@ -236,7 +236,7 @@ impl Tensor {
         }
     }
 
-    /// What holds of both.
+    /// The knowledge that holds for both tensors. `None` if they place the records differently.
     pub fn join(&self, other: &Self, symbols: &mut Symbols) -> Option<Self> {
         let batch = match (&self.batch, &other.batch) {
             (one, other) if one == other => one.clone(),
@@ -247,8 +247,8 @@ impl Tensor {
                 let pairs = one.iter().zip(other);
                 let joined = pairs.map(|(one, other)| match (one == other, one.is_same() && other.is_same()) {
                     (true, _) => one.clone(),
-                    (false, true) => Entry::Same,
-                    (false, false) => Entry::Mixed,
+                    (false, true) => SizeEntry::Same,
+                    (false, false) => SizeEntry::Mixed,
                 });
                 Some(joined.collect())
             }
@@ -273,7 +273,7 @@ impl Tensor {
     }
 }
 
-impl Value {
+impl AbstractValue {
     pub fn join(&self, other: &Self, symbols: &mut Symbols) -> Option<Self> {
         match (self, other) {
             (Self::Tensor(one), Self::Tensor(other)) => one.join(other, symbols).map(Self::Tensor),

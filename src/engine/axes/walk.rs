@@ -1,47 +1,49 @@
-//! The walk through a graph, in the order of its nodes, with its functions and the bodies of its control flow.
+//! Walks through a graph in the order of its nodes, including its functions and the bodies of its
+//! control flow operators.
 //!
-//! A function is looked at where it is called, and the body of a loop until what is known of its values does not change
-//! any more. Both are bounded by a number of steps: functions that call each other may have any number of them.
+//! A function is analysed at each call. The body of a loop is analysed until the knowledge about
+//! its values does not change any more. The number of steps is limited, because functions that
+//! call each other can need any number of them.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::call::{Attributes, Call};
+use super::call::{Attributes, OperatorCall};
 use super::extent::{Extent, Symbols};
 use super::operators;
-use super::value::{Batch, Entry, MIXES, Mix, Tensor, Value};
+use super::value::{AbstractTensor, AbstractValue, Batch, MIXES, Mix, SizeEntry};
 use crate::engine::onnx_file::{Attribute, Constant, Function, Graph, ModelGraph, Node, Opsets};
 
-/// Operators that are looked at.
+/// Limit on the operators that are analysed.
 const MAX_STEPS: usize = 500_000;
 
-/// The versions of the standard's operators whose rules are known. Earlier ones broadcast in other ways, and ONNX Runtime
-/// does not promise to run them.
+/// The versions of the standard's operators that the rules cover. Earlier ones broadcast
+/// differently, and ONNX Runtime does not guarantee to run them.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=26;
 
-/// Domains whose operators need not be imported.
+/// Domains whose operators a model may use without importing them.
 const ANY_MODELS: [&str; 3] = ["ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"];
 
-/// Functions and bodies inside each other.
+/// Limit on the nesting of functions and bodies.
 const MAX_DEPTH: usize = 64;
 
-/// Rounds through the body of a loop until what is known does not change any more.
+/// Limit on the rounds through the body of a loop.
 const MAX_ROUNDS: usize = 8;
 
 pub struct Walk<'a> {
     functions: HashMap<(&'a str, &'a str, &'a str), Option<&'a Function>>,
     pub symbols: Symbols,
-    /// Sizes that may be another in each round of a loop.
+    /// Sizes that may differ between the rounds of a loop.
     loop_sizes: HashSet<u32>,
     steps: usize,
 }
 
-/// The names that a node sees.
+/// The names that are visible to a node.
 pub struct Scope<'s, 'a> {
-    pub values: HashMap<&'a str, Value>,
+    pub values: HashMap<&'a str, AbstractValue>,
     outer: Option<&'s Scope<'s, 'a>>,
     opsets: &'a Opsets,
-    /// The attributes that the function is called with.
+    /// The attributes of the node that called the function.
     attributes: Option<&'s Attributes<'a>>,
     depth: usize,
 }
@@ -51,7 +53,7 @@ impl<'a> Walk<'a> {
         let mut functions = HashMap::new();
         for function in &model.functions {
             let key = (&*function.domain, &*function.name, &*function.overload);
-            // One that comes twice, or that has the name of a known operator, could be either.
+            // A function that is defined twice, or has the name of a known operator, is ambiguous.
             let is_known = operators::rule(&function.domain, &function.name).is_some();
             let is_new = !functions.contains_key(&key) && !is_known;
             functions.insert(key, is_new.then_some(function));
@@ -64,8 +66,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Looks at the model's own graph, whose inputs are `values`.
-    pub fn model(&mut self, model: &'a ModelGraph, values: HashMap<&'a str, Value>) -> HashMap<&'a str, Value> {
+    /// Analyses the model's main graph, whose inputs are `values`.
+    pub fn model(
+        &mut self,
+        model: &'a ModelGraph,
+        values: HashMap<&'a str, AbstractValue>,
+    ) -> HashMap<&'a str, AbstractValue> {
         let mut scope = Scope {
             values,
             outer: None,
@@ -80,7 +86,7 @@ impl<'a> Walk<'a> {
 
     fn constants(&mut self, graph: &'a Graph, scope: &mut Scope<'_, 'a>) {
         for constant in &graph.constants {
-            let value = Value::Tensor(constant_value(constant));
+            let value = AbstractValue::Tensor(constant_value(constant));
             scope.define(&constant.name, value);
         }
     }
@@ -92,27 +98,29 @@ impl<'a> Walk<'a> {
             for name in node.outputs.iter().map(|name| &**name) {
                 let value = values.next();
                 if !name.is_empty() {
-                    let missing = || mixed(node, Mix::new("has an output that is not known"));
+                    let missing = || mixed(node, Mix::new("has an unknown output"));
                     scope.define(name, value.unwrap_or_else(missing));
                 }
             }
         }
     }
 
-    fn node(&mut self, node: &'a Node, scope: &Scope<'_, 'a>) -> Vec<Value> {
-        let all = |value: Value| vec![value; node.outputs.len()];
+    fn node(&mut self, node: &'a Node, scope: &Scope<'_, 'a>) -> Vec<AbstractValue> {
+        let all = |value: AbstractValue| vec![value; node.outputs.len()];
         self.steps += 1;
         if self.steps > MAX_STEPS || scope.depth > MAX_DEPTH {
-            return all(Value::Mixed("the graph has too many operators to be looked at".into()));
+            return all(AbstractValue::Mixed(
+                "the graph has too many operators to be analysed".into(),
+            ));
         }
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for name in &node.inputs {
             inputs.push(match &**name {
                 "" => None,
                 name => match scope.find(name) {
-                    Some(Value::Mixed(reason)) => return all(Value::Mixed(Rc::clone(reason))),
+                    Some(AbstractValue::Mixed(reason)) => return all(AbstractValue::Mixed(Rc::clone(reason))),
                     Some(value) => Some(value),
-                    None => return all(mixed(node, Mix::new("has an input that comes after it"))),
+                    None => return all(mixed(node, Mix::new("has an input that is not computed before it"))),
                 },
             });
         }
@@ -120,7 +128,7 @@ impl<'a> Walk<'a> {
         if let Some(function) = self.functions.get(&key).copied() {
             return match function {
                 Some(function) => self.function(function, node, &inputs, scope),
-                None => all(mixed(node, Mix::new("is a function whose name is taken"))),
+                None => all(mixed(node, Mix::new("is a function with an ambiguous name"))),
             };
         }
         let Some(&opset) = scope.opsets.get(&node.domain).or_else(|| {
@@ -129,13 +137,13 @@ impl<'a> Walk<'a> {
         }) else {
             return all(mixed(
                 node,
-                Mix::new("is of an operator set that the model does not import"),
+                Mix::new("belongs to an operator set that the model does not import"),
             ));
         };
         if node.domain.is_empty() && !OPSETS.contains(&opset) {
             return all(mixed(
                 node,
-                Mix::new("is of a version of the operator set that is not known"),
+                Mix::new("belongs to an unknown version of the operator set"),
             ));
         }
         let outcome = match (&*node.domain, &*node.operator) {
@@ -149,7 +157,7 @@ impl<'a> Walk<'a> {
                     always: true,
                 }),
                 Some(rule) => {
-                    let mut call = Call {
+                    let mut call = OperatorCall {
                         operator,
                         node,
                         outer: scope.attributes,
@@ -163,9 +171,9 @@ impl<'a> Walk<'a> {
         };
         match outcome {
             Ok(values) => values,
-            // Whatever it computes, it is the same for every batch.
+            // No input depends on the batch, so the outputs do not either.
             Err(mix) if !mix.always && inputs.iter().flatten().all(|input| is_same(input)) && !has_body(node) => {
-                all(Value::Tensor(Tensor::same(None)))
+                all(AbstractValue::Tensor(AbstractTensor::same(None)))
             }
             Err(mix) => all(mixed(node, mix)),
         }
@@ -175,9 +183,9 @@ impl<'a> Walk<'a> {
         &mut self,
         function: &'a Function,
         node: &'a Node,
-        inputs: &[Option<&Value>],
+        inputs: &[Option<&AbstractValue>],
         scope: &Scope<'_, 'a>,
-    ) -> Vec<Value> {
+    ) -> Vec<AbstractValue> {
         let mut attributes: Attributes<'a> = function.defaults.iter().map(|(name, value)| (&**name, value)).collect();
         for (name, value) in &node.attributes {
             match value {
@@ -211,7 +219,7 @@ impl<'a> Walk<'a> {
             depth: scope.depth + 1,
         };
         if !absent.is_empty() {
-            // Its nodes have an input less then, which is another operator.
+            // Nodes that use the missing input have one input less, which changes their meaning.
             let text = Mix::new("is a function that is called without an input");
             let uses = |node: &Node| node.inputs.iter().any(|name| absent.contains(&**name));
             if function.nodes.iter().any(uses) {
@@ -221,13 +229,13 @@ impl<'a> Walk<'a> {
         self.nodes(&function.nodes, &mut inner);
         let outputs = function.outputs.iter().map(|name| {
             let value = inner.values.get(&**name).cloned();
-            value.unwrap_or_else(|| mixed(node, Mix::new("is a function without that output")))
+            value.unwrap_or_else(|| mixed(node, Mix::new("is a function that does not compute this output")))
         });
         outputs.collect()
     }
 
-    /// The outputs of a body whose inputs are `values`.
-    fn body(&mut self, graph: &'a Graph, values: Vec<Value>, scope: &Scope<'_, 'a>) -> Vec<Value> {
+    /// Analyses a body whose inputs are `values`, and returns its outputs.
+    fn body(&mut self, graph: &'a Graph, values: Vec<AbstractValue>, scope: &Scope<'_, 'a>) -> Vec<AbstractValue> {
         let named = graph.inputs.iter().map(|input| &*input.name).zip(values).collect();
         let mut inner = Scope {
             values: named,
@@ -240,13 +248,18 @@ impl<'a> Walk<'a> {
         self.nodes(&graph.nodes, &mut inner);
         let outputs = graph.outputs.iter().map(|name| {
             let value = inner.find(name).cloned();
-            value.unwrap_or_else(|| Value::Mixed("a body has an output that is not known".into()))
+            value.unwrap_or_else(|| AbstractValue::Mixed("a body has an output that it does not compute".into()))
         });
         outputs.collect()
     }
 
-    fn choose(&mut self, node: &'a Node, inputs: &[Option<&Value>], scope: &Scope<'_, 'a>) -> Result<Vec<Value>, Mix> {
-        const BRANCHES: Mix = Mix::new("chooses by the data or the number of the records");
+    fn choose(
+        &mut self,
+        node: &'a Node,
+        inputs: &[Option<&AbstractValue>],
+        scope: &Scope<'_, 'a>,
+    ) -> Result<Vec<AbstractValue>, Mix> {
+        const BRANCHES: Mix = Mix::new("has a condition that depends on the data or on the number of records");
         let condition = same(inputs.first()).ok_or(BRANCHES)?;
         let (Some(yes), Some(no)) = (graph(node, "then_branch"), graph(node, "else_branch")) else {
             return Err(MIXES);
@@ -262,31 +275,46 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn joined(&mut self, node: &Node, one: &[Value], other: &[Value]) -> Vec<Value> {
+    fn joined(&mut self, node: &Node, one: &[AbstractValue], other: &[AbstractValue]) -> Vec<AbstractValue> {
         let pairs = one.iter().zip(other);
         pairs
             .map(|(one, other)| {
                 let joined = one.join(other, &mut self.symbols);
-                joined.unwrap_or_else(|| mixed(node, Mix::new("has the records in different places")))
+                joined.unwrap_or_else(|| {
+                    mixed(
+                        node,
+                        Mix::new("has the records in different places in different branches or rounds"),
+                    )
+                })
             })
             .collect()
     }
 
-    /// `trip count, condition, values...`; the body takes `round, condition, values...` and gives
-    /// `condition, values..., elements...`.
-    fn repeat(&mut self, node: &'a Node, inputs: &[Option<&Value>], scope: &Scope<'_, 'a>) -> Result<Vec<Value>, Mix> {
-        const ROUNDS: Mix = Mix::new("repeats as often as the data or the number of the records says");
+    /// `Loop`, with the inputs `trip count, condition, values...`. The body takes
+    /// `round, condition, values...` and returns `condition, values..., elements...`.
+    fn repeat(
+        &mut self,
+        node: &'a Node,
+        inputs: &[Option<&AbstractValue>],
+        scope: &Scope<'_, 'a>,
+    ) -> Result<Vec<AbstractValue>, Mix> {
+        const ROUNDS: Mix = Mix::new("repeats as often as the data or the number of records determines");
         let body = graph(node, "body").ok_or(MIXES)?;
         for control in inputs.iter().take(2).flatten() {
             same(Some(&Some(*control))).ok_or(ROUNDS)?;
         }
         let initial = carried(inputs.get(2..).unwrap_or_default())?;
-        let before = [Value::Tensor(Tensor::scalar()), Value::Tensor(Tensor::scalar())];
+        let before = [
+            AbstractValue::Tensor(AbstractTensor::scalar()),
+            AbstractValue::Tensor(AbstractTensor::scalar()),
+        ];
         let (state, outputs) =
             self.fixed_point(node, body, initial, scope, |state| [&before[..], state].concat(), 1)?;
         match outputs.first() {
-            Some(Value::Tensor(condition)) if condition.is_same() => {}
-            Some(Value::Mixed(reason)) => return Ok(vec![Value::Mixed(Rc::clone(reason)); node.outputs.len()]),
+            Some(AbstractValue::Tensor(condition)) if condition.is_same() => {}
+            Some(AbstractValue::Mixed(reason)) => {
+                return Ok(vec![AbstractValue::Mixed(Rc::clone(reason)); node.outputs.len()]);
+            }
             _ => return Err(ROUNDS),
         }
         let elements = outputs.get(1 + state.len()..).unwrap_or_default();
@@ -297,39 +325,42 @@ impl<'a> Walk<'a> {
         Ok(values)
     }
 
-    /// What is known of the values that a body carries from round to round, and the outputs of the last round, of which
-    /// the values are those from `first` on.
+    /// Returns the knowledge about the values that a body carries from round to round, and the
+    /// outputs of the last round. The carried values are the outputs from `first` on.
     fn fixed_point(
         &mut self,
         node: &'a Node,
         body: &'a Graph,
-        initial: Vec<Value>,
+        initial: Vec<AbstractValue>,
         scope: &Scope<'_, 'a>,
-        arguments: impl Fn(&[Value]) -> Vec<Value>,
+        arguments: impl Fn(&[AbstractValue]) -> Vec<AbstractValue>,
         first: usize,
-    ) -> Result<(Vec<Value>, Vec<Value>), Mix> {
+    ) -> Result<(Vec<AbstractValue>, Vec<AbstractValue>), Mix> {
         let mut state = initial;
         for _ in 0..MAX_ROUNDS {
             let outputs = self.body(body, arguments(&state), scope);
             let next = outputs.get(first..first + state.len()).ok_or(MIXES)?;
-            let next: Vec<Value> = next.iter().map(without_entries).collect();
+            let next: Vec<AbstractValue> = next.iter().map(without_entries).collect();
             if state.iter().zip(&next).all(|(state, next)| self.covers(state, next)) {
                 return Ok((state, outputs));
             }
             state = self.joined(node, &state, &next);
             for value in &state {
-                if let Value::Tensor(Tensor { dims: Some(dims), .. }) = value {
+                if let AbstractValue::Tensor(AbstractTensor { dims: Some(dims), .. }) = value {
                     self.loop_sizes.extend(dims.iter().filter_map(Extent::symbol));
                 }
             }
         }
-        Err(Mix::new("changes its values in a way that is not followed"))
+        Err(Mix::new(
+            "changes its values in a way that the analysis does not follow",
+        ))
     }
 
-    /// Whether all that `next` may be is said by `state`.
-    fn covers(&self, state: &Value, next: &Value) -> bool {
+    /// Whether `state` covers everything that `next` may be.
+    fn covers(&self, state: &AbstractValue, next: &AbstractValue) -> bool {
         match (state, next) {
-            (Value::Tensor(state), Value::Tensor(next)) | (Value::Sequence(state), Value::Sequence(next)) => {
+            (AbstractValue::Tensor(state), AbstractValue::Tensor(next))
+            | (AbstractValue::Sequence(state), AbstractValue::Sequence(next)) => {
                 state.batch == next.batch
                     && match (&state.dims, &next.dims) {
                         (None, _) => true,
@@ -344,16 +375,16 @@ impl<'a> Walk<'a> {
                         (Some(_), None) => false,
                     }
             }
-            (Value::Mixed(_), _) => true,
+            (AbstractValue::Mixed(_), _) => true,
             (state, next) => state == next,
         }
     }
 
-    /// The elements of all rounds along a new axis.
-    fn stacked(&mut self, node: &Node, element: &Value, axis: usize) -> Value {
+    /// The elements of all rounds, stacked along a new axis.
+    fn stacked(&mut self, node: &Node, element: &AbstractValue, axis: usize) -> AbstractValue {
         let tensor = match element {
-            Value::Tensor(tensor) if tensor.batch != Batch::Sizes => tensor,
-            Value::Mixed(reason) => return Value::Mixed(Rc::clone(reason)),
+            AbstractValue::Tensor(tensor) if tensor.batch != Batch::Sizes => tensor,
+            AbstractValue::Mixed(reason) => return AbstractValue::Mixed(Rc::clone(reason)),
             _ => return mixed(node, MIXES),
         };
         let dims = tensor.dims.as_ref().map(|dims| {
@@ -364,18 +395,19 @@ impl<'a> Walk<'a> {
         let place = tensor
             .place()
             .map(|place| place.at(place.axis + usize::from(place.axis >= axis)));
-        Value::Tensor(Tensor::placed(dims, place))
+        AbstractValue::Tensor(AbstractTensor::placed(dims, place))
     }
 
-    /// `values..., sequences...`; the body takes and gives `values..., elements...`.
+    /// `Scan`, with the inputs `values..., sequences...`. The body takes and returns
+    /// `values..., elements...`.
     fn scan(
         &mut self,
         node: &'a Node,
-        inputs: &[Option<&Value>],
+        inputs: &[Option<&AbstractValue>],
         scope: &Scope<'_, 'a>,
         opset: i64,
-    ) -> Result<Vec<Value>, Mix> {
-        const NOT_FOLLOWED: Mix = Mix::new("goes along axes that are not followed");
+    ) -> Result<Vec<AbstractValue>, Mix> {
+        const NOT_FOLLOWED: Mix = Mix::new("iterates over axes that the analysis does not follow");
         let body = graph(node, "body").ok_or(MIXES)?;
         let sequences = match node.attributes.get("num_scan_inputs") {
             Some(Attribute::Int(count)) => usize::try_from(*count).map_err(|_| NOT_FOLLOWED)?,
@@ -395,12 +427,12 @@ impl<'a> Walk<'a> {
         }
         let mut elements = Vec::new();
         for (index, sequence) in sequences.iter().enumerate() {
-            let Some(Value::Tensor(sequence)) = sequence else {
+            let Some(AbstractValue::Tensor(sequence)) = sequence else {
                 return Err(NOT_FOLLOWED);
             };
             let axis = super::call::axis(input_axes.get(index).copied().unwrap_or(0), sequence.rank())?;
             if sequence.batch == Batch::Sizes || sequence.place().is_some_and(|place| place.axis == axis) {
-                return Err(Mix::new("goes along the records of a batch"));
+                return Err(Mix::new("iterates over the records of a batch"));
             }
             let dims = sequence.dims.as_ref().map(|dims| {
                 let mut dims = dims.clone();
@@ -412,7 +444,7 @@ impl<'a> Walk<'a> {
             let place = sequence
                 .place()
                 .map(|place| place.at(place.axis - usize::from(place.axis > axis)));
-            elements.push(Value::Tensor(Tensor::placed(dims, place)));
+            elements.push(AbstractValue::Tensor(AbstractTensor::placed(dims, place)));
         }
         let initial = carried(initial)?;
         let (state, outputs) =
@@ -429,7 +461,7 @@ impl<'a> Walk<'a> {
 }
 
 impl<'a> Scope<'_, 'a> {
-    fn find(&self, name: &str) -> Option<&Value> {
+    fn find(&self, name: &str) -> Option<&AbstractValue> {
         let mut scope = self;
         loop {
             match (scope.values.get(name), scope.outer) {
@@ -440,8 +472,8 @@ impl<'a> Scope<'_, 'a> {
         }
     }
 
-    fn define(&mut self, name: &'a str, value: Value) {
-        let twice = || Value::Mixed("a value of the graph is defined twice".into());
+    fn define(&mut self, name: &'a str, value: AbstractValue) {
+        let twice = || AbstractValue::Mixed("a value of the graph is defined twice".into());
         let known = self.values.entry(name);
         known.and_modify(|known| *known = twice()).or_insert(value);
     }
@@ -458,32 +490,32 @@ fn has_body(node: &Node) -> bool {
     node.domain.is_empty() && operators::CONTROL_FLOW.contains(&&*node.operator)
 }
 
-/// A tensor that is the same for every batch.
-fn same<'v>(value: Option<&Option<&'v Value>>) -> Option<&'v Tensor> {
+/// The tensor, if it is the same for every batch.
+fn same<'v>(value: Option<&Option<&'v AbstractValue>>) -> Option<&'v AbstractTensor> {
     match value.copied().flatten()? {
-        Value::Tensor(tensor) if tensor.is_same() => Some(tensor),
+        AbstractValue::Tensor(tensor) if tensor.is_same() => Some(tensor),
         _ => None,
     }
 }
 
-fn is_same(value: &Value) -> bool {
+fn is_same(value: &AbstractValue) -> bool {
     match value {
-        Value::Tensor(tensor) | Value::Sequence(tensor) => tensor.is_same(),
-        Value::Items | Value::Mixed(_) => false,
+        AbstractValue::Tensor(tensor) | AbstractValue::Sequence(tensor) => tensor.is_same(),
+        AbstractValue::Items | AbstractValue::Mixed(_) => false,
     }
 }
 
-fn without_entries(value: &Value) -> Value {
+fn without_entries(value: &AbstractValue) -> AbstractValue {
     match value {
-        Value::Tensor(tensor) => Value::Tensor(tensor.without_entries()),
+        AbstractValue::Tensor(tensor) => AbstractValue::Tensor(tensor.without_entries()),
         other => other.clone(),
     }
 }
 
 /// The values that a loop starts with.
-fn carried(inputs: &[Option<&Value>]) -> Result<Vec<Value>, Mix> {
+fn carried(inputs: &[Option<&AbstractValue>]) -> Result<Vec<AbstractValue>, Mix> {
     let carried = inputs.iter().map(|value| match value {
-        Some(Value::Tensor(tensor)) if tensor.batch == Batch::Sizes => {
+        Some(AbstractValue::Tensor(tensor)) if tensor.batch == Batch::Sizes => {
             Err(Mix::new("computes with the number of records"))
         }
         Some(value) => Ok(without_entries(value)),
@@ -492,18 +524,19 @@ fn carried(inputs: &[Option<&Value>]) -> Result<Vec<Value>, Mix> {
     carried.collect()
 }
 
-/// `Name mixes the records of a batch`, with the operator's name or that of its first output.
-fn mixed(node: &Node, mix: Mix) -> Value {
+/// Builds the message `Operator "name" mixes the records of a batch`, with the name of the node
+/// or of its first output.
+fn mixed(node: &Node, mix: Mix) -> AbstractValue {
     let name = if node.name.is_empty() {
         node.outputs.first().map_or("", |name| name)
     } else {
         &node.name
     };
     let short = |text: &str| -> String { text.chars().take(100).collect() };
-    Value::Mixed(format!("{} {:?} {}", short(&node.operator), short(name), mix.text).into())
+    AbstractValue::Mixed(format!("{} {:?} {}", short(&node.operator), short(name), mix.text).into())
 }
 
-fn constant_node(node: &Node, scope: &Scope<'_, '_>) -> Result<Vec<Value>, Mix> {
+fn constant_node(node: &Node, scope: &Scope<'_, '_>) -> Result<Vec<AbstractValue>, Mix> {
     const NAMES: [&str; 7] = [
         "value",
         "value_int",
@@ -520,40 +553,40 @@ fn constant_node(node: &Node, scope: &Scope<'_, '_>) -> Result<Vec<Value>, Mix> 
     };
     let whole = |value: f32| {
         if value.fract() == 0.0 && value.abs() < 16_777_216.0 {
-            Entry::Number(value as i64)
+            SizeEntry::Number(value as i64)
         } else {
-            Entry::Same
+            SizeEntry::Same
         }
     };
     let list = |length: usize| Some(vec![Extent::known(length as u64)]);
     let tensor = match found {
         Some(Attribute::Tensor(constant)) => constant_value(constant),
-        Some(Attribute::Int(value)) => Tensor::sizes(vec![Entry::Number(*value)], true),
-        Some(Attribute::Float(value)) => Tensor::sizes(vec![whole(*value)], true),
+        Some(Attribute::Int(value)) => AbstractTensor::sizes(vec![SizeEntry::Number(*value)], true),
+        Some(Attribute::Float(value)) => AbstractTensor::sizes(vec![whole(*value)], true),
         Some(Attribute::Ints(Some(values))) => {
-            Tensor::sizes(values.iter().map(|&value| Entry::Number(value)).collect(), false)
+            AbstractTensor::sizes(values.iter().map(|&value| SizeEntry::Number(value)).collect(), false)
         }
         Some(Attribute::Floats(Some(values))) => {
-            Tensor::sizes(values.iter().map(|&value| whole(value)).collect(), false)
+            AbstractTensor::sizes(values.iter().map(|&value| whole(value)).collect(), false)
         }
-        Some(Attribute::Text(_)) => Tensor::scalar(),
-        Some(Attribute::Texts(count)) => Tensor::same(list(*count)),
+        Some(Attribute::Text(_)) => AbstractTensor::scalar(),
+        Some(Attribute::Texts(count)) => AbstractTensor::same(list(*count)),
         // A sparse tensor, or a long list.
-        Some(_) | None => Tensor::same(None),
+        Some(_) | None => AbstractTensor::same(None),
     };
-    Ok(vec![Value::Tensor(tensor)])
+    Ok(vec![AbstractValue::Tensor(tensor)])
 }
 
-fn constant_value(constant: &Constant) -> Tensor {
+fn constant_value(constant: &Constant) -> AbstractTensor {
     let entries = match (&constant.numbers, constant.dims.len()) {
         (Some(numbers), 0 | 1) => {
-            let entry = |number: &Option<i64>| number.map_or(Entry::Same, Entry::Number);
+            let entry = |number: &Option<i64>| number.map_or(SizeEntry::Same, SizeEntry::Number);
             Some(numbers.iter().map(entry).collect())
         }
         _ => None,
     };
-    Tensor {
+    AbstractTensor {
         entries,
-        ..Tensor::same(Some(constant.dims.iter().map(|&dim| Extent::known(dim)).collect()))
+        ..AbstractTensor::same(Some(constant.dims.iter().map(|&dim| Extent::known(dim)).collect()))
     }
 }

@@ -1,15 +1,16 @@
-//! Hashes of files that are as they were when they were hashed.
+//! A cache of file hashes, valid as long as the files do not change.
 //!
-//! A platform unloads a model and loads it again, from the same files, any number of times (MM-1, MM-4), and hashing them
-//! again is most of what that takes: 20 of 27 ms for 99 MB. A file that has the same number, length and times has the same
-//! content: every write moves the time of change (`st_ctime`), also one that hides itself from the time of modification,
-//! and no program can set it.
+//! A platform unloads a model and loads it again from the same files any number of times (MM-1,
+//! MM-4). Hashing the files again would be most of that work: 20 of 27 ms for 99 MB. A file with
+//! the same inode number, length and times has the same content: every write updates the time of
+//! change (`st_ctime`), even one that resets the modification time, and no program can set it.
 //!
-//! What always holds: a hash is remembered only of a file that had not been changed for a while before it was read, nor while
-//! it was read. File systems count time in ticks, and a second write in the tick of the first would not be seen (git has
-//! the same rule for its index). What is not seen is a write through a mapping that was writable before, until the system
-//! brings it to the disk. So this hash only says which content to look for: what is made of a content comes from a private
-//! copy, which is hashed as it is written (`artifact/copy.rs`).
+//! Invariants: a hash is cached only if the file did not change for a while before it was read,
+//! nor while it was read. File systems measure time in ticks, and would not show a second write
+//! within the tick of the first (git has the same rule for its index). One kind of change is
+//! missed: a write through an existing writable mapping, until the system writes it to disk. So
+//! this hash only selects which content to look up. Everything that is derived from a content
+//! comes from a private copy, which is hashed as it is written (`artifact/copy.rs`).
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -18,34 +19,36 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use moka::sync::Cache;
 
-/// Bytes from which on a hash is remembered. Up to there it takes less time than all else that a load does.
+/// Smallest file, in bytes, whose hash is cached. Hashing a smaller one takes less time than the
+/// rest of a load.
 const LONG: u64 = 256 << 10;
 
-/// Files whose hashes are remembered: some 200 bytes each.
+/// Number of files whose hashes are cached, at some 200 bytes each.
 const FILES: u64 = 16_384;
 
-/// How long a file must not have been changed before it is read. The slowest clock of a file system ticks every 2 s (FAT).
+/// Time without a change that is required before a file is read. The coarsest clock of a file
+/// system ticks every 2 s (FAT).
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// The hashes of files, those of long ones remembered.
+/// Hashes files, and caches the hashes of long ones.
 #[derive(Debug)]
-pub struct Known {
-    hashes: Cache<Stamp, blake3::Hash>,
+pub struct KnownHashes {
+    hashes: Cache<FileStamp, blake3::Hash>,
     settled: Duration,
 }
 
-/// A file, and which of its contents.
+/// Identifies a file and a state of its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Stamp {
+struct FileStamp {
     device: u64,
     inode: u64,
     length: u64,
-    /// Seconds and nanoseconds since 1970, as in what follows.
+    /// Seconds and nanoseconds since 1970, as is `changed`.
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
-impl Known {
+impl KnownHashes {
     pub fn new() -> Self {
         Self::settled_after(SETTLED)
     }
@@ -57,9 +60,9 @@ impl Known {
         }
     }
 
-    /// The hash of `file`, which is at its beginning.
+    /// Returns the hash of `file`, whose position must be at its start.
     pub fn hash(&self, file: &File) -> io::Result<blake3::Hash> {
-        let stamp = Stamp::of(&file.metadata()?);
+        let stamp = FileStamp::of(&file.metadata()?);
         if stamp.length < LONG {
             return read(file);
         }
@@ -68,14 +71,14 @@ impl Known {
         }
         let was_settled = stamp.is_settled(SystemTime::now(), self.settled);
         let hash = read(file)?;
-        if was_settled && Stamp::of(&file.metadata()?) == stamp {
+        if was_settled && FileStamp::of(&file.metadata()?) == stamp {
             self.hashes.insert(stamp, hash);
         }
         Ok(hash)
     }
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -86,7 +89,7 @@ impl Stamp {
         }
     }
 
-    /// Whether the last change was `settled` before `now`, or longer ago.
+    /// Whether the last change was at least `settled` before `now`.
     fn is_settled(&self, now: SystemTime, settled: Duration) -> bool {
         let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(self.changed.0), u32::try_from(self.changed.1)) else {
             return false;
@@ -116,29 +119,29 @@ mod tests {
         file
     }
 
-    fn hash(known: &Known, path: &std::path::Path) -> blake3::Hash {
+    fn hash(known: &KnownHashes, path: &std::path::Path) -> blake3::Hash {
         known.hash(&File::open(path).unwrap()).unwrap()
     }
 
-    /// How many hashes are remembered.
-    fn remembered(known: &Known) -> u64 {
+    /// The number of cached hashes.
+    fn remembered(known: &KnownHashes) -> u64 {
         known.hashes.run_pending_tasks();
         known.hashes.entry_count()
     }
 
     #[test]
-    fn a_long_file_is_remembered_until_it_changes() {
-        let known = Known::settled_after(OLD);
+    fn the_hash_of_a_long_file_is_cached_until_the_file_changes() {
+        let known = KnownHashes::settled_after(OLD);
         let content = vec![1; LONG as usize];
         let model = file(&content);
         for _ in 0..2 {
             assert_eq!(hash(&known, model.path()), blake3::hash(&content));
         }
         assert_eq!(remembered(&known), 1);
-        // Of the same length, and with the time of modification of the first.
+        // The new content has the same length and modification time.
         let modified = fs::metadata(model.path()).unwrap().modified().unwrap();
         let content = vec![2; LONG as usize];
-        // Longer than the tick of any file system's clock that tests run on.
+        // Longer than a tick of the file systems that tests run on.
         std::thread::sleep(Duration::from_millis(20));
         fs::write(model.path(), &content).unwrap();
         model.as_file().set_modified(modified).unwrap();
@@ -146,32 +149,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_not_read_again() {
-        let known = Known::settled_after(OLD);
+    fn a_file_with_a_cached_hash_is_not_read_again() {
+        let known = KnownHashes::settled_after(OLD);
         let model = file(&vec![1; LONG as usize]);
-        let stamp = Stamp::of(&model.as_file().metadata().unwrap());
+        let stamp = FileStamp::of(&model.as_file().metadata().unwrap());
         let other = blake3::hash(b"not what it holds");
         known.hashes.insert(stamp, other);
         assert_eq!(hash(&known, model.path()), other);
     }
 
     #[test]
-    fn neither_a_short_file_nor_one_that_was_just_written_is_remembered() {
-        let known = Known::settled_after(OLD);
+    fn hashes_of_short_and_of_recently_written_files_are_not_cached() {
+        let known = KnownHashes::settled_after(OLD);
         let short = vec![1; LONG as usize - 1];
         assert_eq!(hash(&known, file(&short).path()), blake3::hash(&short));
         assert_eq!(remembered(&known), 0);
-        let known = Known::settled_after(Duration::from_secs(3600));
+        let known = KnownHashes::settled_after(Duration::from_secs(3600));
         let long = vec![1; LONG as usize];
         assert_eq!(hash(&known, file(&long).path()), blake3::hash(&long));
         assert_eq!(remembered(&known), 0);
     }
 
     #[test]
-    fn a_file_is_settled_when_it_was_not_changed_for_that_long() {
+    fn a_file_is_settled_if_it_did_not_change_for_the_given_time() {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
         let settled = |changed: (i64, i64)| {
-            let stamp = Stamp {
+            let stamp = FileStamp {
                 device: 0,
                 inode: 0,
                 length: 0,
@@ -182,7 +185,8 @@ mod tests {
         };
         assert!(settled((998, 0)) && settled((0, 0)));
         assert!(!settled((998, 1)) && !settled((1000, 0)));
-        // Clocks differ, and nobody knows what such a time means.
+        // Times in the future and before 1970: clocks differ, so such a file does not count as
+        // settled.
         assert!(!settled((1001, 0)) && !settled((-1, 0)));
     }
 }

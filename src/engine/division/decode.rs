@@ -1,7 +1,7 @@
-//! The one instruction that is stepped over: `div` or `idiv`, read from its bytes.
+//! Decodes the instructions that the trap handler steps over: `div` and `idiv`.
 //!
-//! Only the length and the width are of interest. Anything that is not exactly such an instruction is `None`: the process
-//! then ends as it would have.
+//! The handler only needs the length and the width. For any other instruction the result is
+//! `None`, and the process ends as it would without the handler.
 
 /// A division instruction of x86-64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct Division {
     pub width: Width,
 }
 
-/// Where quotient and remainder go.
+/// The registers of the quotient and the remainder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
     /// AL and AH.
@@ -27,13 +27,14 @@ pub enum Width {
 /// The longest instruction of the processor, in bytes.
 const LONGEST: u8 = 15;
 
-/// Reads the instruction that `bytes` begin with. Of a division no byte beyond its end is taken, of anything else none
-/// beyond the first that tells.
+/// Decodes the instruction at the start of `bytes`. Takes no byte beyond the end of a division,
+/// and stops at the first byte that shows that the instruction is another one.
 pub fn decode(bytes: impl IntoIterator<Item = u8>) -> Option<Division> {
     let mut bytes = bytes.into_iter();
     let (mut length, mut is_narrow) = (1, false);
     let mut byte = bytes.next()?;
-    // Operand size, address size (which changes no length here), repeats, and segments.
+    // Prefixes: operand size, address size (which does not change the length here), repeats,
+    // segments.
     while let 0x66 | 0x67 | 0xf2 | 0xf3 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65 = byte {
         is_narrow |= byte == 0x66;
         byte = bytes.next()?;
@@ -43,7 +44,7 @@ pub fn decode(bytes: impl IntoIterator<Item = u8>) -> Option<Division> {
         }
     }
     let mut is_wide = false;
-    // REX stands right before the opcode.
+    // REX comes directly before the opcode.
     if byte & 0xf0 == 0x40 {
         is_wide = byte & 0x08 != 0;
         byte = bytes.next()?;
@@ -63,7 +64,8 @@ pub fn decode(bytes: impl IntoIterator<Item = u8>) -> Option<Division> {
     if operation < 6 {
         return None;
     }
-    // 4 says that a byte on base and index follows; base 5 of mode 0 that there is no base but a displacement.
+    // Operand 4: a byte for base and index follows. Base 5 in mode 0: a displacement instead of a
+    // base.
     let mut has_base = operand != 5;
     if mode != 3 && operand == 4 {
         let sib = bytes.next()?;
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn divisions_have_the_length_that_an_assembler_gives_them() {
+    fn divisions_have_the_length_that_the_assembler_emits() {
         use Width::{Bits8, Bits16, Bits32, Bits64};
         let table: [(&[u8], Width); 25] = [
             // idiv bl; div cl; idiv sil
@@ -123,7 +125,7 @@ mod tests {
         for (bytes, width) in table {
             let length = u8::try_from(bytes.len()).unwrap();
             let expected = Some(Division { length, width });
-            // What follows is not looked at.
+            // The bytes that follow are ignored.
             for rest in [&[][..], &[0xf7, 0xf9, 0x90, 0, 0, 0, 0, 0]] {
                 let all = bytes.iter().chain(rest).copied();
                 assert_eq!(decode(all), expected, "{bytes:02x?}");
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_taken_for_a_division() {
+    fn other_instructions_are_not_decoded_as_divisions() {
         let table: [&[u8]; 16] = [
             &[],
             &[0x48],
@@ -160,8 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn a_division_is_read_no_further_than_it_goes() {
-        // An iterator that fails the test when it is asked for the displacement, which is only counted.
+    fn bytes_beyond_a_division_are_not_read() {
+        // The iterator fails the test if it is asked for the displacement, which is only counted.
         let mut given = [0x48u8, 0xf7, 0xbc, 0xc1].into_iter();
         let bytes = std::iter::from_fn(|| Some(given.next().expect("read beyond the addressing bytes")));
         let expected = Division {

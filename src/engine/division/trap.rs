@@ -1,19 +1,19 @@
-//! The handler that steps over a division without a result, and the marks that say where it may.
+//! The signal handler that steps over a division without a result, and the state that permits it.
 //!
-//! Two kinds of threads run models. On a thread of ours the mark is its own ([`watch`]), and so is the count of its traps.
-//! A thread of ONNX Runtime's pool has no mark: its traps are stepped over while any run uses the pool, and counted for
-//! the process ([`in_pool`]).
+//! Two kinds of threads run models. Each of our own threads has a flag and a count of its traps
+//! ([`watch`]). Threads of ONNX Runtime's pool have none: their traps are stepped over while any
+//! run uses the pool, and counted for the whole process ([`in_pool`]).
 //!
-//! Quotient and remainder become 0, whatever the operands: the run has no answer in any case, and 0 is the value that
-//! leads an index or a count out of bounds least.
+//! Quotient and remainder become 0 whatever the operands are. The outputs of the run are discarded
+//! anyway, and 0 is the value that is least likely to lead an index or a count out of bounds.
 //!
-//! What always holds: the handler allocates nothing, locks nothing, calls nothing and changes nothing but the registers
-//! that the instruction would have changed; a trap that is not exactly a division on a thread that may have one takes the
-//! default action, which ends the process.
+//! Invariants: the handler allocates nothing, takes no lock, calls nothing and changes only the
+//! registers that the instruction would have changed. Any trap other than a division on a
+//! permitted thread takes the default action, which ends the process.
 
 #![expect(
     unsafe_code,
-    reason = "only a signal handler can go on after a trap, and only by the registers that the kernel saved"
+    reason = "only a signal handler can continue after a trap, by changing the registers that the kernel saved"
 )]
 
 use std::cell::Cell;
@@ -26,11 +26,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::decode::{Division, Width, decode};
 use crate::engine::crash;
 
-/// `FPE_INTDIV` and `FPE_INTOVF` of Linux, which the `libc` crate does not have. Linux says the first for both cases.
+/// `FPE_INTDIV` and `FPE_INTOVF` of Linux, which the `libc` crate lacks. Linux reports the first
+/// in both cases.
 const INTEGER_DIVISION: [c_int; 2] = [1, 2];
 
 thread_local! {
-    // Without destructors and with constants for a start, so that a handler runs no code by touching them.
+    // Without destructors and with constant initial values, so that access from a handler runs no
+    // code.
     static IS_WATCHED: Cell<bool> = const { Cell::new(false) };
     /// Traps of this thread that were stepped over.
     static TRAPS: Cell<u64> = const { Cell::new(0) };
@@ -44,8 +46,9 @@ static IN_POOL: AtomicU64 = AtomicU64::new(0);
 
 /// Handles SIGFPE in this process from now on.
 pub fn install() -> io::Result<()> {
-    // SAFETY: all zeroes is a `sigaction` without flags, mask and handler; the pointers are to it and to nothing. The
-    // handler has the signature that SA_SIGINFO promises and does only what a handler may (see there).
+    // SAFETY: all zeroes is a `sigaction` without flags, mask and handler. One pointer refers to
+    // it, the other is null. The handler has the signature that SA_SIGINFO requires and does only
+    // what a signal handler may (see there).
     let set = unsafe {
         let mut action: libc::sigaction = mem::zeroed();
         action.sa_sigaction = on_trap as *const () as libc::sighandler_t;
@@ -59,9 +62,10 @@ pub fn install() -> io::Result<()> {
     Ok(())
 }
 
-/// Does `work` on this thread. Returns its result and whether a division without a result was stepped over in it.
+/// Does `work` on this thread. Returns its result and whether the handler stepped over a division
+/// in it.
 pub fn watch<T>(work: impl FnOnce() -> T) -> (T, bool) {
-    /// Takes the mark back, also when the work panics.
+    /// Restores the flag, also when the work panics.
     struct Before(bool);
     impl Drop for Before {
         fn drop(&mut self) {
@@ -77,13 +81,13 @@ pub fn watch<T>(work: impl FnOnce() -> T) -> (T, bool) {
 
 /// Traps of the pool's threads so far.
 pub fn in_pool() -> u64 {
-    // What a run's own threads have counted is seen when it returns: it has waited for them.
+    // A run has waited for its threads when it returns, so their counts are visible then.
     IN_POOL.load(Ordering::Relaxed)
 }
 
-/// From now on until as many calls of [`leave_pool`], traps of the pool's threads are stepped over.
+/// Permits stepping over traps of the pool's threads, until [`leave_pool`] was called as often.
 pub fn watch_pool() {
-    // The threads that the run hands work to see it with that work.
+    // The threads that receive work from the run see the new count together with that work.
     USING_POOL.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -96,8 +100,9 @@ extern "C" fn on_trap(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     let code = unsafe { (*info).si_code };
     let is_watched = IS_WATCHED.get();
     let may_go_on = is_watched || USING_POOL.load(Ordering::Relaxed) > 0;
-    // SAFETY: with SA_SIGINFO the kernel passes the interrupted thread's `ucontext_t`, which nothing else refers to. The
-    // signal is the processor's own (its code says so), hence RIP is at the instruction that trapped.
+    // SAFETY: with SA_SIGINFO the kernel passes the interrupted thread's `ucontext_t`, which
+    // nothing else refers to. The code shows that the processor raised the signal, hence RIP is
+    // at the instruction that trapped.
     if INTEGER_DIVISION.contains(&code) && may_go_on && unsafe { step_over(context.cast()) } {
         if is_watched {
             TRAPS.set(TRAPS.get().wrapping_add(1));
@@ -109,22 +114,23 @@ extern "C" fn on_trap(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     crash::report(signal);
     // SAFETY: `signal` and `raise` may be called in a handler.
     unsafe {
-        // What trapped does so again after the return, and this time ends the process with the same signal.
+        // The trap repeats after the return and then ends the process with the same signal.
         libc::signal(signal, libc::SIG_DFL);
-        // Sent by a process, not by what the thread does: it would not come again by itself.
+        // A process sent the signal. It would not repeat by itself.
         if code <= 0 {
             libc::raise(signal);
         }
     }
 }
 
-/// Makes the interrupted thread go on behind a division, with zeros for its result. Returns false, having changed nothing,
-/// when it stands at another instruction.
+/// Makes the interrupted thread continue after a division, with zeros as its result. If it is at
+/// another instruction, changes nothing and returns false.
 ///
 /// # Safety
-/// `context` is what the kernel passed to a handler of a trap in this thread.
+/// `context` is the pointer that the kernel passed to the handler of a trap in this thread.
 unsafe fn step_over(context: *mut libc::ucontext_t) -> bool {
-    // SAFETY: valid by the caller's promise, and nobody else has a reference to it: the thread it belongs to is here.
+    // SAFETY: valid by the caller's promise. There is no other reference to it, because its
+    // thread is the one that runs the handler.
     let registers = unsafe { &mut (*context).uc_mcontext.gregs };
     let register = |name: c_int| usize::try_from(name).unwrap_or_default();
     let (rip, rax, rdx) = (
@@ -133,8 +139,9 @@ unsafe fn step_over(context: *mut libc::ucontext_t) -> bool {
         register(libc::REG_RDX),
     );
     let at = registers[rip] as *const u8;
-    // SAFETY: the processor has just fetched the instruction at `at` to execute it, so its bytes are mapped, and code is
-    // readable. `decode` takes no byte behind the instruction: it asks for one at a time and stops where it ends.
+    // SAFETY: the processor has just fetched the instruction at `at`, so its bytes are mapped,
+    // and code is readable. `decode` takes one byte at a time and none beyond the end of the
+    // instruction.
     let bytes = (0..).map(|index| unsafe { at.add(index).read() });
     let Some(Division { length, width }) = decode(bytes) else {
         return false;
@@ -146,7 +153,7 @@ unsafe fn step_over(context: *mut libc::ucontext_t) -> bool {
             None
         }
         Width::Bits16 => Some(!0xffff),
-        // A write to a 32-bit register clears the rest of it.
+        // A write to a 32-bit register clears its upper half.
         Width::Bits32 | Width::Bits64 => Some(0),
     };
     if let Some(mask) = clear {
@@ -157,14 +164,16 @@ unsafe fn step_over(context: *mut libc::ucontext_t) -> bool {
     true
 }
 
-/// Taken by tests in which threads of the pool trap: all of the process count together.
+/// Lock for tests in which threads of the pool trap, because the count is that of the whole
+/// process.
 #[cfg(test)]
 pub(super) static POOL: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 #[cfg(test)]
 pub(super) fn trap_here() {
     let mut quotient = 1u64;
-    // SAFETY: the handler is installed by the caller's test; a division changes RAX, RDX and flags.
+    // SAFETY: the handler is installed by the caller's test; a division changes RAX, RDX and
+    // flags.
     unsafe { std::arch::asm!("idiv {0}", in(reg) 0u64, inout("rax") quotient, inout("rdx") 0u64 => _) };
     assert_eq!(quotient, 0);
 }
@@ -180,15 +189,17 @@ mod tests {
     /// RAX and RDX before and after.
     type Registers = (u64, u64);
 
-    /// Executes one division with these registers, the divisor in RCX, R13 or memory as the operand says.
+    /// Executes one division with these registers. The divisor is in RCX, R13 and memory, so that
+    /// the operand can be any of them.
     macro_rules! divide {
         ($instruction:literal, $before:expr, $divisor:expr) => {{
             let (mut rax, mut rdx): Registers = $before;
             let divisor: i64 = $divisor;
-            // Room on both sides for operands with an offset.
+            // Space on both sides for operands with an offset.
             let memory = [divisor; 200];
             let went_on: u64;
-            // SAFETY: a division reads its operand and writes RAX, RDX and flags. All operands are within `memory`.
+            // SAFETY: a division reads its operand and writes RAX, RDX and flags. All operands
+            // are within `memory`.
             unsafe {
                 asm!(
                     $instruction,
@@ -212,7 +223,7 @@ mod tests {
     const ONES: u64 = u64::MAX;
 
     #[test]
-    fn divisions_without_a_result_are_zero_and_noted_and_the_thread_goes_on() {
+    fn divisions_without_a_result_give_zero_and_are_counted_and_the_thread_continues() {
         install().unwrap();
         let minus = -1;
         let least_32 = (0xffff_ffff_8000_0000, 0xffff_ffff_ffff_ffff);
@@ -238,7 +249,7 @@ mod tests {
             "div cx", least_16, 0 => (0x1111_1111_1111_0000, 0x2222_2222_2222_0000);
             "idiv cl", least_8, minus => (0x1111_1111_1111_0000, 0x2222_2222_2222_2222);
             "div cl", least_8, 0 => (0x1111_1111_1111_0000, 0x2222_2222_2222_2222);
-            // In memory, however it is addressed.
+            // In memory, in all addressing modes.
             "idiv qword ptr [r8]", (LEAST, ONES), minus => (0, 0);
             "idiv qword ptr [r8 + 8]", (LEAST, ONES), minus => (0, 0);
             "idiv qword ptr [r8 - 800]", (LEAST, ONES), minus => (0, 0);
@@ -254,24 +265,24 @@ mod tests {
     }
 
     #[test]
-    fn divisions_with_a_result_are_left_alone() {
+    fn divisions_with_a_result_are_not_changed() {
         install().unwrap();
         let (after, has_trapped) = watch(|| divide!("idiv rcx", (-7i64 as u64, ONES), 2));
         assert_eq!((after, has_trapped), ((-3i64 as u64, -1i64 as u64), false));
-        // A trap before is not this work's.
+        // An earlier trap does not count for this work.
         watch(|| divide!("idiv rcx", (1, 0), 0));
         assert!(!watch(|| ()).1);
     }
 
     #[test]
-    fn a_watch_within_a_watch_is_noted_by_both() {
+    fn nested_watches_both_count_a_trap() {
         install().unwrap();
         let ((inner, between), outer) = watch(|| {
             let inner = watch(|| divide!("idiv rcx", (1, 0), 0)).1;
             (inner, divide!("idiv rcx", (2, 0), 0))
         });
         assert!(inner && outer);
-        assert_eq!(between, (0, 0), "the outer watch goes on");
+        assert_eq!(between, (0, 0), "the outer watch is still active");
         assert!(!IS_WATCHED.get());
     }
 
@@ -288,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_takes_the_watch_back() {
+    fn a_panic_ends_the_watch() {
         let panicked = std::panic::catch_unwind(|| watch(|| panic!("on purpose")));
         assert!(panicked.is_err());
         assert!(!IS_WATCHED.get());

@@ -1,6 +1,6 @@
-//! A model's graph as plain data: the part of `onnx.proto` that an analysis reads.
+//! A model's graph as plain data: the part of `onnx.proto` that the analysis uses.
 //!
-//! The data of tensors is skipped, but for the values of small ones: they hold shapes, axes and scales.
+//! Only small tensors keep their values, because they hold shapes, axes and scales.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +12,7 @@ pub struct ModelGraph {
     pub functions: Vec<Function>,
 }
 
-/// Version by domain. The standard's own domain is the empty text.
+/// Version by domain. The domain of the standard is the empty text.
 pub type Opsets = BTreeMap<String, i64>;
 
 /// A graph, or the body of a control flow operator.
@@ -20,11 +20,11 @@ pub type Opsets = BTreeMap<String, i64>;
 pub struct Graph {
     pub nodes: Vec<Node>,
     pub constants: Vec<Constant>,
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<GraphInput>,
     pub outputs: Vec<String>,
 }
 
-/// One operator of a graph. The name of an optional input or output that is left out is empty.
+/// An operator of a graph. An omitted optional input or output has an empty name.
 #[derive(Debug, Default)]
 pub struct Node {
     pub name: String,
@@ -47,29 +47,30 @@ pub enum Attribute {
     Ints(Option<Vec<i64>>),
     /// `None` for a long list.
     Floats(Option<Vec<f32>>),
-    /// A list of so many texts.
+    /// A list of texts, by its length.
     Texts(usize),
     Tensor(Constant),
     Graph(Box<Graph>),
-    /// In a function: the attribute of the calling node with this name.
+    /// In a function: a reference to the attribute of the calling node with this name.
     Reference(String),
     Other,
 }
 
-/// A tensor whose value the file holds.
+/// A tensor whose value is in the file.
 #[derive(Debug, Default, Clone)]
 pub struct Constant {
     pub name: String,
     pub dims: Vec<u64>,
-    /// The elements of a small tensor of numbers; an element is `None` when it is not a whole number.
+    /// The elements of a small tensor of numbers; an element is `None` if it is not a whole
+    /// number.
     pub numbers: Option<Vec<Option<i64>>>,
 }
 
 /// An input of a graph.
 #[derive(Debug, Default)]
-pub struct Input {
+pub struct GraphInput {
     pub name: String,
-    /// The declared dimensions of a tensor; `None` when they are open, or when it is not a tensor.
+    /// The declared dimensions of a tensor; `None` if there are none, or if it is not a tensor.
     pub dims: Option<Vec<Dimension>>,
 }
 
@@ -82,7 +83,7 @@ pub enum Dimension {
     Fixed(u64),
 }
 
-/// An operator that the model brings along.
+/// An operator that the model defines.
 #[derive(Debug, Default)]
 pub struct Function {
     pub name: String,
@@ -90,7 +91,7 @@ pub struct Function {
     pub overload: String,
     pub inputs: Vec<String>,
     pub outputs: Vec<String>,
-    /// Attributes that have a value when the calling node gives none.
+    /// Default values of attributes that the calling node may omit.
     pub defaults: HashMap<String, Attribute>,
     pub nodes: Vec<Node>,
     pub opsets: Opsets,

@@ -1,26 +1,27 @@
-//! Reads a model's graph, within bounds.
+//! Reads a model's graph, within limits.
 //!
-//! The file is a stranger's, and what is concluded from it decides about other callers' answers. So a field that Protocol
-//! Buffers would merge or overwrite when it comes twice is an error here: this reader and ONNX Runtime's must see one graph.
+//! The file is untrusted, and the analysis of its graph decides whether requests of different
+//! clients are batched. So this reader and ONNX Runtime must see the same graph. A field that
+//! Protocol Buffers would merge or overwrite if it occurs twice is an error here.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek};
 
 use super::ScanError;
-use super::graph::{Attribute, Constant, Dimension, Function, Graph, Input, ModelGraph, Node, Opsets};
+use super::graph::{Attribute, Constant, Dimension, Function, Graph, GraphInput, ModelGraph, Node, Opsets};
 use super::scanner::MAX_DEPTH;
-use super::wire::{Field, MAX_STRING, Wire};
+use super::wire::{MAX_STRING, Wire, WireField};
 
-/// Nodes of all graphs and functions.
+/// Limit on the nodes of all graphs and functions.
 pub(super) const MAX_NODES: usize = 200_000;
 
-/// Bytes of names and lists that are kept.
+/// Limit on the bytes of names and lists that are kept.
 const MAX_KEPT: u64 = 64 << 20;
 
-/// Elements of a list, or of a tensor, that are kept.
+/// Limit on the elements of a list, or of a tensor, that is kept.
 pub const MAX_ELEMENTS: usize = 256;
 
-/// Dimensions of a tensor.
+/// Limit on the dimensions of a tensor.
 const MAX_RANK: usize = 64;
 
 pub(super) struct GraphReader<R> {
@@ -45,12 +46,12 @@ impl<R: Read + Seek> GraphReader<R> {
         let mut has_graph = false;
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (7, Field::Bytes(end)) => {
-                    once(&mut has_graph, "graph")?;
+                (7, WireField::Bytes(end)) => {
+                    once(&mut has_graph, "two graphs")?;
                     model.graph = self.graph(end, 0)?;
                 }
-                (8, Field::Bytes(end)) => self.opset(end, &mut model.opsets)?,
-                (25, Field::Bytes(end)) => {
+                (8, WireField::Bytes(end)) => self.opset(end, &mut model.opsets)?,
+                (25, WireField::Bytes(end)) => {
                     let function = self.function(end)?;
                     model.functions.push(function);
                 }
@@ -67,23 +68,23 @@ impl<R: Read + Seek> GraphReader<R> {
         let mut graph = Graph::default();
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => {
                     let node = self.node(end, depth)?;
                     graph.nodes.push(node);
                 }
-                (5, Field::Bytes(end)) => {
+                (5, WireField::Bytes(end)) => {
                     let constant = self.tensor(end)?;
                     graph.constants.push(constant);
                 }
-                (11, Field::Bytes(end)) => {
+                (11, WireField::Bytes(end)) => {
                     let input = self.value_info(end)?;
                     graph.inputs.push(input);
                 }
-                (12, Field::Bytes(end)) => {
+                (12, WireField::Bytes(end)) => {
                     let output = self.value_info(end)?;
                     graph.outputs.push(output.name);
                 }
-                (15, Field::Bytes(end)) => {
+                (15, WireField::Bytes(end)) => {
                     let constant = self.sparse_tensor(end)?;
                     graph.constants.push(constant);
                 }
@@ -97,20 +98,20 @@ impl<R: Read + Seek> GraphReader<R> {
         let mut function = Function::default();
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => function.name = self.name(end)?,
-                (4, Field::Bytes(end)) => function.inputs.push(self.name(end)?),
-                (5, Field::Bytes(end)) => function.outputs.push(self.name(end)?),
-                (7, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => function.name = self.name(end)?,
+                (4, WireField::Bytes(end)) => function.inputs.push(self.name(end)?),
+                (5, WireField::Bytes(end)) => function.outputs.push(self.name(end)?),
+                (7, WireField::Bytes(end)) => {
                     let node = self.node(end, 0)?;
                     function.nodes.push(node);
                 }
-                (9, Field::Bytes(end)) => self.opset(end, &mut function.opsets)?,
-                (10, Field::Bytes(end)) => function.domain = self.domain(end)?,
-                (11, Field::Bytes(end)) => {
+                (9, WireField::Bytes(end)) => self.opset(end, &mut function.opsets)?,
+                (10, WireField::Bytes(end)) => function.domain = self.domain(end)?,
+                (11, WireField::Bytes(end)) => {
                     let (name, value) = self.attribute(end, 0)?;
                     add(&mut function.defaults, name, value)?;
                 }
-                (13, Field::Bytes(end)) => function.overload = self.name(end)?,
+                (13, WireField::Bytes(end)) => function.overload = self.name(end)?,
                 (_, field) => self.wire.skip(&field)?,
             }
         }
@@ -125,23 +126,23 @@ impl<R: Read + Seek> GraphReader<R> {
         let mut node = Node::default();
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => node.inputs.push(self.name(end)?),
-                (2, Field::Bytes(end)) => node.outputs.push(self.name(end)?),
-                (3, Field::Bytes(end)) => node.name = self.name(end)?,
-                (4, Field::Bytes(end)) => node.operator = self.name(end)?,
-                (5, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => node.inputs.push(self.name(end)?),
+                (2, WireField::Bytes(end)) => node.outputs.push(self.name(end)?),
+                (3, WireField::Bytes(end)) => node.name = self.name(end)?,
+                (4, WireField::Bytes(end)) => node.operator = self.name(end)?,
+                (5, WireField::Bytes(end)) => {
                     let (name, value) = self.attribute(end, depth)?;
                     add(&mut node.attributes, name, value)?;
                 }
-                (7, Field::Bytes(end)) => node.domain = self.domain(end)?,
-                (8, Field::Bytes(end)) => node.overload = self.name(end)?,
+                (7, WireField::Bytes(end)) => node.domain = self.domain(end)?,
+                (8, WireField::Bytes(end)) => node.overload = self.name(end)?,
                 (_, field) => self.wire.skip(&field)?,
             }
         }
         Ok(node)
     }
 
-    /// An attribute by its name. Its type decides which of its fields holds the value.
+    /// Reads the name and the value of an attribute. Its type decides which field holds the value.
     fn attribute(&mut self, end: u64, depth: usize) -> Result<(String, Attribute)> {
         let (mut name, mut kind, mut reference) = (String::new(), None, String::new());
         let (mut int, mut float, mut text) = (0, 0f32, Some(String::new()));
@@ -150,26 +151,26 @@ impl<R: Read + Seek> GraphReader<R> {
         let (mut has_tensor, mut has_graph) = (false, false);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => name = self.name(end)?,
-                (2, Field::Fixed32(bytes)) => float = f32::from_le_bytes(bytes),
-                (3, Field::Number(number)) => int = number as i64,
-                (4, Field::Bytes(end)) => text = self.text(end)?,
-                (5, Field::Bytes(end)) => {
-                    once(&mut has_tensor, "tensor of an attribute")?;
+                (1, WireField::Bytes(end)) => name = self.name(end)?,
+                (2, WireField::Fixed32(bytes)) => float = f32::from_le_bytes(bytes),
+                (3, WireField::Number(number)) => int = number as i64,
+                (4, WireField::Bytes(end)) => text = self.text(end)?,
+                (5, WireField::Bytes(end)) => {
+                    once(&mut has_tensor, "an attribute with two tensors")?;
                     tensor = Some(self.tensor(end)?);
                 }
-                (6, Field::Bytes(end)) => {
-                    once(&mut has_graph, "graph of an attribute")?;
+                (6, WireField::Bytes(end)) => {
+                    once(&mut has_graph, "an attribute with two graphs")?;
                     graph = Some(Box::new(self.graph(end, depth + 1)?));
                 }
                 (7, field) => self.floats(field, &mut floats)?,
                 (8, field) => self.ints(field, &mut ints)?,
-                (9, Field::Bytes(end)) => {
+                (9, WireField::Bytes(end)) => {
                     texts += 1;
                     self.wire.skip_to(end)?;
                 }
-                (20, Field::Number(number)) => kind = Some(number),
-                (21, Field::Bytes(end)) => reference = self.name(end)?,
+                (20, WireField::Number(number)) => kind = Some(number),
+                (21, WireField::Bytes(end)) => reference = self.name(end)?,
                 (_, field) => self.wire.skip(&field)?,
             }
         }
@@ -198,7 +199,7 @@ impl<R: Read + Seek> GraphReader<R> {
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
                 (1, field) => self.ints(field, &mut dims)?,
-                (2, Field::Number(number)) => data_type = number,
+                (2, WireField::Number(number)) => data_type = number,
                 (4, field) => {
                     has_typed = true;
                     self.floats(field, &mut floats)?;
@@ -207,8 +208,8 @@ impl<R: Read + Seek> GraphReader<R> {
                     has_typed = true;
                     self.ints(field, &mut ints)?;
                 }
-                (8, Field::Bytes(end)) => constant.name = self.name(end)?,
-                (9, Field::Bytes(end)) => {
+                (8, WireField::Bytes(end)) => constant.name = self.name(end)?,
+                (9, WireField::Bytes(end)) => {
                     has_raw = true;
                     raw = self.raw(end)?;
                 }
@@ -216,13 +217,13 @@ impl<R: Read + Seek> GraphReader<R> {
                     has_typed = true;
                     self.doubles(field, &mut doubles)?;
                 }
-                (14, Field::Number(number)) => is_external = number != 0,
+                (14, WireField::Number(number)) => is_external = number != 0,
                 (_, field) => self.wire.skip(&field)?,
             }
         }
         let dims = dims.filter(|dims| dims.len() <= MAX_RANK).unwrap_or_default();
         let dims: Option<Vec<u64>> = dims.iter().map(|&dim| u64::try_from(dim).ok()).collect();
-        constant.dims = dims.ok_or(ScanError::Ambiguous("a negative dimension of a tensor"))?;
+        constant.dims = dims.ok_or(ScanError::Ambiguous("a tensor with a negative dimension"))?;
         let whole = |value: f64| (value.fract() == 0.0 && value.abs() < 2f64.powi(24)).then_some(value as i64);
         let numbers: Option<Vec<Option<i64>>> = match (has_raw, has_typed) {
             _ if is_external => None,
@@ -244,14 +245,14 @@ impl<R: Read + Seek> GraphReader<R> {
         Ok(constant)
     }
 
-    /// A sparse tensor has the name of its values and dimensions of its own.
+    /// Reads a sparse tensor, which has the name of its values, but its own dimensions.
     fn sparse_tensor(&mut self, end: u64) -> Result<Constant> {
         let mut constant = Constant::default();
         let (mut dims, mut has_values) = (Some(Vec::new()), false);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => {
-                    once(&mut has_values, "values of a sparse tensor")?;
+                (1, WireField::Bytes(end)) => {
+                    once(&mut has_values, "a sparse tensor with two lists of values")?;
                     constant.name = self.tensor(end)?.name;
                 }
                 (3, field) => self.ints(field, &mut dims)?,
@@ -263,18 +264,18 @@ impl<R: Read + Seek> GraphReader<R> {
             .iter()
             .map(|&dim| u64::try_from(dim).ok())
             .collect();
-        constant.dims = dims.ok_or(ScanError::Ambiguous("a negative dimension of a tensor"))?;
+        constant.dims = dims.ok_or(ScanError::Ambiguous("a tensor with a negative dimension"))?;
         Ok(constant)
     }
 
-    fn value_info(&mut self, end: u64) -> Result<Input> {
-        let mut input = Input::default();
+    fn value_info(&mut self, end: u64) -> Result<GraphInput> {
+        let mut input = GraphInput::default();
         let mut has_type = false;
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => input.name = self.name(end)?,
-                (2, Field::Bytes(end)) => {
-                    once(&mut has_type, "type of an input or output")?;
+                (1, WireField::Bytes(end)) => input.name = self.name(end)?,
+                (2, WireField::Bytes(end)) => {
+                    once(&mut has_type, "an input or output with two types")?;
                     input.dims = self.value_type(end)?;
                 }
                 (_, field) => self.wire.skip(&field)?,
@@ -283,17 +284,17 @@ impl<R: Read + Seek> GraphReader<R> {
         Ok(input)
     }
 
-    /// The dimensions of a type, when it is that of a tensor.
+    /// The dimensions of a type; `None` if it is not that of a tensor.
     fn value_type(&mut self, end: u64) -> Result<Option<Vec<Dimension>>> {
         let (mut dims, mut has_kind) = (None, false);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => {
-                    once(&mut has_kind, "kind of a type")?;
+                (1, WireField::Bytes(end)) => {
+                    once(&mut has_kind, "a type of two kinds")?;
                     dims = self.tensor_type(end)?;
                 }
-                (4 | 5 | 8 | 9, Field::Bytes(end)) => {
-                    once(&mut has_kind, "kind of a type")?;
+                (4 | 5 | 8 | 9, WireField::Bytes(end)) => {
+                    once(&mut has_kind, "a type of two kinds")?;
                     self.wire.skip_to(end)?;
                 }
                 (_, field) => self.wire.skip(&field)?,
@@ -306,8 +307,8 @@ impl<R: Read + Seek> GraphReader<R> {
         let (mut dims, mut has_shape) = (None, false);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (2, Field::Bytes(end)) => {
-                    once(&mut has_shape, "shape of a type")?;
+                (2, WireField::Bytes(end)) => {
+                    once(&mut has_shape, "a type with two shapes")?;
                     dims = Some(self.shape(end)?);
                 }
                 (_, field) => self.wire.skip(&field)?,
@@ -320,14 +321,14 @@ impl<R: Read + Seek> GraphReader<R> {
         let mut dims = Vec::new();
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => {
                     let mut dim = Dimension::Open;
                     while let Some((number, field)) = self.wire.field(end)? {
                         match (number, field) {
-                            (1, Field::Number(size)) => {
+                            (1, WireField::Number(size)) => {
                                 dim = i64::try_from(size).map_or(Dimension::Open, |size| Dimension::Fixed(size as u64));
                             }
-                            (2, Field::Bytes(end)) => {
+                            (2, WireField::Bytes(end)) => {
                                 let name = self.name(end)?;
                                 dim = if name.is_empty() {
                                     Dimension::Open
@@ -353,8 +354,8 @@ impl<R: Read + Seek> GraphReader<R> {
         let (mut domain, mut version) = (String::new(), 0);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => domain = self.domain(end)?,
-                (2, Field::Number(number)) => version = number as i64,
+                (1, WireField::Bytes(end)) => domain = self.domain(end)?,
+                (2, WireField::Number(number)) => version = number as i64,
                 (_, field) => self.wire.skip(&field)?,
             }
         }
@@ -370,13 +371,13 @@ impl<R: Read + Seek> GraphReader<R> {
         self.wire.string(end)
     }
 
-    /// A domain. The standard's own has two names.
+    /// Reads a domain. That of the standard has two names.
     fn domain(&mut self, end: u64) -> Result<String> {
         let domain = self.name(end)?;
         Ok(if domain == "ai.onnx" { String::new() } else { domain })
     }
 
-    /// A text, when it is short.
+    /// Reads a text; `None` if it is long.
     fn text(&mut self, end: u64) -> Result<Option<String>> {
         if end - self.wire.position > MAX_STRING {
             self.wire.skip_to(end)?;
@@ -393,11 +394,12 @@ impl<R: Read + Seek> GraphReader<R> {
         self.wire.bytes(end).map(Some)
     }
 
-    /// Adds the integers of a field, packed or not, to `list`, which is `None` once it is too long.
-    fn ints(&mut self, field: Field, list: &mut Option<Vec<i64>>) -> Result<()> {
+    /// Adds the integers of a field, packed or not, to `list`, which becomes `None` once it is
+    /// too long.
+    fn ints(&mut self, field: WireField, list: &mut Option<Vec<i64>>) -> Result<()> {
         match field {
-            Field::Number(number) => push(list, number as i64),
-            Field::Bytes(end) => {
+            WireField::Number(number) => push(list, number as i64),
+            WireField::Bytes(end) => {
                 while self.wire.position < end {
                     let number = self.wire.varint(end)?;
                     push(list, number as i64);
@@ -406,15 +408,15 @@ impl<R: Read + Seek> GraphReader<R> {
                     }
                 }
             }
-            field @ (Field::Fixed32(_) | Field::Fixed64(_)) => self.wire.skip(&field)?,
+            field @ (WireField::Fixed32(_) | WireField::Fixed64(_)) => self.wire.skip(&field)?,
         }
         self.keep(8)
     }
 
-    fn floats(&mut self, field: Field, list: &mut Option<Vec<f32>>) -> Result<()> {
+    fn floats(&mut self, field: WireField, list: &mut Option<Vec<f32>>) -> Result<()> {
         match field {
-            Field::Fixed32(bytes) => push(list, f32::from_le_bytes(bytes)),
-            Field::Bytes(end) => match self.raw(end)? {
+            WireField::Fixed32(bytes) => push(list, f32::from_le_bytes(bytes)),
+            WireField::Bytes(end) => match self.raw(end)? {
                 Some(bytes) => bytes
                     .as_chunks::<4>()
                     .0
@@ -422,15 +424,15 @@ impl<R: Read + Seek> GraphReader<R> {
                     .for_each(|bytes| push(list, f32::from_le_bytes(*bytes))),
                 None => *list = None,
             },
-            field @ (Field::Number(_) | Field::Fixed64(_)) => self.wire.skip(&field)?,
+            field @ (WireField::Number(_) | WireField::Fixed64(_)) => self.wire.skip(&field)?,
         }
         self.keep(8)
     }
 
-    fn doubles(&mut self, field: Field, list: &mut Option<Vec<f64>>) -> Result<()> {
+    fn doubles(&mut self, field: WireField, list: &mut Option<Vec<f64>>) -> Result<()> {
         match field {
-            Field::Fixed64(bytes) => push(list, f64::from_le_bytes(bytes)),
-            Field::Bytes(end) => match self.raw(end)? {
+            WireField::Fixed64(bytes) => push(list, f64::from_le_bytes(bytes)),
+            WireField::Bytes(end) => match self.raw(end)? {
                 Some(bytes) => bytes
                     .as_chunks::<8>()
                     .0
@@ -438,7 +440,7 @@ impl<R: Read + Seek> GraphReader<R> {
                     .for_each(|bytes| push(list, f64::from_le_bytes(*bytes))),
                 None => *list = None,
             },
-            field @ (Field::Number(_) | Field::Fixed32(_)) => self.wire.skip(&field)?,
+            field @ (WireField::Number(_) | WireField::Fixed32(_)) => self.wire.skip(&field)?,
         }
         self.keep(8)
     }
@@ -469,12 +471,13 @@ fn once(seen: &mut bool, what: &'static str) -> Result<()> {
 
 fn add(attributes: &mut HashMap<String, Attribute>, name: String, value: Attribute) -> Result<()> {
     match attributes.insert(name, value) {
-        Some(_) => Err(ScanError::Ambiguous("an attribute")),
+        Some(_) => Err(ScanError::Ambiguous("two attributes of one name")),
         None => Ok(()),
     }
 }
 
-/// The little-endian elements of a small tensor.
+/// Decodes the little-endian elements of a small tensor. An element is `None` if it is not a whole
+/// number.
 pub fn decoded(data_type: u64, raw: &[u8]) -> Option<Vec<Option<i64>>> {
     macro_rules! whole {
         ($type:ty) => {{

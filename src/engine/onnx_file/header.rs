@@ -1,27 +1,27 @@
-//! What an ONNX file says of itself, for a person: versions, producer, operators.
+//! The part of an ONNX file that is displayed to users: versions, producer, operators.
 
 use std::collections::BTreeMap;
 
-/// Different operators that are counted by name; the standard has some 200.
+/// Limit on the operators that are counted by name; the standard has some 200.
 const MAX_OPERATORS: usize = 2000;
 
-/// Operator sets that are told.
+/// Limit on the operator sets that are listed.
 const MAX_OPSETS: usize = 100;
 
-/// What was found.
+/// A model's description of itself, and its operators.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Header {
+pub struct OnnxHeader {
     pub ir_version: u64,
     /// Version by domain; the standard's own domain is `ai.onnx`.
     pub opsets: BTreeMap<String, u64>,
     /// The program that wrote the file, and its version.
     pub producer: String,
     pub producer_version: String,
-    /// How many nodes are of each operator, in subgraphs and functions too.
+    /// Number of nodes by operator, including those in subgraphs and functions.
     pub operators: BTreeMap<String, u64>,
 }
 
-impl Header {
+impl OnnxHeader {
     pub(super) fn add_opset(&mut self, domain: String, version: u64) {
         let domain = if domain.is_empty() {
             "ai.onnx".to_owned()

@@ -1,14 +1,14 @@
-//! Constants of types narrower than float32, by how much they grow when they become that.
+//! Sums up by how many bytes constants of narrow types grow if they become float32.
 
-/// Bytes that constants grow by, by what makes them grow.
+/// Bytes by which constants grow, for floats and for integers.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Narrow {
+pub(super) struct NarrowConstants {
     floats: u64,
     integers: u64,
 }
 
-impl Narrow {
-    /// Adds a constant whose elements, of this type (`TensorProto.DataType`), take so many bytes.
+impl NarrowConstants {
+    /// Adds a constant of this type (`TensorProto.DataType`) whose elements take `bytes` bytes.
     pub(super) fn add(&mut self, data_type: u64, bytes: u64) {
         let (sum, growth) = match data_type {
             // float16, bfloat16
@@ -27,7 +27,7 @@ impl Narrow {
         *sum = sum.saturating_add(bytes.saturating_mul(growth));
     }
 
-    /// Bytes that all of them grow by, in a graph with or without operators that cast.
+    /// Returns the total growth in bytes, in a graph with or without `Cast` operators.
     pub(super) fn widened(self, has_casts: bool) -> u64 {
         if has_casts {
             self.floats.saturating_add(self.integers)
@@ -42,8 +42,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_grow_only_where_something_casts() {
-        let mut narrow = Narrow::default();
+    fn integers_grow_only_in_graphs_with_casts() {
+        let mut narrow = NarrowConstants::default();
         for data_type in [10, 3, 1, 7, 99] {
             narrow.add(data_type, 100);
         }

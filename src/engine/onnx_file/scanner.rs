@@ -1,30 +1,31 @@
-//! The walk through a model's messages, and what is noted on the way.
+//! Walks through a model's messages and collects [`OnnxFacts`] and the [`OnnxHeader`].
 //!
-//! What is counted or kept is bounded here: what a graph may hold of it follows from what exporters write, not from the
-//! file's size.
+//! Everything that is counted or kept has a fixed limit. The limits follow from what exporters
+//! write, not from the size of the file.
 
 use std::io::{self, Read};
 
-use super::narrow::Narrow;
-use super::schema::{Content, Message, content};
-use super::wire::{Field, Wire};
-use super::{Facts, Header, ScanError};
+use super::narrow::NarrowConstants;
+use super::schema::{FieldContent, Message, content};
+use super::wire::{Wire, WireField};
+use super::{OnnxFacts, OnnxHeader, ScanError};
 
-/// Messages inside messages. A subgraph inside a subgraph is three deeper.
+/// Limit on the nesting of messages. Each level of subgraphs adds three.
 pub(super) const MAX_DEPTH: usize = 96;
 
-/// Files of external data. Exporters write one for each tensor at most.
+/// Limit on the files of external data. Exporters write at most one for each tensor.
 pub(super) const MAX_EXTERNAL: usize = 100_000;
 
-/// Bytes of the names of those files, in all.
+/// Limit on the total bytes of the names of those files.
 const MAX_EXTERNAL_NAMES: usize = 16 << 20;
 
-/// Inputs and outputs of graphs. The time that it takes to learn their types grows with the square of their number: 0.8 s
-/// for this many.
+/// Limit on the inputs and outputs of graphs. The time to read their types from a session grows
+/// with the square of their number: 0.8 s for this many.
 pub(super) const MAX_VALUES: usize = 20_000;
 
-/// See [`Facts::has_unbounded_work`]. Also those whose work grows with a product of sizes: what a request of the usual size
-/// takes says little of the next one, and a run inside one operator cannot be ended.
+/// Operators for [`OnnxFacts::has_unbounded_work`]. They include those whose work grows with a
+/// product of sizes: the cost of one request says little about the next, and a run cannot be
+/// stopped inside an operator.
 const UNBOUNDED: [&str; 33] = [
     "AffineGrid",
     "BeamSearch",
@@ -65,14 +66,14 @@ pub(super) struct Scanner<R> {
     wire: Wire<R>,
     /// Bytes of the names in `facts.external`.
     external_names: usize,
-    /// Inputs and outputs seen.
+    /// Number of inputs and outputs so far.
     values: usize,
-    pub(super) narrow: Narrow,
-    pub(super) facts: Facts,
-    pub(super) header: Header,
+    pub(super) narrow: NarrowConstants,
+    pub(super) facts: OnnxFacts,
+    pub(super) header: OnnxHeader,
 }
 
-/// What the entries of a tensor say of where its data is.
+/// The entries of a tensor that say where its data is.
 #[derive(Debug, Default)]
 struct External {
     locations: Vec<String>,
@@ -86,9 +87,9 @@ impl<R: Read + io::Seek> Scanner<R> {
             wire: Wire::new(file),
             external_names: 0,
             values: 0,
-            narrow: Narrow::default(),
-            facts: Facts::default(),
-            header: Header::default(),
+            narrow: NarrowConstants::default(),
+            facts: OnnxFacts::default(),
+            header: OnnxHeader::default(),
         }
     }
 
@@ -100,8 +101,8 @@ impl<R: Read + io::Seek> Scanner<R> {
         let (mut data_type, mut data) = (0, 0);
         while let Some((field, value)) = self.wire.field(end)? {
             let field_end = match value {
-                Field::Bytes(field_end) => field_end,
-                Field::Number(number) => {
+                WireField::Bytes(field_end) => field_end,
+                WireField::Number(number) => {
                     match (message, field) {
                         (Message::Model, 1) => self.header.ir_version = number,
                         (Message::Tensor, 2) => data_type = number,
@@ -109,48 +110,48 @@ impl<R: Read + io::Seek> Scanner<R> {
                     }
                     continue;
                 }
-                Field::Fixed32(_) | Field::Fixed64(_) => continue,
+                WireField::Fixed32(_) | WireField::Fixed64(_) => continue,
             };
-            // `int32_data`, which holds narrow types, too, and `raw_data`.
+            // `int32_data`, which also holds narrow types, and `raw_data`.
             if let (Message::Tensor, 5 | 9) = (message, field) {
                 data += field_end - self.wire.position;
             }
             match content(message, field) {
-                Content::Message(inner) => self.message(inner, field_end, depth + 1)?,
-                Content::OperatorName => {
+                FieldContent::Message(inner) => self.message(inner, field_end, depth + 1)?,
+                FieldContent::OperatorName => {
                     let name = self.wire.string(field_end)?;
                     self.facts.has_trees |= name.starts_with("TreeEnsemble");
                     self.facts.has_unbounded_work |= UNBOUNDED.contains(&name.as_str());
                     self.header.add_operator(&name);
                 }
-                Content::Producer => self.header.producer = self.shown(field_end)?,
-                Content::ProducerVersion => self.header.producer_version = self.shown(field_end)?,
-                Content::OperatorSet => self.operator_set(field_end)?,
-                Content::ExternalEntry => self.external_entry(field_end, &mut external)?,
-                Content::InputOrOutput => {
+                FieldContent::Producer => self.header.producer = self.shown(field_end)?,
+                FieldContent::ProducerVersion => self.header.producer_version = self.shown(field_end)?,
+                FieldContent::OperatorSet => self.operator_set(field_end)?,
+                FieldContent::ExternalEntry => self.external_entry(field_end, &mut external)?,
+                FieldContent::InputOrOutput => {
                     self.values += 1;
                     if self.values > MAX_VALUES {
                         return Err(ScanError::TooManyValues);
                     }
                     self.wire.skip_to(field_end)?;
                 }
-                Content::Skipped => self.wire.skip_to(field_end)?,
+                FieldContent::Skipped => self.wire.skip_to(field_end)?,
             }
         }
         if data_type != 0 {
-            let elsewhere = external.length.as_deref().and_then(|length| length.parse().ok());
-            self.narrow.add(data_type, elsewhere.unwrap_or(data));
+            let external_bytes = external.length.as_deref().and_then(|length| length.parse().ok());
+            self.narrow.add(data_type, external_bytes.unwrap_or(data));
         }
         self.add_external(external)
     }
 
-    /// A `StringStringEntryProto`: key 1, value 2. Of the keys, `location` names a file.
+    /// Reads a `StringStringEntryProto`: key 1, value 2. The key `location` names a file.
     fn external_entry(&mut self, end: u64, external: &mut External) -> Result<(), ScanError> {
         let (mut key, mut value) = (String::new(), String::new());
         while self.wire.position < end {
             let (field, wire_type) = self.wire.tag(end)?;
             if wire_type != 2 {
-                return Err(self.wire.malformed("an external data entry that is no text"));
+                return Err(self.wire.malformed("an external data entry that is not text"));
             }
             let text_end = self.wire.text_end(end)?;
             match field {
@@ -174,8 +175,8 @@ impl<R: Read + io::Seek> Scanner<R> {
         Ok(())
     }
 
-    /// Notes what a tensor says of where its data is. Every location that it gives counts: which one of several is taken
-    /// is not for us to guess.
+    /// Records where the data of a tensor is. If it has several locations, all of them count,
+    /// because it is unknown which one ONNX Runtime uses.
     fn add_external(&mut self, external: External) -> Result<(), ScanError> {
         let External {
             locations,
@@ -186,7 +187,7 @@ impl<R: Read + io::Seek> Scanner<R> {
             let bytes = |key, value: &Option<String>| match value.as_deref().map(str::parse::<u64>) {
                 None => Ok(0),
                 Some(Ok(bytes)) => Ok(bytes),
-                Some(Err(_)) => Err(ScanError::NoNumber {
+                Some(Err(_)) => Err(ScanError::InvalidNumber {
                     key,
                     location: brief(&location),
                     value: brief(value.as_deref().unwrap_or_default()),
@@ -202,13 +203,13 @@ impl<R: Read + io::Seek> Scanner<R> {
         Ok(())
     }
 
-    /// An `OperatorSetIdProto`: domain 1, version 2.
+    /// Reads an `OperatorSetIdProto`: domain 1, version 2.
     fn operator_set(&mut self, end: u64) -> Result<(), ScanError> {
         let (mut domain, mut version) = (String::new(), 0);
         while let Some((field, value)) = self.wire.field(end)? {
             match (field, value) {
-                (1, Field::Bytes(text_end)) => domain = self.shown(text_end)?,
-                (2, Field::Number(number)) => version = number,
+                (1, WireField::Bytes(text_end)) => domain = self.shown(text_end)?,
+                (2, WireField::Number(number)) => version = number,
                 (_, value) => self.wire.skip(&value)?,
             }
         }
@@ -216,16 +217,16 @@ impl<R: Read + io::Seek> Scanner<R> {
         Ok(())
     }
 
-    /// A text that is only shown: the beginning of it, when it is long.
+    /// Reads a text that is only displayed; a long one is cut off.
     fn shown(&mut self, end: u64) -> Result<String, ScanError> {
-        const MOST: u64 = 200;
-        let text = self.wire.string(end.min(self.wire.position + MOST))?;
+        const MAX_SHOWN: u64 = 200;
+        let text = self.wire.string(end.min(self.wire.position + MAX_SHOWN))?;
         self.wire.skip_to(end)?;
         Ok(text)
     }
 }
 
-/// The beginning of a text that may be long, for a message.
+/// Cuts a text off for a message.
 fn brief(text: &str) -> String {
     text.chars().take(100).collect()
 }

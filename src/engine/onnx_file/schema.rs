@@ -1,6 +1,6 @@
-//! The part of `onnx.proto` that is looked into, by its field numbers; all else is skipped over.
+//! The field numbers of `onnx.proto` that the scanner reads; it skips all others.
 
-/// The messages of `onnx.proto` that are looked into.
+/// The messages of `onnx.proto` that the scanner enters.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Message {
     Model,
@@ -12,8 +12,8 @@ pub(super) enum Message {
     SparseTensor,
 }
 
-/// What a length-delimited field holds.
-pub(super) enum Content {
+/// The content of a length-delimited field.
+pub(super) enum FieldContent {
     Message(Message),
     OperatorName,
     ExternalEntry,
@@ -24,23 +24,23 @@ pub(super) enum Content {
     Skipped,
 }
 
-pub(super) fn content(message: Message, field: u64) -> Content {
+pub(super) fn content(message: Message, field: u64) -> FieldContent {
     match (message, field) {
-        (Message::Model, 7) | (Message::Attribute, 6 | 11) => Content::Message(Message::Graph),
-        (Message::Function, 11) => Content::Message(Message::Attribute),
-        (Message::Model, 25) => Content::Message(Message::Function),
-        (Message::Graph, 1) | (Message::Function, 7) => Content::Message(Message::Node),
+        (Message::Model, 7) | (Message::Attribute, 6 | 11) => FieldContent::Message(Message::Graph),
+        (Message::Function, 11) => FieldContent::Message(Message::Attribute),
+        (Message::Model, 25) => FieldContent::Message(Message::Function),
+        (Message::Graph, 1) | (Message::Function, 7) => FieldContent::Message(Message::Node),
         (Message::Graph, 5) | (Message::Attribute, 5 | 10) | (Message::SparseTensor, 1 | 2) => {
-            Content::Message(Message::Tensor)
+            FieldContent::Message(Message::Tensor)
         }
-        (Message::Graph, 15) | (Message::Attribute, 22 | 23) => Content::Message(Message::SparseTensor),
-        (Message::Model, 2) => Content::Producer,
-        (Message::Model, 3) => Content::ProducerVersion,
-        (Message::Model, 8) => Content::OperatorSet,
-        (Message::Graph, 11 | 12) => Content::InputOrOutput,
-        (Message::Node, 4) => Content::OperatorName,
-        (Message::Node, 5) => Content::Message(Message::Attribute),
-        (Message::Tensor, 13) => Content::ExternalEntry,
+        (Message::Graph, 15) | (Message::Attribute, 22 | 23) => FieldContent::Message(Message::SparseTensor),
+        (Message::Model, 2) => FieldContent::Producer,
+        (Message::Model, 3) => FieldContent::ProducerVersion,
+        (Message::Model, 8) => FieldContent::OperatorSet,
+        (Message::Graph, 11 | 12) => FieldContent::InputOrOutput,
+        (Message::Node, 4) => FieldContent::OperatorName,
+        (Message::Node, 5) => FieldContent::Message(Message::Attribute),
+        (Message::Tensor, 13) => FieldContent::ExternalEntry,
         (
             Message::Model
             | Message::Graph
@@ -50,6 +50,6 @@ pub(super) fn content(message: Message, field: u64) -> Content {
             | Message::Tensor
             | Message::SparseTensor,
             _,
-        ) => Content::Skipped,
+        ) => FieldContent::Skipped,
     }
 }

@@ -12,7 +12,7 @@ fn field(number: u64, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A field of a number that no message of `onnx.proto` has, in any wire type that there is.
+/// A field whose number no message of `onnx.proto` uses, of any wire type.
 fn unknown_field() -> impl Strategy<Value = Vec<u8>> {
     let number = 1000u64..1 << 29;
     (
@@ -39,7 +39,7 @@ fn varint(mut value: u64) -> Vec<u8> {
     bytes
 }
 
-fn scan_bytes(bytes: &[u8]) -> Result<Facts, ScanError> {
+fn scan_bytes(bytes: &[u8]) -> Result<OnnxFacts, ScanError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), bytes).unwrap();
     scan(&File::open(file.path()).unwrap())
@@ -65,11 +65,11 @@ fn nested() -> Vec<u8> {
 }
 
 #[test]
-fn operators_and_external_files_are_found_in_subgraphs_too() {
+fn the_scan_finds_operators_and_external_files_in_subgraphs() {
     let facts = scan_bytes(&nested()).unwrap();
     assert_eq!(
         facts,
-        Facts {
+        OnnxFacts {
             external: BTreeMap::from([("weights.bin".to_owned(), 0)]),
             widened: 0,
             has_trees: true,
@@ -79,7 +79,7 @@ fn operators_and_external_files_are_found_in_subgraphs_too() {
 }
 
 #[test]
-fn narrow_constants_are_counted_by_what_they_grow_when_something_casts_them() {
+fn the_growth_of_narrow_integers_counts_only_in_graphs_with_a_cast() {
     let tensor = |data_type, data: Vec<u8>| field(5, &[varint(2 << 3), varint(data_type), data].concat());
     let half = tensor(10, field(9, &[0; 100]));
     let bytes = tensor(3, field(9, &[0; 100]));
@@ -95,7 +95,7 @@ fn narrow_constants_are_counted_by_what_they_grow_when_something_casts_them() {
 }
 
 #[test]
-fn functions_and_the_defaults_of_their_attributes_are_looked_into() {
+fn the_scan_enters_functions_and_the_defaults_of_their_attributes() {
     let default = field(11, &field(5, &external_tensor("../secret.bin")));
     let function = field(25, &[default, field(7, &field(4, b"Loop"))].concat());
     let facts = scan_bytes(&function).unwrap();
@@ -104,7 +104,7 @@ fn functions_and_the_defaults_of_their_attributes_are_looked_into() {
 }
 
 #[test]
-fn a_file_says_who_wrote_it_and_what_it_needs() {
+fn the_header_has_the_producer_the_operator_sets_and_the_operators() {
     let opset = |domain: &[u8], version| field(8, &[field(1, domain), varint(2 << 3), varint(version)].concat());
     let model = [
         [varint(1 << 3), varint(8)].concat(),
@@ -119,7 +119,7 @@ fn a_file_says_who_wrote_it_and_what_it_needs() {
     fs::write(file.path(), model).unwrap();
     assert_eq!(
         header(&File::open(file.path()).unwrap()).unwrap(),
-        Header {
+        OnnxHeader {
             ir_version: 8,
             opsets: BTreeMap::from([("ai.onnx".to_owned(), 17), ("ai.onnx.ml".to_owned(), 3)]),
             producer: "skl2onnx".to_owned(),
@@ -130,7 +130,7 @@ fn a_file_says_who_wrote_it_and_what_it_needs() {
 }
 
 #[test]
-fn a_file_of_weights_must_be_as_long_as_the_furthest_tensor_in_it_says() {
+fn a_weight_file_must_reach_the_end_of_its_furthest_tensor() {
     let tensor = |entries: &[(&str, &str)]| {
         let entries: Vec<u8> = entries.iter().flat_map(|(key, value)| entry(key, value)).collect();
         field(7, &field(5, &entries))
@@ -147,23 +147,26 @@ fn a_file_of_weights_must_be_as_long_as_the_furthest_tensor_in_it_says() {
     for value in ["-1", "", "16.0", "many", "99999999999999999999"] {
         let error = scan_bytes(&tensor(&[("offset", value), ("location", "w")])).unwrap_err();
         assert!(
-            matches!(error, ScanError::NoNumber { key: "offset", .. }),
+            matches!(error, ScanError::InvalidNumber { key: "offset", .. }),
             "{value}: {error}"
         );
     }
-    // Where no file is named, nothing is said of one.
-    assert_eq!(scan_bytes(&tensor(&[("offset", "many")])).unwrap(), Facts::default());
+    // Without a location, the other entries are ignored.
+    assert_eq!(
+        scan_bytes(&tensor(&[("offset", "many")])).unwrap(),
+        OnnxFacts::default()
+    );
 }
 
 #[test]
-fn a_field_number_that_another_reader_would_cut_is_refused() {
+fn a_field_number_that_other_parsers_would_truncate_is_rejected() {
     // 2^29 + 7 is 7, the graph, in the lower 32 bits of the tag.
     let error = scan_bytes(&field(1 << 29 | 7, &external_tensor("../secret.bin"))).unwrap_err();
     assert!(error.to_string().contains("number is too large"), "{error}");
 }
 
 #[test]
-fn more_files_than_anyone_writes_and_names_longer_than_any_are_refused() {
+fn too_many_external_files_and_too_long_names_are_rejected() {
     let long = "w".repeat(4096);
     let named = |count: usize| -> Vec<u8> {
         let tensors = (0..count).flat_map(|number| field(5, &external_tensor(&format!("{number:04}{}", &long[4..]))));
@@ -176,7 +179,7 @@ fn more_files_than_anyone_writes_and_names_longer_than_any_are_refused() {
 }
 
 #[test]
-fn more_inputs_than_anyone_has_are_refused() {
+fn too_many_inputs_are_rejected() {
     let inputs = |count: usize| field(7, &field(11, &field(1, b"x")).repeat(count));
     assert!(scan_bytes(&inputs(MAX_VALUES)).is_ok());
     assert!(matches!(
@@ -186,7 +189,7 @@ fn more_inputs_than_anyone_has_are_refused() {
 }
 
 #[test]
-fn a_file_cut_short_anywhere_inside_the_graph_is_refused() {
+fn a_file_truncated_anywhere_inside_the_graph_is_rejected() {
     let model = nested();
     for length in 1..model.len() {
         assert!(scan_bytes(&model[..length]).is_err(), "{length}");
@@ -195,7 +198,7 @@ fn a_file_cut_short_anywhere_inside_the_graph_is_refused() {
 }
 
 #[test]
-fn a_graph_nested_without_end_is_refused() {
+fn a_graph_nested_too_deeply_is_rejected() {
     let mut graph = Vec::new();
     for _ in 0..40 {
         graph = field(1, &field(5, &field(6, &graph)));
@@ -205,12 +208,12 @@ fn a_graph_nested_without_end_is_refused() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_or_refused_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn scanning_any_bytes_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = scan_bytes(&bytes);
     }
 
     #[test]
-    fn a_model_with_a_byte_changed_is_read_or_refused_and_never_panics(at in any::<proptest::sample::Index>(), byte: u8) {
+    fn scanning_a_model_with_a_changed_byte_does_not_panic(at in any::<proptest::sample::Index>(), byte: u8) {
         let mut model = nested();
         let at = at.index(model.len());
         model[at] = byte;
@@ -218,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn a_file_is_found_wherever_fields_of_any_kind_stand_around_its_name(
+    fn an_external_file_is_found_between_unknown_fields_of_any_kind(
         before in proptest::collection::vec(unknown_field(), 0..8),
         after in proptest::collection::vec(unknown_field(), 0..8),
     ) {

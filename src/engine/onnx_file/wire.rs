@@ -1,26 +1,26 @@
-//! Protocol Buffers on the wire: tags, numbers, texts, and where each ends.
+//! Reads the wire format of Protocol Buffers: tags, numbers and texts.
 //!
-//! Stricter than the format allows, where the library's parser and this one would otherwise read differently. What always
-//! holds: nothing is read or skipped beyond the end of what holds it.
+//! It is stricter than the format where the parser of ONNX Runtime would otherwise read something
+//! else. Invariant: nothing is read or skipped beyond the end of the enclosing message.
 
 use std::io::{self, BufReader, Read};
 
 use super::ScanError;
 
-/// Longer strings than this are neither operators' names nor file names.
+/// Limit on the bytes of operator names and file names.
 pub(super) const MAX_STRING: u64 = 4096;
 
-/// A field's value, or where it ends.
+/// A field's value, or the position of its end.
 #[derive(Debug)]
-pub(super) enum Field {
+pub(super) enum WireField {
     Number(u64),
     Fixed32([u8; 4]),
     Fixed64([u8; 8]),
-    /// Bytes from here to there.
+    /// Bytes from the current position to this one.
     Bytes(u64),
 }
 
-/// A file that is read once, from its beginning on.
+/// A file that is read once, from start to end.
 pub(super) struct Wire<R> {
     reader: BufReader<R>,
     pub(super) position: u64,
@@ -34,38 +34,38 @@ impl<R: Read + io::Seek> Wire<R> {
         }
     }
 
-    /// Reads the next field's number and value; of bytes, their length. `None` at `end`.
-    pub(super) fn field(&mut self, end: u64) -> Result<Option<(u64, Field)>, ScanError> {
+    /// Reads the next field's number and value, or the end position of bytes. `None` at `end`.
+    pub(super) fn field(&mut self, end: u64) -> Result<Option<(u64, WireField)>, ScanError> {
         if self.position >= end {
             return Ok(None);
         }
         let (number, wire_type) = self.tag(end)?;
         let field = match wire_type {
-            0 => Field::Number(self.varint(end)?),
-            1 => Field::Fixed64(self.fixed(end)?),
+            0 => WireField::Number(self.varint(end)?),
+            1 => WireField::Fixed64(self.fixed(end)?),
             2 => {
                 let length = self.varint(end)?;
                 let field_end = self.position.checked_add(length);
                 let field_end = field_end.filter(|&field_end| field_end <= end);
-                Field::Bytes(field_end.ok_or_else(|| self.malformed("a field longer than what holds it"))?)
+                WireField::Bytes(field_end.ok_or_else(|| self.malformed("a field longer than its message"))?)
             }
-            5 => Field::Fixed32(self.fixed(end)?),
+            5 => WireField::Fixed32(self.fixed(end)?),
             _ => return Err(self.malformed("an unknown wire type")),
         };
         Ok(Some((number, field)))
     }
 
-    /// Skips what of a field has not been read.
-    pub(super) fn skip(&mut self, field: &Field) -> Result<(), ScanError> {
+    /// Skips the rest of a field.
+    pub(super) fn skip(&mut self, field: &WireField) -> Result<(), ScanError> {
         match field {
-            Field::Bytes(end) => self.skip_to(*end),
-            Field::Number(_) | Field::Fixed32(_) | Field::Fixed64(_) => Ok(()),
+            WireField::Bytes(end) => self.skip_to(*end),
+            WireField::Number(_) | WireField::Fixed32(_) | WireField::Fixed64(_) => Ok(()),
         }
     }
 
     fn fixed<const N: usize>(&mut self, end: u64) -> Result<[u8; N], ScanError> {
         if end - self.position < N as u64 {
-            return Err(self.malformed("a field longer than what holds it"));
+            return Err(self.malformed("a field longer than its message"));
         }
         let mut bytes = [0; N];
         self.reader.read_exact(&mut bytes)?;
@@ -73,7 +73,7 @@ impl<R: Read + io::Seek> Wire<R> {
         Ok(bytes)
     }
 
-    /// Reads the bytes from here to `end`.
+    /// Reads the bytes from the current position to `end`.
     pub(super) fn bytes(&mut self, end: u64) -> Result<Vec<u8>, ScanError> {
         let mut bytes = Vec::new();
         self.reader.by_ref().take(end - self.position).read_to_end(&mut bytes)?;
@@ -81,13 +81,13 @@ impl<R: Read + io::Seek> Wire<R> {
         Ok(bytes)
     }
 
-    /// Reads the length of a text and returns where it ends, which is not after `end`.
+    /// Reads the length of a text and returns the position of its end, which is at most `end`.
     pub(super) fn text_end(&mut self, end: u64) -> Result<u64, ScanError> {
         let length = self.varint(end)?;
         self.position
             .checked_add(length)
             .filter(|&text_end| text_end <= end)
-            .ok_or_else(|| self.malformed("a text longer than what holds it"))
+            .ok_or_else(|| self.malformed("a text longer than its message"))
     }
 
     pub(super) fn tag(&mut self, end: u64) -> Result<(u64, u64), ScanError> {
@@ -95,7 +95,8 @@ impl<R: Read + io::Seek> Wire<R> {
         if tag >> 3 == 0 {
             return Err(self.malformed("a field without a number"));
         }
-        // Protocol Buffers' own parser drops the bits above and takes what is left for the field's number.
+        // The parser of Protocol Buffers drops the upper bits and uses the rest as the field's
+        // number.
         if tag > u64::from(u32::MAX) {
             return Err(self.malformed("a field whose number is too large"));
         }
@@ -106,7 +107,7 @@ impl<R: Read + io::Seek> Wire<R> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             if self.position >= end {
-                return Err(self.malformed("a number cut off"));
+                return Err(self.malformed("a truncated number"));
             }
             let mut byte = [0];
             self.reader.read_exact(&mut byte)?;
@@ -128,7 +129,7 @@ impl<R: Read + io::Seek> Wire<R> {
     }
 
     pub(super) fn skip_to(&mut self, end: u64) -> Result<(), ScanError> {
-        let distance = i64::try_from(end - self.position).map_err(|_| self.malformed("a field too long"))?;
+        let distance = i64::try_from(end - self.position).map_err(|_| self.malformed("a field that is too long"))?;
         self.reader.seek_relative(distance)?;
         self.position = end;
         Ok(())

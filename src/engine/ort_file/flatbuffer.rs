@@ -1,6 +1,7 @@
-//! Flatbuffers: tables with optional fields, vectors, texts, each found by an offset that is checked.
+//! Reads flatbuffers: tables with optional fields, vectors and texts, found by offsets that are
+//! checked.
 //!
-//! The file is read in blocks as it is asked for: most of it is weights.
+//! The file is read in blocks on demand, because most of it is weights.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,10 +11,10 @@ use super::{OrtFileError, Result};
 
 const BLOCK: u64 = 16 << 10;
 
-/// Blocks that are kept.
-const MOST_BLOCKS: usize = 256;
+/// Limit on the cached blocks.
+const MAX_BLOCKS: usize = 256;
 
-/// Bytes of a text.
+/// Limit on the bytes of a text.
 const MAX_TEXT: usize = 4096;
 
 pub(super) struct Flatbuffer {
@@ -22,12 +23,12 @@ pub(super) struct Flatbuffer {
     blocks: HashMap<u64, Vec<u8>>,
 }
 
-/// A table's place, and that of the list of its fields.
+/// The position of a table, and that of the list of its fields.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Table {
+pub(super) struct FlatTable {
     place: u64,
     fields: u64,
-    /// Bytes of the list of fields.
+    /// Size of the list of fields, in bytes.
     size: u64,
 }
 
@@ -41,7 +42,7 @@ impl Flatbuffer {
         })
     }
 
-    pub(super) fn root(&mut self) -> Result<Table> {
+    pub(super) fn root(&mut self) -> Result<FlatTable> {
         if &self.bytes::<4>(4)? != b"ORTM" {
             return Err(OrtFileError::Malformed);
         }
@@ -49,15 +50,15 @@ impl Flatbuffer {
         self.table(place)
     }
 
-    pub(super) fn table(&mut self, place: u64) -> Result<Table> {
+    pub(super) fn table(&mut self, place: u64) -> Result<FlatTable> {
         let back = i64::from(i32::from_le_bytes(self.bytes(place)?));
         let fields = place.checked_add_signed(-back).ok_or(OrtFileError::Malformed)?;
         let size = u64::from(u16::from_le_bytes(self.bytes(fields)?));
-        Ok(Table { place, fields, size })
+        Ok(FlatTable { place, fields, size })
     }
 
-    /// Where a field's value is; `None` when the table does not have it.
-    fn field(&mut self, table: Table, field: usize) -> Result<Option<u64>> {
+    /// The position of a field's value; `None` if the table does not have it.
+    fn field(&mut self, table: FlatTable, field: usize) -> Result<Option<u64>> {
         let entry = 4 + 2 * field as u64;
         if entry + 2 > table.size {
             return Ok(None);
@@ -66,43 +67,43 @@ impl Flatbuffer {
         Ok((offset != 0).then(|| table.place + u64::from(offset)))
     }
 
-    /// Where a field refers to.
-    pub(super) fn offset(&mut self, table: Table, field: usize) -> Result<Option<u64>> {
+    /// The position that a field refers to.
+    pub(super) fn offset(&mut self, table: FlatTable, field: usize) -> Result<Option<u64>> {
         match self.field(table, field)? {
             Some(place) => self.follow(place).map(Some),
             None => Ok(None),
         }
     }
 
-    /// The place that an offset at `place` leads to.
+    /// The position that the offset at `place` leads to.
     pub(super) fn follow(&mut self, place: u64) -> Result<u64> {
         let offset = u32::from_le_bytes(self.bytes(place)?);
         Ok(place + u64::from(offset))
     }
 
-    pub(super) fn u8(&mut self, table: Table, field: usize) -> Result<u8> {
+    pub(super) fn u8(&mut self, table: FlatTable, field: usize) -> Result<u8> {
         match self.field(table, field)? {
             Some(place) => Ok(self.bytes::<1>(place)?[0]),
             None => Ok(0),
         }
     }
 
-    pub(super) fn i32(&mut self, table: Table, field: usize) -> Result<i32> {
+    pub(super) fn i32(&mut self, table: FlatTable, field: usize) -> Result<i32> {
         match self.field(table, field)? {
             Some(place) => Ok(i32::from_le_bytes(self.bytes(place)?)),
             None => Ok(0),
         }
     }
 
-    pub(super) fn i64(&mut self, table: Table, field: usize) -> Result<i64> {
+    pub(super) fn i64(&mut self, table: FlatTable, field: usize) -> Result<i64> {
         match self.field(table, field)? {
             Some(place) => Ok(i64::from_le_bytes(self.bytes(place)?)),
             None => Ok(0),
         }
     }
 
-    /// Where the elements of a vector begin, and how many there are.
-    pub(super) fn vector(&mut self, table: Table, field: usize) -> Result<Option<(u64, usize)>> {
+    /// The position of the first element of a vector, and the number of elements.
+    pub(super) fn vector(&mut self, table: FlatTable, field: usize) -> Result<Option<(u64, usize)>> {
         let Some(place) = self.offset(table, field)? else {
             return Ok(None);
         };
@@ -110,10 +111,10 @@ impl Flatbuffer {
         Ok(Some((place + 4, length as usize)))
     }
 
-    /// The bytes of a vector of at most `most` elements of this size. `None` for a longer one.
+    /// The bytes of a vector of at most `most` elements of `size` bytes. `None` for a longer one.
     pub(super) fn short_vector(
         &mut self,
-        table: Table,
+        table: FlatTable,
         field: usize,
         size: usize,
         most: usize,
@@ -161,7 +162,7 @@ impl Flatbuffer {
 
     fn block(&mut self, number: u64) -> Result<&Vec<u8>> {
         if !self.blocks.contains_key(&number) {
-            if self.blocks.len() >= MOST_BLOCKS {
+            if self.blocks.len() >= MAX_BLOCKS {
                 self.blocks.clear();
             }
             let start = number * BLOCK;

@@ -17,7 +17,7 @@ use super::weighing::stays_small;
 use crate::engine::allocator;
 use crate::engine::axes::{self, Analysis, Axes, OutputAxis};
 use crate::engine::onnx_file;
-use crate::engine::output_rows::{self, Run};
+use crate::engine::output_rows::{self, TrialRun};
 use crate::engine::runtime::{self, Environment, Libraries};
 use crate::engine::session::{Cancel, Folding, Form, Session, SessionError};
 use crate::engine::{LOAD_STACK, StartError};
@@ -361,10 +361,10 @@ fn rows(session: &Session, timer: &Timer, answers: &Answers) -> Vec<OutputRows> 
         has_open_output.then(|| timer.limited(&cancel, || probe::ask_larger(session, &cancel)))?
     });
     let runs = answers.runs().chain(larger.as_deref().map(|outputs| (1, outputs)));
-    let runs: Vec<Run<'_>> = runs
+    let runs: Vec<TrialRun<'_>> = runs
         .filter_map(|(rows, outputs)| {
             let records = output_rows::records_of(&signature.inputs, rows)?;
-            Some(Run { records, outputs })
+            Some(TrialRun { records, outputs })
         })
         .collect();
     output_rows::tried(signature, &runs)

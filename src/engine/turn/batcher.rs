@@ -4,14 +4,14 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use crate::engine::batch::Batching;
-use crate::engine::knee::Knee;
+use crate::engine::batch_limit::BatchLimit;
 
 /// What a model needs to have batches.
 #[derive(Debug)]
 pub struct Batcher {
     pub(super) batching: Batching,
     /// `None` once the model has turned out not to keep rows apart.
-    knee: Mutex<Option<Knee>>,
+    limit: Mutex<Option<BatchLimit>>,
 }
 
 /// Batches so far.
@@ -23,19 +23,19 @@ pub struct Batches {
 
 impl Batcher {
     pub fn new(batching: Batching) -> Self {
-        let knee = Mutex::new(Some(Knee::new(batching.max_rows)));
-        Self { batching, knee }
+        let limit = Mutex::new(Some(BatchLimit::new(batching.max_rows)));
+        Self { batching, limit }
     }
 
-    pub(super) fn with_knee<T>(&self, work: impl FnOnce(&mut Knee) -> T) -> Option<T> {
+    pub(super) fn with_batch_limit<T>(&self, work: impl FnOnce(&mut BatchLimit) -> T) -> Option<T> {
         // Held for a little arithmetic.
-        let mut knee = self.knee.lock().unwrap_or_else(PoisonError::into_inner);
-        knee.as_mut().map(work)
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.as_mut().map(work)
     }
 
     /// Returns whether it was on until now.
     pub(super) fn turn_off(&self) -> bool {
-        self.knee
+        self.limit
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()

@@ -49,6 +49,8 @@ pub(super) struct Decoded {
 pub(super) trait Request: Send {
     fn decode(&mut self, ledger: &dyn Ledger) -> Option<Inputs>;
     fn outputs(&self) -> Option<&[usize]>;
+    /// As [`Work::further`].
+    fn further(&self) -> &[Inputs];
     /// As [`Work::apart`].
     fn apart(&self, outputs: Option<&[Value]>) -> Option<usize>;
     fn answer(&mut self, runs: Result<&[Vec<Value>], InferenceError>);
@@ -87,6 +89,10 @@ impl<W: Work> Request for Typed<W> {
 
     fn outputs(&self) -> Option<&[usize]> {
         self.plan.as_ref().and_then(W::outputs)
+    }
+
+    fn further(&self) -> &[Inputs] {
+        self.plan.as_ref().map(W::further).unwrap_or_default()
     }
 
     fn apart(&self, outputs: Option<&[Value]>) -> Option<usize> {
@@ -171,7 +177,8 @@ impl Pending {
                 };
                 let inputs = self.request.decode(&*model.resident)?;
                 // Others have not given the same optional inputs, and a run has one value of each.
-                let is_joint = inputs.optional.is_empty() && self.request.apart(None).is_none();
+                let is_one_run = self.request.further().is_empty() && self.request.apart(None).is_none();
+                let is_joint = inputs.optional.is_empty() && is_one_run;
                 let batcher = model.batcher.as_ref().filter(|_| is_joint);
                 let outputs = self.request.outputs();
                 Decoded {

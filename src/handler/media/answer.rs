@@ -8,7 +8,7 @@ use super::body::Frame;
 use super::error::MediaError;
 use super::picture::Placed;
 use super::text::{SeenTexts, Texts, Words};
-use super::{Media, Seen, Source, is_asked_for};
+use super::{Media, Seen, Source, is_asked_for, no_task};
 use crate::codec::{Encoded, Format, ReplyPlan};
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
@@ -16,7 +16,7 @@ use crate::task::{
     Answer, Context, EncodingFormat, Form, Labels, Output, Parameters, PlacedPicture, Question, Settings, Task,
     TaskError,
 };
-use crate::tensor::{Signature, Value, ValueType};
+use crate::tensor::{Inputs, Signature, Value, ValueType};
 
 /// The task of a model, and what the manifest sets for its answers.
 #[derive(Debug)]
@@ -68,11 +68,7 @@ impl Answering {
         let guess = || source.and_then(|source| guessed(manifest, signature, source));
         let hinted = || manifest.hints.task.or_else(guess);
         let is_bare = manifest.hints.files.iter().any(|file| file == "config.json") && is_passthrough(signature);
-        let logits = || {
-            (is_bare || is_told)
-                .then_some(manifest.hints.task.or(Some(Task::TextClassification)))
-                .flatten()
-        };
+        let logits = || (is_bare || is_told).then_some(Task::TextClassification);
         let Some(task) = named.or_else(hinted).or_else(logits) else {
             return Ok(None);
         };
@@ -120,7 +116,8 @@ impl Answering {
     }
 }
 
-/// Whether the model hands on what goes in: one input and one output of the same name.
+/// Whether the model hands on what goes in. The names of a graph's values are unique, so an output
+/// with the name of an input is that input.
 fn is_passthrough(signature: &Signature) -> bool {
     match (&*signature.inputs, &*signature.outputs) {
         ([input], [output]) => input.name == output.name,
@@ -179,10 +176,11 @@ impl Media {
         signature: &Signature,
         runs: &[Vec<Value>],
     ) -> Result<Encoded, MediaError> {
-        let Some(answering) = &self.answering else {
-            return Err(MediaError::Task(TaskError::OutOfMemory));
-        };
+        let answering = self.answering.as_ref().ok_or_else(no_task)?;
         let names: Vec<&str> = plan.selected(signature).iter().map(|spec| spec.name.as_str()).collect();
+        if let Some(answer) = self.merged(answering, seen, &names, runs)? {
+            return reply(seen, form, model, &[answer]);
+        }
         let mut answers = Vec::with_capacity(runs.len());
         for (index, run) in runs.iter().enumerate() {
             // One run for all records, or one for each.
@@ -191,16 +189,58 @@ impl Media {
             } else {
                 index..index + 1
             };
-            let outputs = names.iter().zip(run).map(|(name, value)| Output { name, value });
-            answers.push(self.answer(answering, seen, part, &outputs.collect::<Vec<_>>())?);
+            let texts = seen.texts.as_ref();
+            answers.push(self.answer(answering, seen, texts, part, &outputs(&names, run))?);
         }
         reply(seen, form, model, &answers)
+    }
+
+    /// The answer to a request of texts that was divided into runs; `None` for other requests.
+    fn merged(
+        &self,
+        answering: &Answering,
+        seen: &Seen,
+        names: &[&str],
+        runs: &[Vec<Value>],
+    ) -> Result<Option<Answer>, MediaError> {
+        let Some(texts) = seen.texts.as_ref().filter(|texts| !texts.groups().is_empty()) else {
+            return Ok(None);
+        };
+        let mut parts = Vec::with_capacity(runs.len());
+        for (rows, run) in texts.groups().iter().zip(runs) {
+            let group = texts.group(rows);
+            let answer = self.answer(answering, seen, Some(&group), 0..rows.len(), &outputs(names, run))?;
+            parts.push((rows.as_slice(), answer));
+        }
+        let merged = Answer::merge(parts)?;
+        Ok(merged.map(|answer| {
+            texts.with_question(|question| {
+                answer.conclude(&Context {
+                    question,
+                    ..Context::new(seen.records, &answering.labels, &seen.settings)
+                })
+            })
+        }))
+    }
+
+    /// Divides a request of texts into runs of texts of similar lengths, where the task's answers
+    /// can be merged. Returns the inputs of each run.
+    pub fn divide(&self, seen: &mut Seen) -> Result<Option<Vec<Inputs>>, MediaError> {
+        let can_merge = self
+            .answering
+            .as_ref()
+            .is_some_and(|answering| answering.task.can_merge());
+        match (&self.source, &mut seen.texts) {
+            (Some(Source::Texts(texts)), Some(seen)) if can_merge => texts.divide(seen),
+            _ => Ok(None),
+        }
     }
 
     fn answer(
         &self,
         answering: &Answering,
         seen: &Seen,
+        texts: Option<&SeenTexts>,
         part: Range<usize>,
         outputs: &[Output<'_>],
     ) -> Result<Answer, MediaError> {
@@ -216,10 +256,10 @@ impl Media {
             pictures: &pictures,
             ..Context::new(part.len(), &answering.labels, &seen.settings)
         };
-        let answer = match (&self.source, &seen.texts) {
-            (Some(Source::Texts(texts)), Some(seen)) => {
-                let words = Words(Texts::tokenizer(texts));
-                seen.with_context(part, |question: Question<'_>, tokens| {
+        let answer = match (&self.source, texts) {
+            (Some(Source::Texts(source)), Some(texts)) => {
+                let words = Words(Texts::tokenizer(source));
+                texts.with_context(part, |question: Question<'_>, tokens| {
                     let context = Context {
                         tokens,
                         question,
@@ -233,6 +273,11 @@ impl Media {
         };
         Ok(answer?)
     }
+}
+
+fn outputs<'a>(names: &[&'a str], run: &'a [Value]) -> Vec<Output<'a>> {
+    let outputs = names.iter().zip(run).map(|(&name, value)| Output { name, value });
+    outputs.collect()
 }
 
 /// The form that an answer goes out in.

@@ -2,12 +2,11 @@
 
 use super::body::Files;
 use super::error::MediaError;
-use super::{Limits, Seen, is_asked_for};
-use crate::codec::{Request, Schema};
-use crate::engine::Ledger;
+use super::{Reading, Seen, is_asked_for};
+use crate::codec::Request;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
-use crate::task::{Form, PlacedPicture, Settings};
+use crate::task::{Form, PlacedPicture};
 use crate::tensor::{DataType, Dim, InputSpec, Signature, Tensor};
 use crate::vision::{self, Bound, Placement, Processor};
 
@@ -74,14 +73,13 @@ impl Pictures {
         self.steps.clone()
     }
 
-    pub fn decode(
-        &self,
-        files: Files,
-        settings: Settings,
-        limits: &Limits,
-        schema: &Schema,
-        ledger: &dyn Ledger,
-    ) -> Result<(Request, Seen), MediaError> {
+    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(Request, Seen), MediaError> {
+        let Reading {
+            settings,
+            limits,
+            schema,
+            ledger,
+        } = reading;
         let count = files.files.len();
         let numbered = |index: usize| (count > 1).then_some(index + 1);
         let failed = |index: usize| {

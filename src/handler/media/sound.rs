@@ -2,13 +2,12 @@
 
 use super::body::Files;
 use super::error::MediaError;
-use super::{Limits, Seen, is_asked_for};
+use super::{Reading, Seen, is_asked_for};
 use crate::audio::{self, AudioInput, AudioProcessor};
-use crate::codec::{Request, Schema};
-use crate::engine::Ledger;
+use crate::codec::Request;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
-use crate::task::{Form, Settings};
+use crate::task::Form;
 use crate::tensor::Signature;
 
 /// The input that takes samples, and the steps to it.
@@ -60,14 +59,13 @@ impl Sounds {
         self.processor.steps()
     }
 
-    pub fn decode(
-        &self,
-        files: Files,
-        settings: Settings,
-        limits: &Limits,
-        schema: &Schema,
-        ledger: &dyn Ledger,
-    ) -> Result<(Request, Seen), MediaError> {
+    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(Request, Seen), MediaError> {
+        let Reading {
+            settings,
+            limits,
+            schema,
+            ledger,
+        } = reading;
         let count = files.files.len();
         let failed = |index: usize| {
             move |source| MediaError::Sound {

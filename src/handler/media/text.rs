@@ -42,13 +42,15 @@ struct Keys {
     prompt: String,
 }
 
-/// What the answer to texts depends on.
+/// The texts of a request, for its answer.
 #[derive(Debug)]
 pub(super) struct SeenTexts {
     /// As they were tokenised: the texts of a zero-shot classification are pairs.
     inputs: Vec<TextInput>,
     encoded: Encoded,
     question: Asked,
+    /// The texts of each run, where the request is divided into runs of texts of similar lengths.
+    groups: Vec<Vec<usize>>,
 }
 
 /// [`Question`], with what it borrows.
@@ -130,9 +132,6 @@ impl Texts {
         schema: &Schema,
         ledger: &dyn Ledger,
     ) -> Result<Option<(Request, Seen)>, MediaError> {
-        /// Bytes that a byte of text takes as tokens: an id, its type, mask, offsets and word, for
-        /// texts of which each byte is a token.
-        const TOKEN_BYTES: u64 = 96;
         let task = media.answering.as_ref().map(|answering| answering.task());
         let options = ReadOptions {
             pairs: matches!(task, Some(Task::TextRanking | Task::TextClassification)),
@@ -146,7 +145,6 @@ impl Texts {
         let Some(request) = request::read(essence, body, &options)? else {
             return Ok(None);
         };
-        let memory = ledger.reserve((body.len() as u64).saturating_mul(TOKEN_BYTES))?;
         let TextRequest {
             inputs,
             form,
@@ -172,6 +170,7 @@ impl Texts {
         if task == Some(Task::QuestionAnswering) && options.truncation == Truncation::LongestFirst {
             options.truncation = Truncation::OnlySecond;
         }
+        let memory = ledger.reserve(self.tokenizer().request_memory(&inputs, &options))?;
         let encoded = self.tokenizer().encode(&inputs, &options)?;
         if !self.inputs.has_mask() && encoded.rows.iter().any(|row| row.len() != encoded.rows[0].len()) {
             return Err(MediaError::Text(TextError::Options(
@@ -200,10 +199,30 @@ impl Texts {
                 inputs,
                 encoded,
                 question,
+                groups: Vec::new(),
             }),
             _memory: memory,
         };
         Ok(Some((Request::of_inputs(tensors, records, schema), seen)))
+    }
+
+    /// Divides a request into runs of texts of similar lengths, so that little of a run is padding.
+    /// Returns the inputs of each run; `None` where one run serves as well, or where the answer
+    /// needs all texts in one.
+    pub fn divide(&self, seen: &mut SeenTexts) -> Result<Option<Vec<Inputs>>, MediaError> {
+        if matches!(seen.question, Asked::ZeroShot(_) | Asked::Spans(_)) {
+            return Ok(None);
+        }
+        let groups = seen.encoded.groups();
+        if groups.len() < 2 {
+            return Ok(None);
+        }
+        let inputs = groups
+            .iter()
+            .map(|rows| self.inputs.tensors(&seen.encoded.select(rows)));
+        let inputs = inputs.collect::<Result<_, _>>()?;
+        seen.groups = groups;
+        Ok(Some(inputs))
     }
 
     /// The options of a request with these parameters.
@@ -316,16 +335,41 @@ impl SeenTexts {
         self.encoded.rows.iter().map(|row| row.len()).sum()
     }
 
+    /// The texts of each run; empty where the request is not divided.
+    pub fn groups(&self) -> &[Vec<usize>] {
+        &self.groups
+    }
+
+    /// Some of the texts as a request of their own, each with an answer of its own.
+    pub fn group(&self, rows: &[usize]) -> Self {
+        Self {
+            inputs: rows.iter().filter_map(|&row| self.inputs.get(row).cloned()).collect(),
+            encoded: self.encoded.select(rows),
+            question: Asked::Records,
+            groups: Vec::new(),
+        }
+    }
+
+    /// Calls `answer` with the question about all texts.
+    pub fn with_question<T>(&self, answer: impl FnOnce(Question<'_>) -> T) -> T {
+        match &self.question {
+            Asked::Records => answer(Question::Records),
+            Asked::Similarity => answer(Question::Similarity),
+            Asked::Ranking => answer(Question::Ranking {
+                texts: &self.texts(0..self.inputs.len()),
+            }),
+            Asked::ZeroShot(sequences) => {
+                let sequences: Vec<&str> = sequences.iter().map(String::as_str).collect();
+                answer(Question::ZeroShot { sequences: &sequences })
+            }
+            Asked::Spans(rows) => answer(Question::Spans { rows }),
+        }
+    }
+
     /// Calls `answer` with the question and the tokens of the rows in `part`.
     pub fn with_context<T>(&self, part: Range<usize>, answer: impl FnOnce(Question<'_>, &[Tokens<'_>]) -> T) -> T {
         let rows: Vec<Row> = part.clone().map(|row| self.row(row)).collect();
-        let text = |input: &TextInput| -> String {
-            match input {
-                TextInput::One(text) | TextInput::Pair(_, text) => text.clone(),
-            }
-        };
-        let texts: Vec<String> = part.filter_map(|row| self.inputs.get(row)).map(text).collect();
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let texts = self.texts(part);
         let tokens: Vec<Tokens<'_>> = rows
             .iter()
             .zip(&texts)
@@ -339,16 +383,17 @@ impl SeenTexts {
                 sequences: &row.sequences,
             })
             .collect();
-        match &self.question {
-            Asked::Records => answer(Question::Records, &tokens),
-            Asked::Similarity => answer(Question::Similarity, &tokens),
-            Asked::Ranking => answer(Question::Ranking { texts: &texts }, &tokens),
-            Asked::ZeroShot(sequences) => {
-                let sequences: Vec<&str> = sequences.iter().map(String::as_str).collect();
-                answer(Question::ZeroShot { sequences: &sequences }, &tokens)
-            }
-            Asked::Spans(rows) => answer(Question::Spans { rows }, &tokens),
-        }
+        self.with_question(|question| answer(question, &tokens))
+    }
+
+    /// The texts of some rows; of a pair the second one.
+    fn texts(&self, part: Range<usize>) -> Vec<&str> {
+        let inputs = part.filter_map(|row| self.inputs.get(row));
+        inputs
+            .map(|input| match input {
+                TextInput::One(text) | TextInput::Pair(_, text) => text.as_str(),
+            })
+            .collect()
     }
 
     fn row(&self, number: usize) -> Row {

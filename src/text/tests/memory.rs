@@ -30,9 +30,9 @@ fn words(count: usize) -> Vec<String> {
     words
 }
 
-/// Files of 20,000 tokens, by the model.
-fn files() -> Vec<(&'static str, Vec<u8>)> {
-    let words = words(20_000);
+/// Files of `count` tokens, by the model.
+fn files(count: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let words = words(count);
     let vocabulary: serde_json::Map<String, serde_json::Value> = words
         .iter()
         .enumerate()
@@ -77,7 +77,8 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn the_memory_of_a_tokenizer_is_bounded_from_above() {
     let own = NAMES.into_iter().map(|name| (name, file(name)));
-    for (name, json) in own.chain(files()) {
+    // Tables double: those of 20,000 entries are 6/10 full, those of 29,000 have just doubled.
+    for (name, json) in own.chain(files(20_000)).chain(files(29_000)) {
         // Patterns and tables that all tokenizers share are made once.
         drop(parse(&json).unwrap());
         let before = live();
@@ -85,6 +86,7 @@ fn the_memory_of_a_tokenizer_is_bounded_from_above() {
         let kept = live() - before;
         let said = tokenizer.memory();
         assert!(kept <= said, "{name}: {kept} bytes, said to be {said}");
-        assert!(said <= 2 * kept + (1 << 20), "{name}: {kept} bytes, said to be {said}");
+        // Added tokens that begin alike, as these do, share parts of their automaton.
+        assert!(said <= 3 * kept + (1 << 20), "{name}: {kept} bytes, said to be {said}");
     }
 }

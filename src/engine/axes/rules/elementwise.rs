@@ -1,69 +1,70 @@
-//! Operators that compute each element by itself, of one tensor or of several that are broadcast.
+//! Operators that compute each element separately, from one tensor or from several broadcast ones.
 
-use crate::engine::axes::call::{Call, Outcome, UNKNOWN_RANK, one};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, one};
 use crate::engine::axes::extent::{Extent, Symbols};
-use crate::engine::axes::value::{Entry, MIXES, Mix, Place, Tensor, Value};
+use crate::engine::axes::value::{AbstractTensor, AbstractValue, MIXES, Mix, RecordPlace, SizeEntry};
 
-/// From here on, a float may not hold a whole number exactly.
+/// From this number on, a float may not represent a whole number exactly.
 const LARGE: i64 = 1 << 24;
 
-/// Of the first input alone; the others are parameters for all elements.
-pub fn unary(call: &mut Call<'_>) -> Outcome {
+/// Operators on the first input, whose other inputs are parameters for all elements.
+pub fn unary(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     parameters(call, 1)?;
     one(x.without_entries())
 }
 
-/// As [`unary`], where each further input is one number for all elements.
-fn parameters(call: &Call<'_>, first: usize) -> Result<(), Mix> {
+/// Checks that each input from `first` on is a single number for all elements.
+fn parameters(call: &OperatorCall<'_>, first: usize) -> Result<(), Mix> {
     for index in first..call.inputs.len() {
         if call
             .same_or_none(index)?
             .is_some_and(|parameter| !is_one_element(parameter))
         {
-            return Err(Mix::new("has a parameter that is not a single number for sure"));
+            return Err(Mix::new("has a parameter that may not be a single number"));
         }
     }
     Ok(())
 }
 
-/// The tensor as it is, with what is known of its elements.
-pub fn identity(call: &mut Call<'_>) -> Outcome {
+/// `Identity`: the tensor unchanged, with its known elements.
+pub fn identity(call: &mut OperatorCall<'_>) -> RuleOutcome {
     match call.inputs.first().copied().flatten() {
         Some(value) => Ok(vec![value.clone()]),
         None => Err(MIXES),
     }
 }
 
-/// To another type. Small whole numbers stay what they are, and sizes do as integers.
-pub fn cast(call: &mut Call<'_>) -> Outcome {
+/// Conversions to another type. Small whole numbers keep their values, and sizes do so as
+/// integers.
+pub fn cast(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (x, to) = (call.any(0)?, call.int("to", 0));
     let keeps_sizes = matches!(to, 6 | 7);
-    let kept = |entry: &Entry| match entry {
-        Entry::Number(number) if (keeps_sizes || matches!(to, 1 | 11)) && number.abs() < LARGE => entry.clone(),
-        Entry::Extent(_) if keeps_sizes => entry.clone(),
-        entry if entry.is_same() => Entry::Same,
-        _ => Entry::Mixed,
+    let kept = |entry: &SizeEntry| match entry {
+        SizeEntry::Number(number) if (keeps_sizes || matches!(to, 1 | 11)) && number.abs() < LARGE => entry.clone(),
+        SizeEntry::Extent(_) if keeps_sizes => entry.clone(),
+        entry if entry.is_same() => SizeEntry::Same,
+        _ => SizeEntry::Mixed,
     };
-    one(Tensor {
+    one(AbstractTensor {
         entries: x.entries.as_ref().map(|entries| entries.iter().map(kept).collect()),
         ..x.clone()
     })
 }
 
-pub fn cast_like(call: &mut Call<'_>) -> Outcome {
+pub fn cast_like(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(call.tensor(0)?.without_entries())
 }
 
-/// All inputs broadcast against each other.
-pub fn broadcast_all(call: &mut Call<'_>) -> Outcome {
+/// Operators that broadcast all inputs against each other.
+pub fn broadcast_all(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let inputs = (0..call.inputs.len()).map(|index| call.tensor(index));
     let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
     one(broadcast(&inputs, call.symbols)?)
 }
 
-/// Arithmetic, which is followed where it computes sizes.
-pub fn arithmetic(call: &mut Call<'_>) -> Outcome {
+/// Arithmetic, which is evaluated where it computes sizes.
+pub fn arithmetic(call: &mut OperatorCall<'_>) -> RuleOutcome {
     if call.inputs.len() == 2
         && let (Some(left), Some(right)) = (call.any(0)?.list(), call.any(1)?.list())
         && (call.any(0)?.entries.is_some() || call.any(1)?.entries.is_some())
@@ -75,95 +76,99 @@ pub fn arithmetic(call: &mut Call<'_>) -> Outcome {
         } else {
             left.len().max(right.len())
         };
-        let at = |list: &[Entry], index: usize| list.get(if list.len() == 1 { 0 } else { index }).cloned();
+        let at = |list: &[SizeEntry], index: usize| list.get(if list.len() == 1 { 0 } else { index }).cloned();
         let entries = (0..length).map(|index| {
             let (left, right) = (
-                at(&left, index).unwrap_or(Entry::Mixed),
-                at(&right, index).unwrap_or(Entry::Mixed),
+                at(&left, index).unwrap_or(SizeEntry::Mixed),
+                at(&right, index).unwrap_or(SizeEntry::Mixed),
             );
             computed(call.operator, &left, &right)
         });
-        return one(Tensor::sizes(entries.collect(), is_scalar));
+        return one(AbstractTensor::sizes(entries.collect(), is_scalar));
     }
     broadcast_all(call)
 }
 
-fn computed(operator: &str, left: &Entry, right: &Entry) -> Entry {
+fn computed(operator: &str, left: &SizeEntry, right: &SizeEntry) -> SizeEntry {
     let unknown = || {
         if left.is_same() && right.is_same() {
-            Entry::Same
+            SizeEntry::Same
         } else {
-            Entry::Mixed
+            SizeEntry::Mixed
         }
     };
     let number = |result: Option<i64>| {
         let small = result.filter(|number| (-LARGE..LARGE).contains(number));
-        small.map_or_else(unknown, Entry::Number)
+        small.map_or_else(unknown, SizeEntry::Number)
     };
     let compared = |result: Option<bool>| number(result.map(i64::from));
     let sizes = left.extent().zip(right.extent());
     match (operator, left, right) {
-        ("Add", Entry::Number(left), Entry::Number(right)) => number(left.checked_add(*right)),
-        ("Add", entry, Entry::Number(0)) | ("Add", Entry::Number(0), entry) => entry.clone(),
-        ("Sub", Entry::Number(left), Entry::Number(right)) => number(left.checked_sub(*right)),
-        ("Sub", entry, Entry::Number(0)) => entry.clone(),
-        ("Mul", Entry::Number(left), Entry::Number(right)) => number(left.checked_mul(*right)),
-        ("Mul", entry, Entry::Number(1)) | ("Mul", Entry::Number(1), entry) => entry.clone(),
+        ("Add", SizeEntry::Number(left), SizeEntry::Number(right)) => number(left.checked_add(*right)),
+        ("Add", entry, SizeEntry::Number(0)) | ("Add", SizeEntry::Number(0), entry) => entry.clone(),
+        ("Sub", SizeEntry::Number(left), SizeEntry::Number(right)) => number(left.checked_sub(*right)),
+        ("Sub", entry, SizeEntry::Number(0)) => entry.clone(),
+        ("Mul", SizeEntry::Number(left), SizeEntry::Number(right)) => number(left.checked_mul(*right)),
+        ("Mul", entry, SizeEntry::Number(1)) | ("Mul", SizeEntry::Number(1), entry) => entry.clone(),
         ("Mul", ..) => sizes
             .and_then(|(left, right)| left.times(&right))
-            .map_or_else(unknown, Entry::of),
-        ("Div", Entry::Number(left), Entry::Number(right)) => {
+            .map_or_else(unknown, SizeEntry::of),
+        ("Div", SizeEntry::Number(left), SizeEntry::Number(right)) => {
             number(left.checked_rem(*right).filter(|&rest| rest == 0).map(|_| left / right))
         }
         ("Div", ..) => sizes
             .and_then(|(left, right)| left.over(&right))
-            .map_or_else(unknown, Entry::of),
-        ("Equal", Entry::Number(left), Entry::Number(right)) => compared(Some(left == right)),
-        ("Equal", Entry::Extent(_), Entry::Number(number)) | ("Equal", Entry::Number(number), Entry::Extent(_))
+            .map_or_else(unknown, SizeEntry::of),
+        ("Equal", SizeEntry::Number(left), SizeEntry::Number(right)) => compared(Some(left == right)),
+        ("Equal", SizeEntry::Extent(_), SizeEntry::Number(number))
+        | ("Equal", SizeEntry::Number(number), SizeEntry::Extent(_))
             if *number < 0 =>
         {
-            Entry::Number(0)
+            SizeEntry::Number(0)
         }
-        ("Equal", Entry::Extent(left), Entry::Extent(right)) if left == right => Entry::Number(1),
-        ("Less", Entry::Number(left), Entry::Number(right)) => compared(Some(left < right)),
-        ("Greater", Entry::Number(left), Entry::Number(right)) => compared(Some(left > right)),
-        ("Max", Entry::Number(left), Entry::Number(right)) => number(Some(*left.max(right))),
-        ("Min", Entry::Number(left), Entry::Number(right)) => number(Some(*left.min(right))),
+        ("Equal", SizeEntry::Extent(left), SizeEntry::Extent(right)) if left == right => SizeEntry::Number(1),
+        ("Less", SizeEntry::Number(left), SizeEntry::Number(right)) => compared(Some(left < right)),
+        ("Greater", SizeEntry::Number(left), SizeEntry::Number(right)) => compared(Some(left > right)),
+        ("Max", SizeEntry::Number(left), SizeEntry::Number(right)) => number(Some(*left.max(right))),
+        ("Min", SizeEntry::Number(left), SizeEntry::Number(right)) => number(Some(*left.min(right))),
         _ => unknown(),
     }
 }
 
-/// A choice by a condition, which is followed where it computes sizes.
-pub fn choose(call: &mut Call<'_>) -> Outcome {
+/// A choice by a condition, which is evaluated where it computes sizes.
+pub fn choose(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let parts = [call.any(0)?, call.any(1)?, call.any(2)?];
-    if let [Some(condition), Some(yes), Some(no)] = parts.map(Tensor::list)
+    if let [Some(condition), Some(yes), Some(no)] = parts.map(AbstractTensor::list)
         && parts[0].entries.is_some()
         && parts
             .iter()
             .all(|part| part.rank() == Some(1) || part.rank() == Some(0))
     {
         let length = condition.len().max(yes.len()).max(no.len());
-        let at = |list: &[Entry], index: usize| list.get(if list.len() == 1 { 0 } else { index }).cloned();
+        let at = |list: &[SizeEntry], index: usize| list.get(if list.len() == 1 { 0 } else { index }).cloned();
         let chosen = (0..length).map(|index| {
             let (condition, yes, no) = (at(&condition, index)?, at(&yes, index)?, at(&no, index)?);
             Some(match condition {
-                Entry::Number(0) => no,
-                Entry::Number(_) => yes,
-                Entry::Same if yes == no => yes,
-                Entry::Same if yes.is_same() && no.is_same() => Entry::Same,
-                Entry::Same | Entry::Extent(_) | Entry::Mixed => Entry::Mixed,
+                SizeEntry::Number(0) => no,
+                SizeEntry::Number(_) => yes,
+                SizeEntry::Same if yes == no => yes,
+                SizeEntry::Same if yes.is_same() && no.is_same() => SizeEntry::Same,
+                SizeEntry::Same | SizeEntry::Extent(_) | SizeEntry::Mixed => SizeEntry::Mixed,
             })
         });
         if let Some(entries) = chosen.collect::<Option<Vec<_>>>() {
-            return one(Tensor::sizes(entries, parts.iter().all(|part| part.rank() == Some(0))));
+            return one(AbstractTensor::sizes(
+                entries,
+                parts.iter().all(|part| part.rank() == Some(0)),
+            ));
         }
     }
     let parts = [call.tensor(0)?, call.tensor(1)?, call.tensor(2)?];
     one(broadcast(&parts, call.symbols)?)
 }
 
-/// Keeps the elements but for those that are dropped in training.
-pub fn dropout(call: &mut Call<'_>) -> Outcome {
+/// `Dropout`: keeps all elements, except in training.
+pub fn dropout(call: &mut OperatorCall<'_>) -> RuleOutcome {
     const TRAINS: Mix = Mix {
         text: "draws random numbers",
         always: true,
@@ -174,11 +179,11 @@ pub fn dropout(call: &mut Call<'_>) -> Outcome {
         return Err(TRAINS);
     }
     let x = call.tensor(0)?.without_entries();
-    Ok(vec![Value::Tensor(x.clone()), Value::Tensor(x)])
+    Ok(vec![AbstractValue::Tensor(x.clone()), AbstractValue::Tensor(x)])
 }
 
-/// One more axis than its input, at the end or where it says.
-pub fn one_hot(call: &mut Call<'_>) -> Outcome {
+/// `OneHot`: adds an axis at the end, or where an attribute says.
+pub fn one_hot(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let depth = call.same(1)?.list();
     call.same(2)?;
@@ -194,49 +199,50 @@ pub fn one_hot(call: &mut Call<'_>) -> Outcome {
             let mut dims = dims.clone();
             dims.insert(new, depth);
             let place = place.map(|place| place.at(place.axis + usize::from(place.axis >= new)));
-            return one(Tensor::placed(Some(dims), place));
+            return one(AbstractTensor::placed(Some(dims), place));
         }
         (None, -1) => None,
         (None, _) => return Err(UNKNOWN_RANK),
     };
-    one(Tensor::placed(dims, place.cloned()))
+    one(AbstractTensor::placed(dims, place.cloned()))
 }
 
-pub fn is_one_element(tensor: &Tensor) -> bool {
+pub fn is_one_element(tensor: &AbstractTensor) -> bool {
     tensor.dims.as_ref().is_some_and(|dims| dims.iter().all(Extent::is_one))
 }
 
-/// The extent of an axis where two tensors are broadcast.
+/// The extent of an axis after two tensors are broadcast.
 pub fn broadcast_extent(one: &Extent, other: &Extent, symbols: &mut Symbols) -> Extent {
     match (one.size(), other.size()) {
         _ if one == other => one.clone(),
         (Some(1), _) => other.clone(),
         (_, Some(1)) => one.clone(),
-        // The other is this or 1.
+        // The other size is this one or 1.
         (Some(size), None) | (None, Some(size)) if size > 1 => Extent::known(size),
         _ => symbols.fresh(),
     }
 }
 
-/// A scalar or a list of one: it changes the rank of nothing that has one.
-fn is_small(tensor: &Tensor) -> bool {
+/// Whether the tensor is a scalar or a list of one element. Broadcasting it does not change the
+/// rank of a tensor that has axes.
+fn is_small(tensor: &AbstractTensor) -> bool {
     is_one_element(tensor) && tensor.dims.as_ref().is_some_and(|dims| dims.len() <= 1)
 }
 
-/// The tensors broadcast against each other, aligned at their last axes.
-pub fn broadcast(parts: &[&Tensor], symbols: &mut Symbols) -> Result<Tensor, Mix> {
-    let records: Vec<&&Tensor> = parts.iter().filter(|part| part.place().is_some()).collect();
+/// Broadcasts the tensors against each other, aligned at their last axes.
+pub fn broadcast(parts: &[&AbstractTensor], symbols: &mut Symbols) -> Result<AbstractTensor, Mix> {
+    let records: Vec<&&AbstractTensor> = parts.iter().filter(|part| part.place().is_some()).collect();
     let ranks: Option<Vec<usize>> = parts.iter().map(|part| part.rank()).collect();
     let Some(ranks) = ranks else {
-        // Of unknown rank: what only small ones are added to stays what it is.
+        // The rank is unknown. A tensor that is only combined with small ones keeps its shape.
         return match &records[..] {
-            [] => Ok(Tensor::same(None)),
+            [] => Ok(AbstractTensor::same(None)),
             [first] if parts.iter().all(|part| part.place().is_some() || is_small(part)) => Ok(first.without_entries()),
             _ => Err(UNKNOWN_RANK),
         };
     };
     let rank = ranks.into_iter().max().unwrap_or(0);
-    let mut common: Option<(usize, &Place)> = None;
+    let mut common: Option<(usize, &RecordPlace)> = None;
     for part in &records {
         let (Some(place), Some(own)) = (part.place(), part.rank()) else {
             continue;
@@ -259,7 +265,7 @@ pub fn broadcast(parts: &[&Tensor], symbols: &mut Symbols) -> Result<Tensor, Mix
             };
             if is_batch && part.place().is_none() && !dim.is_one() {
                 return Err(Mix::new(
-                    "combines records with a tensor that may have a row for each of them",
+                    "combines the records with a tensor that may have one row for each",
                 ));
             }
             extent = broadcast_extent(&extent, dim, symbols);
@@ -267,17 +273,17 @@ pub fn broadcast(parts: &[&Tensor], symbols: &mut Symbols) -> Result<Tensor, Mix
         dims.push(extent);
     }
     let place = common.map(|(from_end, place)| place.at(rank - from_end));
-    Ok(Tensor::placed(Some(dims), place))
+    Ok(AbstractTensor::placed(Some(dims), place))
 }
 
 /// `a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point`
-pub fn qlinear_binary(call: &mut Call<'_>) -> Outcome {
+pub fn qlinear_binary(call: &mut OperatorCall<'_>) -> RuleOutcome {
     for index in [1, 2, 4, 5, 6, 7] {
         if call
             .same_or_none(index)?
             .is_some_and(|parameter| !is_one_element(parameter))
         {
-            return Err(Mix::new("has a parameter that is not a single number for sure"));
+            return Err(Mix::new("has a parameter that may not be a single number"));
         }
     }
     one(broadcast(&[call.tensor(0)?, call.tensor(3)?], call.symbols)?)

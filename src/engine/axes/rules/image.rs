@@ -1,8 +1,8 @@
-//! Convolutions, pools and what else is computed over the pixels of `x[n, c, ...]`.
+//! Operators over the pixels of `x[n, c, ...]`, such as convolutions and pools.
 
-use crate::engine::axes::call::{Call, Outcome, dims, one};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome, dims, one};
 use crate::engine::axes::extent::Extent;
-use crate::engine::axes::value::{Entry, MIXES, Mix, Tensor, Value};
+use crate::engine::axes::value::{AbstractTensor, AbstractValue, MIXES, Mix, SizeEntry};
 
 /// Windows that move over the pixels.
 struct Windows {
@@ -16,7 +16,7 @@ struct Windows {
 }
 
 impl Windows {
-    fn new(call: &Call<'_>, kernel: Vec<i64>) -> Result<Self, Mix> {
+    fn new(call: &OperatorCall<'_>, kernel: Vec<i64>) -> Result<Self, Mix> {
         let axes = kernel.len();
         let list = |name, default| Ok(call.ints(name)?.map_or_else(|| default, <[i64]>::to_vec));
         Ok(Self {
@@ -29,7 +29,7 @@ impl Windows {
         })
     }
 
-    /// The windows along one axis of so many pixels. `None` where that is not certain.
+    /// The number of windows along an axis of `pixels` pixels. `None` if it is not certain.
     fn count(&self, axis: usize, pixels: i64) -> Option<u64> {
         let (kernel, stride) = (*self.kernel.get(axis)?, *self.strides.get(axis)?);
         let extent = kernel
@@ -46,20 +46,20 @@ impl Windows {
                         .get(axis)?
                         .checked_add(*self.pads.get(axis + self.kernel.len())?)?
                 };
-                let room = pixels.checked_add(pads)?.checked_sub(extent)?;
-                // Rounding up has rules of its own at the edge.
-                if self.rounds_up && room.checked_rem(stride)? != 0 {
+                let travel = pixels.checked_add(pads)?.checked_sub(extent)?;
+                // Rounding up follows special rules at the edge.
+                if self.rounds_up && travel.checked_rem(stride)? != 0 {
                     return None;
                 }
-                room.checked_div(stride)?.checked_add(1)?
+                travel.checked_div(stride)?.checked_add(1)?
             }
             _ => return None,
         };
         (stride > 0).then(|| u64::try_from(count).ok()).flatten()
     }
 
-    /// `[n, c, ...]` of an input with these dimensions.
-    fn dims(&self, call: &mut Call<'_>, own: &[Extent], channels: Extent) -> Option<Vec<Extent>> {
+    /// The dimensions `[n, c, ...]` of the output for an input with the dimensions `own`.
+    fn dims(&self, call: &mut OperatorCall<'_>, own: &[Extent], channels: Extent) -> Option<Vec<Extent>> {
         let mut result = vec![own.first()?.clone(), channels];
         for (axis, dim) in own.iter().skip(2).enumerate() {
             let count = dim
@@ -72,8 +72,8 @@ impl Windows {
     }
 }
 
-/// The records of an image are along the first axis.
-fn images<'a>(call: &Call<'a>, index: usize) -> Result<&'a Tensor, Mix> {
+/// Returns an input of images. `Err` if it has the records on another axis than the first.
+fn images<'a>(call: &OperatorCall<'a>, index: usize) -> Result<&'a AbstractTensor, Mix> {
     let x = call.tensor(index)?;
     match x.place() {
         Some(place) if place.axis != 0 => Err(MIXES),
@@ -81,8 +81,8 @@ fn images<'a>(call: &Call<'a>, index: usize) -> Result<&'a Tensor, Mix> {
     }
 }
 
-/// `x, w, b`, and `z`, which is added, where the operator is fused with an addition.
-pub fn conv(call: &mut Call<'_>) -> Outcome {
+/// `x, w, b`, and `z`, which is added if the operator is fused with an addition.
+pub fn conv(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (x, w) = (images(call, 0)?, call.same(1)?);
     call.same_or_none(2)?;
     if let Some(added) = call.tensor_or_none(3)?
@@ -95,25 +95,25 @@ pub fn conv(call: &mut Call<'_>) -> Outcome {
 }
 
 /// `x, w, x_zero_point, w_zero_point`
-pub fn conv_integer(call: &mut Call<'_>) -> Outcome {
+pub fn conv_integer(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (x, w) = (images(call, 0)?, call.same(1)?);
     call.all_same_from(2)?;
     convolved(call, x, w)
 }
 
 /// `x, x_scale, x_zero_point, w, ...`
-pub fn qlinear_conv(call: &mut Call<'_>) -> Outcome {
+pub fn qlinear_conv(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = images(call, 0)?;
     call.all_same_from(1)?;
     let w = call.same(3)?;
     if call.int("channels_last", 0) != 0 {
         let dims = x.rank().map(|rank| call.symbols.fresh_dims(rank));
-        return one(Tensor::placed(dims, x.place().cloned()));
+        return one(AbstractTensor::placed(dims, x.place().cloned()));
     }
     convolved(call, x, w)
 }
 
-fn convolved(call: &mut Call<'_>, x: &Tensor, w: &Tensor) -> Outcome {
+fn convolved(call: &mut OperatorCall<'_>, x: &AbstractTensor, w: &AbstractTensor) -> RuleOutcome {
     let weights = w.dims.as_deref().unwrap_or_default();
     let kernel = weights
         .get(2..)
@@ -129,19 +129,19 @@ fn convolved(call: &mut Call<'_>, x: &Tensor, w: &Tensor) -> Outcome {
         (Some(own), _) => Some(call.symbols.fresh_dims(own.len())),
         (None, _) => None,
     };
-    one(Tensor::placed(dims, x.place().cloned()))
+    one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// The dimensions of what comes out are not computed, but for their number.
-pub fn conv_transpose(call: &mut Call<'_>) -> Outcome {
+/// `ConvTranspose`. Of the output's dimensions only their number is tracked.
+pub fn conv_transpose(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = images(call, 0)?;
     call.all_same_from(1)?;
     let dims = x.rank().map(|rank| call.symbols.fresh_dims(rank));
-    one(Tensor::placed(dims, x.place().cloned()))
+    one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// The second output counts elements across all records.
-pub fn pool(call: &mut Call<'_>) -> Outcome {
+/// Pools. The second output of `MaxPool` counts elements across all records.
+pub fn pool(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = images(call, 0)?;
     call.all_same_from(1)?;
     let kernel = call.ints("kernel_shape")?.unwrap_or_default().to_vec();
@@ -153,15 +153,15 @@ pub fn pool(call: &mut Call<'_>) -> Outcome {
         Some(own) => Some(call.symbols.fresh_dims(own.len())),
         None => None,
     };
-    let values = Value::Tensor(Tensor::placed(dims.clone(), x.place().cloned()));
+    let values = AbstractValue::Tensor(AbstractTensor::placed(dims.clone(), x.place().cloned()));
     let indices = match x.place() {
-        None => Value::Tensor(Tensor::same(dims)),
-        Some(_) => Value::Mixed("the indices of MaxPool count across the records of a batch".into()),
+        None => AbstractValue::Tensor(AbstractTensor::same(dims)),
+        Some(_) => AbstractValue::Mixed("the indices of MaxPool count across the records of a batch".into()),
     };
     Ok(vec![values, indices])
 }
 
-pub fn global_pool(call: &mut Call<'_>) -> Outcome {
+pub fn global_pool(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = images(call, 0)?;
     call.all_same_from(1)?;
     let is_last = call.int("channels_last", 0) != 0;
@@ -171,21 +171,28 @@ pub fn global_pool(call: &mut Call<'_>) -> Outcome {
         dims.map(|(axis, dim)| if kept(axis) { dim.clone() } else { Extent::ONE })
             .collect()
     });
-    one(Tensor::placed(dims, x.place().cloned()))
+    one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// `x, roi, scales, sizes`, or `x, scales` at first: by factors or to sizes, of which the records' is no other.
-pub fn resize(call: &mut Call<'_>) -> Outcome {
-    const NOT_FOLLOWED: Mix = Mix::new("has scales or sizes that are not known to leave the records alone");
+/// `x, roi, scales, sizes`, or `x, scales` in early versions: resizes by factors or to sizes. The
+/// axis of the records must keep its size.
+pub fn resize(call: &mut OperatorCall<'_>) -> RuleOutcome {
+    const NOT_FOLLOWED: Mix = Mix::new("has scales or sizes that may change the axis of the records");
     let x = call.tensor(0)?;
     if call.text("coordinate_transformation_mode") == Some("tf_crop_and_resize") && x.place().is_some() {
         return Err(NOT_FOLLOWED);
     }
     let own = dims(x)?;
-    let is_scaled = |tensor: &Tensor| tensor.list().filter(|list| !list.is_empty());
+    let is_scaled = |tensor: &AbstractTensor| tensor.list().filter(|list| !list.is_empty());
     let (scales, sizes) = match call.attribute("scales") {
         Some(crate::engine::onnx_file::Attribute::Floats(Some(scales))) => {
-            let whole = |&scale: &f32| if scale == 1.0 { Entry::Number(1) } else { Entry::Same };
+            let whole = |&scale: &f32| {
+                if scale == 1.0 {
+                    SizeEntry::Number(1)
+                } else {
+                    SizeEntry::Same
+                }
+            };
             (Some(scales.iter().map(whole).collect()), None)
         }
         _ if call.inputs.len() == 2 => (call.any(1)?.list(), None),
@@ -202,7 +209,7 @@ pub fn resize(call: &mut Call<'_>) -> Outcome {
             .collect::<Result<_, _>>()?,
         None => (0..own.len()).collect(),
     };
-    let (entries, are_scales): (Vec<Entry>, bool) = match (scales, sizes) {
+    let (entries, are_scales): (Vec<SizeEntry>, bool) = match (scales, sizes) {
         (Some(scales), _) => (scales, true),
         (None, Some(sizes)) => (sizes, false),
         (None, None) => return Err(NOT_FOLLOWED),
@@ -218,7 +225,7 @@ pub fn resize(call: &mut Call<'_>) -> Outcome {
     let mut result = own.to_vec();
     for (&axis, entry) in axes.iter().zip(&entries) {
         let is_unchanged = if are_scales {
-            *entry == Entry::Number(1)
+            *entry == SizeEntry::Number(1)
         } else {
             entry.extent().as_ref() == Some(&own[axis])
         };
@@ -236,19 +243,19 @@ pub fn resize(call: &mut Call<'_>) -> Outcome {
         };
         result[axis] = size.unwrap_or_else(|| call.symbols.fresh());
     }
-    one(Tensor::placed(Some(result), x.place().cloned()))
+    one(AbstractTensor::placed(Some(result), x.place().cloned()))
 }
 
-/// An operator on blocks of channels: an image for each image, of other dimensions.
-pub fn reordered(call: &mut Call<'_>) -> Outcome {
+/// Operators on blocks of channels. They return one image for each image, with other dimensions.
+pub fn reordered(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = images(call, 0)?;
     call.all_same_from(1)?;
     let dims = call.symbols.fresh_dims(4);
-    one(Tensor::placed(Some(dims), x.place().cloned()))
+    one(AbstractTensor::placed(Some(dims), x.place().cloned()))
 }
 
-/// As [`reordered`]; a fourth input is added.
-pub fn blocked_conv(call: &mut Call<'_>) -> Outcome {
+/// Like [`reordered`], with a fourth input that is added.
+pub fn blocked_conv(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = images(call, 0)?;
     if let Some(added) = call.tensor_or_none(3)?
         && added.batch != x.batch
@@ -258,5 +265,5 @@ pub fn blocked_conv(call: &mut Call<'_>) -> Outcome {
     call.same(1)?;
     call.same_or_none(2)?;
     let dims = call.symbols.fresh_dims(4);
-    one(Tensor::placed(Some(dims), x.place().cloned()))
+    one(AbstractTensor::placed(Some(dims), x.place().cloned()))
 }

@@ -1,19 +1,19 @@
-//! Operators that take, place, repeat or make elements by their indices.
+//! Operators that select, scatter, repeat or generate elements by their indices.
 
 use super::elementwise::broadcast_extent;
-use crate::engine::axes::call::{Call, Outcome, UNKNOWN_RANK, apart, axis, common_place, dims, one, rank};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, apart, axis, common_place, dims, one, rank};
 use crate::engine::axes::extent::Extent;
-use crate::engine::axes::value::{Batch, Entry, MIXES, Mix, Place, Tensor, Value};
+use crate::engine::axes::value::{AbstractTensor, AbstractValue, Batch, MIXES, Mix, RecordPlace, SizeEntry};
 
-const UNKNOWN_AXES: Mix = Mix::new("has axes or bounds that are not known");
-const NOT_FOLLOWED: Mix = Mix::new("gives its output a shape that is not known to keep the records apart");
+const UNKNOWN_AXES: Mix = Mix::new("has unknown axes or bounds");
+const NOT_FOLLOWED: Mix = Mix::new("gives its output a shape that may not keep the records apart");
 
-pub fn slice(call: &mut Call<'_>) -> Outcome {
+pub fn slice(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (starts, ends, axes, steps) = if call.opset < 10 {
         let list = |name| {
             Ok(call
                 .ints(name)?
-                .map(|numbers| numbers.iter().map(|&n| Entry::Number(n)).collect()))
+                .map(|numbers| numbers.iter().map(|&n| SizeEntry::Number(n)).collect()))
         };
         (list("starts")?, list("ends")?, list("axes")?, None)
     } else {
@@ -22,10 +22,10 @@ pub fn slice(call: &mut Call<'_>) -> Outcome {
     };
     let (starts, ends) = (starts.ok_or(UNKNOWN_AXES)?, ends.ok_or(UNKNOWN_AXES)?);
     let count = starts.len();
-    let numbers = |list: &[Entry]| {
-        let number = |entry: &Entry| match entry {
-            Entry::Number(number) => Some(*number),
-            Entry::Extent(_) | Entry::Same | Entry::Mixed => None,
+    let numbers = |list: &[SizeEntry]| {
+        let number = |entry: &SizeEntry| match entry {
+            SizeEntry::Number(number) => Some(*number),
+            SizeEntry::Extent(_) | SizeEntry::Same | SizeEntry::Mixed => None,
         };
         list.iter().map(number).collect::<Option<Vec<i64>>>()
     };
@@ -33,7 +33,7 @@ pub fn slice(call: &mut Call<'_>) -> Outcome {
         Some(axes) => numbers(axes).ok_or(UNKNOWN_AXES)?,
         None => (0..count as i64).collect(),
     };
-    let steps: Vec<Entry> = steps.unwrap_or_else(|| vec![Entry::Number(1); count]);
+    let steps: Vec<SizeEntry> = steps.unwrap_or_else(|| vec![SizeEntry::Number(1); count]);
     if count == 0 || ends.len() != count || axes.len() != count || steps.len() != count {
         return Err(UNKNOWN_AXES);
     }
@@ -56,7 +56,7 @@ pub fn slice(call: &mut Call<'_>) -> Outcome {
             };
             let (start, end) = (bound(*start) as usize, bound(*end) as usize);
             let part = entries.get(start..end.max(start)).unwrap_or_default();
-            return one(Tensor::sizes(part.to_vec(), false));
+            return one(AbstractTensor::sizes(part.to_vec(), false));
         }
     }
     let x = call.tensor(0)?;
@@ -67,7 +67,7 @@ pub fn slice(call: &mut Call<'_>) -> Outcome {
         let whole = is_whole(&starts[index], &ends[index], &steps[index], own, x.place(), along);
         if x.place().is_some_and(|place| place.axis == along) {
             if !whole {
-                return Err(Mix::new("takes some of the records of a batch"));
+                return Err(Mix::new("selects some of the records of a batch"));
             }
             continue;
         }
@@ -83,36 +83,36 @@ pub fn slice(call: &mut Call<'_>) -> Outcome {
             *dim = sliced(&starts[index], &ends[index], &steps[index], dim).unwrap_or_else(|| call.symbols.fresh());
         }
     }
-    one(Tensor::placed(dims, x.place().cloned()))
+    one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// Whether a slice is all of its axis, however long that is.
+/// Whether a slice covers its whole axis, whatever its length.
 fn is_whole(
-    start: &Entry,
-    end: &Entry,
-    step: &Entry,
+    start: &SizeEntry,
+    end: &SizeEntry,
+    step: &SizeEntry,
     own: Option<&Extent>,
-    place: Option<&Place>,
+    place: Option<&RecordPlace>,
     along: usize,
 ) -> bool {
-    let records = place.filter(|place| place.axis == along).and_then(Place::extent);
+    let records = place.filter(|place| place.axis == along).and_then(RecordPlace::extent);
     let own = own.or(records.as_ref());
     let ends = match end {
-        // More than any axis has.
-        Entry::Number(number) => *number >= i64::from(i32::MAX),
-        Entry::Extent(end) => own == Some(end),
-        Entry::Same | Entry::Mixed => false,
+        // Beyond the end of any axis.
+        SizeEntry::Number(number) => *number >= i64::from(i32::MAX),
+        SizeEntry::Extent(end) => own == Some(end),
+        SizeEntry::Same | SizeEntry::Mixed => false,
     };
-    *start == Entry::Number(0) && *step == Entry::Number(1) && ends
+    *start == SizeEntry::Number(0) && *step == SizeEntry::Number(1) && ends
 }
 
-/// What is left of an extent that is known.
-fn sliced(start: &Entry, end: &Entry, step: &Entry, dim: &Extent) -> Option<Extent> {
-    let (Entry::Number(start), Entry::Number(end), Entry::Number(1)) = (start, end, step) else {
+/// The extent after a slice; `None` if it is unknown.
+fn sliced(start: &SizeEntry, end: &SizeEntry, step: &SizeEntry, dim: &Extent) -> Option<Extent> {
+    let (SizeEntry::Number(start), SizeEntry::Number(end), SizeEntry::Number(1)) = (start, end, step) else {
         return None;
     };
     let Some(size) = dim.size().and_then(|size| i64::try_from(size).ok()) else {
-        // `x[:, 0:1]` of an axis that may have none, and `x[:, -1:]`: one at most.
+        // The axis may be empty, so even `x[:, 0:1]` and `x[:, -1:]` have zero or one element.
         return None;
     };
     let bound = |number: i64| {
@@ -126,7 +126,7 @@ fn sliced(start: &Entry, end: &Entry, step: &Entry, dim: &Extent) -> Option<Exte
     u64::try_from(bound(*end) - bound(*start)).ok().map(Extent::known)
 }
 
-pub fn gather(call: &mut Call<'_>) -> Outcome {
+pub fn gather(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (data, number) = (call.any(0)?, call.int("axis", 0));
     if let Some(entries) = &data.entries
         && data.rank() == Some(1)
@@ -140,7 +140,7 @@ pub fn gather(call: &mut Call<'_>) -> Outcome {
                 .and_then(|index| entries.get(index).cloned())
         });
         let chosen = chosen.collect::<Option<Vec<_>>>().ok_or(NOT_FOLLOWED)?;
-        return one(Tensor::sizes(chosen, call.any(1)?.rank() == Some(0)));
+        return one(AbstractTensor::sizes(chosen, call.any(1)?.rank() == Some(0)));
     }
     let (data, indices) = (call.tensor(0)?, call.tensor(1)?);
     let along = axis(number, data.rank())?;
@@ -161,11 +161,12 @@ pub fn gather(call: &mut Call<'_>) -> Outcome {
         }
         _ => None,
     };
-    one(Tensor::placed(dims, place))
+    one(AbstractTensor::placed(dims, place))
 }
 
-/// For each index the element at that index along an axis, at the same place in all other axes.
-pub fn gather_elements(call: &mut Call<'_>) -> Outcome {
+/// `GatherElements`: for each index, the element at that index along an axis, at the same
+/// position on all other axes.
+pub fn gather_elements(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (data, indices) = (call.tensor(0)?, call.tensor(1)?);
     let along = axis(call.int("axis", 0), data.rank().or(indices.rank()))?;
     if data.place().is_some() != indices.place().is_some() {
@@ -173,10 +174,10 @@ pub fn gather_elements(call: &mut Call<'_>) -> Outcome {
     }
     let place = common_place([data, indices])?;
     apart(data, along)?;
-    one(Tensor::placed(indices.dims.clone(), place))
+    one(AbstractTensor::placed(indices.dims.clone(), place))
 }
 
-pub fn gather_nd(call: &mut Call<'_>) -> Outcome {
+pub fn gather_nd(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (data, indices) = (call.tensor(0)?, call.tensor(1)?);
     let shared = usize::try_from(call.int("batch_dims", 0)).map_err(|_| MIXES)?;
     let index_dims = dims(indices)?;
@@ -197,11 +198,12 @@ pub fn gather_nd(call: &mut Call<'_>) -> Outcome {
         }
         _ => None,
     };
-    one(Tensor::placed(dims, place))
+    one(AbstractTensor::placed(dims, place))
 }
 
-/// `data, indices, updates`, all with the records along the same axis, which is not the one that the indices count.
-pub fn scatter_elements(call: &mut Call<'_>) -> Outcome {
+/// `data, indices, updates`. All have the records along the same axis, which is not the indexed
+/// one.
+pub fn scatter_elements(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let tensors = [call.tensor(0)?, call.tensor(1)?, call.tensor(2)?];
     let along = axis(call.int("axis", 0), tensors.iter().find_map(|tensor| tensor.rank()))?;
     let place = common_place(tensors)?;
@@ -209,15 +211,15 @@ pub fn scatter_elements(call: &mut Call<'_>) -> Outcome {
         return Err(MIXES);
     }
     apart(tensors[0], along)?;
-    one(Tensor::placed(tensors[0].dims.clone(), place))
+    one(AbstractTensor::placed(tensors[0].dims.clone(), place))
 }
 
-pub fn expand(call: &mut Call<'_>) -> Outcome {
+pub fn expand(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let target = call.any(1)?;
     let x = call.tensor(0)?;
     let Some(entries) = target.list() else {
         return if x.is_same() && target.is_same() {
-            one(Tensor::same(None))
+            one(AbstractTensor::same(None))
         } else {
             Err(NOT_FOLLOWED)
         };
@@ -232,13 +234,13 @@ pub fn expand(call: &mut Call<'_>) -> Outcome {
         let entry = (axis + entries.len()).checked_sub(rank).map(|axis| &entries[axis]);
         let is_records = place.as_ref().is_some_and(|place| place.axis == axis);
         result.push(match entry {
-            None | Some(Entry::Number(1)) => dim.clone(),
+            None | Some(SizeEntry::Number(1)) => dim.clone(),
             Some(entry) => match entry.extent() {
                 Some(extent) if is_records || extent.has_batch() => {
                     if dim.is_one() && place.is_none() {
-                        // Each record gets the same.
+                        // Each record gets the same elements.
                         let inner = extent.over(&Extent::BATCH).ok_or(NOT_FOLLOWED)?;
-                        place = Some(Place {
+                        place = Some(RecordPlace {
                             axis,
                             outer: Extent::ONE,
                             inner,
@@ -251,15 +253,15 @@ pub fn expand(call: &mut Call<'_>) -> Outcome {
                     }
                 }
                 Some(extent) => broadcast_extent(dim, &extent, call.symbols),
-                None if is_records || *entry == Entry::Mixed => return Err(NOT_FOLLOWED),
+                None if is_records || *entry == SizeEntry::Mixed => return Err(NOT_FOLLOWED),
                 None => call.symbols.fresh(),
             },
         });
     }
-    one(Tensor::placed(Some(result), place))
+    one(AbstractTensor::placed(Some(result), place))
 }
 
-pub fn tile(call: &mut Call<'_>) -> Outcome {
+pub fn tile(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let repeats = call.any(1)?.list().ok_or(NOT_FOLLOWED)?;
     let x = call.tensor(0)?;
     let own = dims(x)?;
@@ -272,7 +274,7 @@ pub fn tile(call: &mut Call<'_>) -> Outcome {
             Some(repeat) if repeat.is_one() => dim.clone(),
             Some(repeat) if repeat.has_batch() && place.is_none() => {
                 let inner = repeat.over(&Extent::BATCH).and_then(|inner| inner.times(dim));
-                place = Some(Place {
+                place = Some(RecordPlace {
                     axis,
                     outer: Extent::ONE,
                     inner: inner.ok_or(NOT_FOLLOWED)?,
@@ -287,17 +289,17 @@ pub fn tile(call: &mut Call<'_>) -> Outcome {
                 repeat.times(dim).ok_or(NOT_FOLLOWED)?
             }
             Some(repeat) => repeat.times(dim).unwrap_or_else(|| call.symbols.fresh()),
-            None if is_records || *repeat == Entry::Mixed => return Err(NOT_FOLLOWED),
+            None if is_records || *repeat == SizeEntry::Mixed => return Err(NOT_FOLLOWED),
             None => call.symbols.fresh(),
         });
     }
-    one(Tensor::placed(Some(result), place))
+    one(AbstractTensor::placed(Some(result), place))
 }
 
-pub fn pad(call: &mut Call<'_>) -> Outcome {
+pub fn pad(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let pads = match call.ints("pads")?.or(call.ints("paddings")?) {
-        Some(pads) => pads.iter().map(|&number| Entry::Number(number)).collect(),
+        Some(pads) => pads.iter().map(|&number| SizeEntry::Number(number)).collect(),
         None => {
             call.same_or_none(2)?;
             call.same(1)?.list().ok_or(UNKNOWN_AXES)?
@@ -320,12 +322,12 @@ pub fn pad(call: &mut Call<'_>) -> Outcome {
     let mut result = dims(x)?.to_vec();
     for (index, &along) in padded.iter().enumerate() {
         let (before, after) = (&pads[index], &pads[index + padded.len()]);
-        if (before, after) == (&Entry::Number(0), &Entry::Number(0)) {
+        if (before, after) == (&SizeEntry::Number(0), &SizeEntry::Number(0)) {
             continue;
         }
         apart(x, along)?;
         let sum = match (before, after, result[along].size()) {
-            (Entry::Number(before), Entry::Number(after), Some(size)) => before
+            (SizeEntry::Number(before), SizeEntry::Number(after), Some(size)) => before
                 .checked_add(*after)
                 .and_then(|more| size.checked_add_signed(more))
                 .map(Extent::known),
@@ -333,18 +335,18 @@ pub fn pad(call: &mut Call<'_>) -> Outcome {
         };
         result[along] = sum.unwrap_or_else(|| call.symbols.fresh());
     }
-    one(Tensor::placed(Some(result), x.place().cloned()))
+    one(AbstractTensor::placed(Some(result), x.place().cloned()))
 }
 
-/// A tensor of one value, of a shape that may have the number of records in it.
-pub fn constant_of_shape(call: &mut Call<'_>) -> Outcome {
+/// `ConstantOfShape`: a tensor of equal elements, whose shape may contain the number of records.
+pub fn constant_of_shape(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let shape = call.any(0)?;
     if shape.place().is_some() {
         return Err(MIXES);
     }
     let Some(entries) = shape.list() else {
         return match shape.batch {
-            Batch::Same => one(Tensor::same(None)),
+            Batch::Same => one(AbstractTensor::same(None)),
             Batch::Records(_) | Batch::Sizes => Err(NOT_FOLLOWED),
         };
     };
@@ -356,23 +358,23 @@ pub fn constant_of_shape(call: &mut Call<'_>) -> Outcome {
         },
         Some(_) => None,
     };
-    if let [Entry::Number(length)] = &*entries
+    if let [SizeEntry::Number(length)] = &*entries
         && let (Ok(length), Some(value)) = (usize::try_from(*length), value)
         && length <= crate::engine::axes::value::MAX_ENTRIES
     {
-        return one(Tensor::sizes(vec![Entry::Number(value); length], false));
+        return one(AbstractTensor::sizes(vec![SizeEntry::Number(value); length], false));
     }
     let mut place = None;
     let mut dims = Vec::with_capacity(entries.len());
     for (axis, entry) in entries.iter().enumerate() {
         let extent = match entry.extent() {
             Some(extent) => extent,
-            None if *entry == Entry::Same => call.fresh(),
+            None if *entry == SizeEntry::Same => call.fresh(),
             None => return Err(NOT_FOLLOWED),
         };
         if extent.has_batch() {
             let inner = extent.over(&Extent::BATCH).ok_or(NOT_FOLLOWED)?;
-            let new = Place {
+            let new = RecordPlace {
                 axis,
                 outer: Extent::ONE,
                 inner,
@@ -383,32 +385,33 @@ pub fn constant_of_shape(call: &mut Call<'_>) -> Outcome {
         }
         dims.push(extent);
     }
-    one(Tensor::placed(Some(dims), place))
+    one(AbstractTensor::placed(Some(dims), place))
 }
 
-/// Numbers in a row, as many as its inputs say.
-pub fn range(call: &mut Call<'_>) -> Outcome {
+/// `Range`: consecutive numbers, as many as the inputs say.
+pub fn range(call: &mut OperatorCall<'_>) -> RuleOutcome {
     for index in 0..3 {
         if !call.any(index)?.is_same() {
             return Err(Mix::new("counts the records of a batch"));
         }
     }
-    let numbers = [call.any(0)?, call.any(1)?, call.any(2)?].map(Tensor::number);
+    let numbers = [call.any(0)?, call.any(1)?, call.any(2)?].map(AbstractTensor::number);
     if let [Some(0), Some(limit), Some(1)] = numbers
         && let Ok(length) = u64::try_from(limit)
     {
-        return one(Tensor::same(Some(vec![Extent::known(length)])));
+        return one(AbstractTensor::same(Some(vec![Extent::known(length)])));
     }
-    // The same symbol as the limit's, where that is a size.
+    // The symbol of the limit, if that is a size.
     let length = match (&numbers[0], call.any(1)?.entries.as_deref(), &numbers[2]) {
-        (Some(0), Some([Entry::Extent(limit)]), Some(1)) => limit.clone(),
+        (Some(0), Some([SizeEntry::Extent(limit)]), Some(1)) => limit.clone(),
         _ => call.fresh(),
     };
-    one(Tensor::same(Some(vec![length])))
+    one(AbstractTensor::same(Some(vec![length])))
 }
 
-/// The elements where a condition holds, along an axis that is not the records'.
-pub fn compress(call: &mut Call<'_>) -> Outcome {
+/// `Compress`: the indices of an axis for which a condition holds. It must not be the axis of the
+/// records.
+pub fn compress(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     call.same(1)?;
     let Some(crate::engine::onnx_file::Attribute::Int(number)) = call.attribute("axis") else {
@@ -420,11 +423,11 @@ pub fn compress(call: &mut Call<'_>) -> Outcome {
     if let Some(dim) = dims.as_mut().and_then(|dims| dims.get_mut(along)) {
         *dim = call.symbols.fresh();
     }
-    one(Tensor::placed(dims, x.place().cloned()))
+    one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// The upper or lower triangle of the last two axes.
-pub fn triangle(call: &mut Call<'_>) -> Outcome {
+/// `Trilu`: the upper or lower triangle of the last two axes.
+pub fn triangle(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     call.same_or_none(1)?;
     let from_end = match x.place() {
@@ -437,8 +440,8 @@ pub fn triangle(call: &mut Call<'_>) -> Outcome {
     one(x.without_entries())
 }
 
-/// Elements in the reverse order, as far as each record's sequence goes.
-pub fn reverse_sequence(call: &mut Call<'_>) -> Outcome {
+/// `ReverseSequence`: reverses the elements within the length of each record's sequence.
+pub fn reverse_sequence(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (x, lengths) = (call.tensor(0)?, call.tensor(1)?);
     let records = usize::try_from(call.int("batch_axis", 1)).map_err(|_| MIXES)?;
     match (x.place(), lengths.place()) {
@@ -449,14 +452,14 @@ pub fn reverse_sequence(call: &mut Call<'_>) -> Outcome {
     one(x.without_entries())
 }
 
-/// Positions of what is not 0: as many as the data has.
-pub fn non_zero(call: &mut Call<'_>) -> Outcome {
+/// `NonZero`: the positions of elements other than 0. Their number depends on the data.
+pub fn non_zero(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     if !x.is_same() {
         return Err(MIXES);
     }
     let dims = match x.rank() {
-        // Each element of a list of ones is counted.
+        // In a list without zeros, every element counts.
         Some(1) => match x.dims.as_deref() {
             Some([length])
                 if x.numbers()
@@ -469,36 +472,36 @@ pub fn non_zero(call: &mut Call<'_>) -> Outcome {
         Some(rank) => vec![Extent::known(rank.max(1) as u64), call.fresh()],
         None => call.symbols.fresh_dims(2),
     };
-    one(Tensor::same(Some(dims)))
+    one(AbstractTensor::same(Some(dims)))
 }
 
-pub fn sequence_of(call: &mut Call<'_>) -> Outcome {
+pub fn sequence_of(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let mut element = call.tensor(0)?.without_entries();
     for index in 1..call.inputs.len() {
         let other = call.tensor(index)?.without_entries();
         element = element.join(&other, call.symbols).ok_or(MIXES)?;
     }
-    Ok(vec![Value::Sequence(element)])
+    Ok(vec![AbstractValue::Sequence(element)])
 }
 
-pub fn sequence_at(call: &mut Call<'_>) -> Outcome {
+pub fn sequence_at(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.same(1)?;
     one(call.sequence(0)?.clone())
 }
 
-pub fn sequence_length(call: &mut Call<'_>) -> Outcome {
+pub fn sequence_length(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.sequence(0)?;
-    one(Tensor::scalar())
+    one(AbstractTensor::scalar())
 }
 
-pub fn sequence_insert(call: &mut Call<'_>) -> Outcome {
+pub fn sequence_insert(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.same_or_none(2)?;
     let (sequence, tensor) = (call.sequence(0)?, call.tensor(1)?.without_entries());
     let element = sequence.join(&tensor, call.symbols).ok_or(MIXES)?;
-    Ok(vec![Value::Sequence(element)])
+    Ok(vec![AbstractValue::Sequence(element)])
 }
 
-pub fn split_to_sequence(call: &mut Call<'_>) -> Outcome {
+pub fn split_to_sequence(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let has_lengths = call.same_or_none(1)?.is_some();
     let along = axis(call.int("axis", 0), x.rank())?;
@@ -517,10 +520,10 @@ pub fn split_to_sequence(call: &mut Call<'_>) -> Outcome {
     let place = x
         .place()
         .map(|place| place.at(place.axis - usize::from(!keeps && place.axis > along)));
-    Ok(vec![Value::Sequence(Tensor::placed(dims, place))])
+    Ok(vec![AbstractValue::Sequence(AbstractTensor::placed(dims, place))])
 }
 
-pub fn concat_from_sequence(call: &mut Call<'_>) -> Outcome {
+pub fn concat_from_sequence(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let element = call.sequence(0)?;
     let is_new = call.int("new_axis", 0) != 0;
     let along = axis(
@@ -535,11 +538,11 @@ pub fn concat_from_sequence(call: &mut Call<'_>) -> Outcome {
         let place = element
             .place()
             .map(|place| place.at(place.axis + usize::from(place.axis >= along)));
-        return one(Tensor::placed(dims, place));
+        return one(AbstractTensor::placed(dims, place));
     }
     apart(element, along)?;
     if let Some(dim) = dims.as_mut().and_then(|dims| dims.get_mut(along)) {
         *dim = call.symbols.fresh();
     }
-    one(Tensor::placed(dims, element.place().cloned()))
+    one(AbstractTensor::placed(dims, element.place().cloned()))
 }

@@ -1,45 +1,45 @@
-//! Operators that keep all elements and give them other axes.
+//! Operators that keep all elements and change their axes.
 
-use crate::engine::axes::call::{Call, Outcome, UNKNOWN_RANK, apart, axis, common_place, dims, one, rank};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, apart, axis, common_place, dims, one, rank};
 use crate::engine::axes::extent::{Extent, Symbols};
-use crate::engine::axes::value::{Batch, Entry, MIXES, Mix, Place, Tensor, Value};
+use crate::engine::axes::value::{AbstractTensor, AbstractValue, Batch, MIXES, Mix, RecordPlace, SizeEntry};
 
-const NOT_FOLLOWED: Mix = Mix::new("gives its output a shape that is not known to keep the records apart");
+const NOT_FOLLOWED: Mix = Mix::new("gives its output a shape that may not keep the records apart");
 
-pub fn reshape(call: &mut Call<'_>) -> Outcome {
+pub fn reshape(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let copies_zero = call.int("allowzero", 0) == 0;
     let target = call.any(1)?.list().ok_or(NOT_FOLLOWED)?;
     let x = call.any(0)?;
     if let Some(entries) = &x.entries
         && target.len() <= 1
     {
-        return one(Tensor::sizes(entries.clone(), target.is_empty()));
+        return one(AbstractTensor::sizes(entries.clone(), target.is_empty()));
     }
     let x = call.tensor(0)?;
     let mut sizes = Vec::with_capacity(target.len());
     for (index, entry) in target.into_iter().enumerate() {
         let own = x.dims.as_ref().and_then(|dims| dims.get(index));
         sizes.push(match entry {
-            Entry::Number(-1) => None,
-            Entry::Number(0) if copies_zero => Some(match own {
+            SizeEntry::Number(-1) => None,
+            SizeEntry::Number(0) if copies_zero => Some(match own {
                 Some(own) => own.clone(),
                 None => match x.place() {
                     Some(place) if place.axis == index => place.extent().ok_or(NOT_FOLLOWED)?,
                     Some(_) | None => call.fresh(),
                 },
             }),
-            // It may be 0, and copy the number of records.
-            Entry::Same if copies_zero && x.place().is_some_and(|place| place.axis == index) => {
+            // The number may be 0, which copies the number of records.
+            SizeEntry::Same if copies_zero && x.place().is_some_and(|place| place.axis == index) => {
                 return Err(NOT_FOLLOWED);
             }
-            Entry::Same => Some(call.fresh()),
+            SizeEntry::Same => Some(call.fresh()),
             entry => Some(entry.extent().ok_or(NOT_FOLLOWED)?),
         });
     }
     one(reshaped(x, sizes, call.symbols)?)
 }
 
-pub fn flatten(call: &mut Call<'_>) -> Outcome {
+pub fn flatten(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let number = call.int("axis", 1);
     let sizes = match &x.dims {
@@ -62,13 +62,13 @@ pub fn flatten(call: &mut Call<'_>) -> Outcome {
     one(reshaped(x, sizes, call.symbols)?)
 }
 
-/// The elements of `x` in row-major order under these sizes, of which one may be left to be computed.
-pub fn reshaped(x: &Tensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -> Result<Tensor, Mix> {
+/// Reshapes `x` in row-major order to `sizes`, of which one may be open.
+pub fn reshaped(x: &AbstractTensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -> Result<AbstractTensor, Mix> {
     let open = sizes.iter().filter(|size| size.is_none()).count();
     let given = Extent::product(sizes.iter().flatten());
     let Some(place) = x.place() else {
         let total = x.dims.as_ref().and_then(Extent::product);
-        // Of a tensor that is the same for every batch, none of whose sizes is their number.
+        // The tensor is the same for every batch, so no size can be the number of records.
         if sizes.iter().flatten().any(Extent::has_batch) {
             return Err(NOT_FOLLOWED);
         }
@@ -77,9 +77,9 @@ pub fn reshaped(x: &Tensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -
             let rest = rest.clone();
             size.or(rest).unwrap_or_else(|| symbols.fresh())
         });
-        return Ok(Tensor::same(Some(dims.collect())));
+        return Ok(AbstractTensor::same(Some(dims.collect())));
     };
-    // In memory: `before` times the records, each with `after` elements.
+    // The layout in memory: `before` times the records, each with `after` elements.
     let (before, after) = match &x.dims {
         Some(dims) => (
             Extent::product(dims.get(..place.axis).unwrap_or_default()),
@@ -96,7 +96,7 @@ pub fn reshaped(x: &Tensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -
     let given = given.ok_or(NOT_FOLLOWED)?;
     let rest = match (open, given.has_batch()) {
         (0, _) => None,
-        // Whatever is left has no part of the number of records.
+        // The open size does not contain the number of records.
         (1, true) => {
             let total = before.times(&after).ok_or(NOT_FOLLOWED)?;
             let per_record = given.over(&Extent::BATCH).ok_or(NOT_FOLLOWED)?;
@@ -116,9 +116,9 @@ pub fn reshaped(x: &Tensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -
     let outer = outer.ok_or(NOT_FOLLOWED)?;
     let blocks = outer.times(&Extent::BATCH).ok_or(NOT_FOLLOWED)?;
     let inner = dims[new].over(&blocks).ok_or(NOT_FOLLOWED)?;
-    Ok(Tensor::records(
+    Ok(AbstractTensor::records(
         Some(dims),
-        Place {
+        RecordPlace {
             axis: new,
             outer,
             inner,
@@ -126,7 +126,7 @@ pub fn reshaped(x: &Tensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -
     ))
 }
 
-pub fn transpose(call: &mut Call<'_>) -> Outcome {
+pub fn transpose(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.any(0)?;
     if x.rank().is_some_and(|rank| rank < 2) {
         return one(x.clone());
@@ -151,38 +151,39 @@ pub fn transpose(call: &mut Call<'_>) -> Outcome {
         Some(_) => return Err(NOT_FOLLOWED),
         None => call.symbols.fresh_dims(order.len()),
     };
-    one(Tensor::placed(Some(dims), place))
+    one(AbstractTensor::placed(Some(dims), place))
 }
 
-/// The axes of an operator that takes them as an attribute at first and as its second input later. `None` for all.
-fn axes(call: &Call<'_>) -> Result<Option<Vec<i64>>, Mix> {
+/// The axes of an operator that has them as an attribute in early versions and as its second
+/// input in later ones. `None` for all axes.
+fn axes(call: &OperatorCall<'_>) -> Result<Option<Vec<i64>>, Mix> {
     if let Some(axes) = call.ints("axes")? {
         return Ok(Some(axes.to_vec()));
     }
     match call.same_or_none(1)? {
-        Some(axes) => Ok(Some(axes.numbers().ok_or(Mix::new("has axes that are not known"))?)),
+        Some(axes) => Ok(Some(axes.numbers().ok_or(Mix::new("has unknown axes"))?)),
         None => Ok(None),
     }
 }
 
-pub fn squeeze(call: &mut Call<'_>) -> Outcome {
+pub fn squeeze(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let numbers = axes(call)?;
     let x = call.any(0)?;
     if let Some(entries) = &x.entries
         && entries.len() == 1
     {
-        return one(Tensor::sizes(entries.clone(), true));
+        return one(AbstractTensor::sizes(entries.clone(), true));
     }
     let x = call.tensor(0)?;
     let Some(numbers) = numbers else {
-        // A batch of one record would lose its axis.
+        // A batch of one record would lose the axis of the records.
         let dims = match x.place() {
             Some(_) => return Err(Mix::new("removes the axis of the records when there is one record")),
             None => dims(x)?,
         };
         let is_known = dims.iter().all(|dim| dim.size().is_some());
         let left: Vec<Extent> = dims.iter().filter(|dim| !dim.is_one()).cloned().collect();
-        return one(Tensor::same(is_known.then_some(left)));
+        return one(AbstractTensor::same(is_known.then_some(left)));
     };
     let removed = numbers
         .iter()
@@ -197,17 +198,17 @@ pub fn squeeze(call: &mut Call<'_>) -> Outcome {
         .dims
         .as_ref()
         .map(|dims| (0..dims.len()).filter(kept).map(|axis| dims[axis].clone()).collect());
-    one(Tensor::placed(dims, place))
+    one(AbstractTensor::placed(dims, place))
 }
 
-pub fn unsqueeze(call: &mut Call<'_>) -> Outcome {
+pub fn unsqueeze(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let numbers = axes(call)?.ok_or(NOT_FOLLOWED)?;
     let x = call.any(0)?;
     if let Some(entries) = &x.entries
         && x.rank() == Some(0)
         && numbers.len() == 1
     {
-        return one(Tensor::sizes(entries.clone(), false));
+        return one(AbstractTensor::sizes(entries.clone(), false));
     }
     let x = call.tensor(0)?;
     let new_rank = x.rank().map(|rank| rank + numbers.len());
@@ -215,26 +216,26 @@ pub fn unsqueeze(call: &mut Call<'_>) -> Outcome {
         .iter()
         .map(|&number| axis(number, new_rank))
         .collect::<Result<Vec<_>, _>>()?;
-    // The old axes, in order, take the places that are left.
-    let most = new_rank
+    // The old axes fill the other places in order.
+    let total = new_rank
         .or_else(|| x.place().map(|place| place.axis + 1 + added.len()))
         .unwrap_or(0);
-    let old: Vec<usize> = (0..most).filter(|axis| !added.contains(axis)).collect();
+    let old: Vec<usize> = (0..total).filter(|axis| !added.contains(axis)).collect();
     let place = match x.place() {
         None => None,
         Some(place) => Some(place.at(*old.get(place.axis).ok_or(NOT_FOLLOWED)?)),
     };
     let dims = x.dims.as_ref().map(|dims| {
-        let mut new = vec![Extent::ONE; most];
+        let mut new = vec![Extent::ONE; total];
         for (&to, dim) in old.iter().zip(dims) {
             new[to] = dim.clone();
         }
         new
     });
-    one(Tensor::placed(dims, place))
+    one(AbstractTensor::placed(dims, place))
 }
 
-pub fn concat(call: &mut Call<'_>) -> Outcome {
+pub fn concat(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let number = call.int("axis", 0);
     let parts = (0..call.inputs.len()).map(|index| call.any(index));
     let parts = parts.collect::<Result<Vec<_>, _>>()?;
@@ -242,12 +243,12 @@ pub fn concat(call: &mut Call<'_>) -> Outcome {
         .iter()
         .all(|part| part.rank() == Some(1) && part.place().is_none())
     {
-        let lists: Option<Vec<Vec<Entry>>> = parts.iter().map(|part| part.list()).collect();
+        let lists: Option<Vec<Vec<SizeEntry>>> = parts.iter().map(|part| part.list()).collect();
         match lists {
-            Some(lists) => return one(Tensor::sizes(lists.concat(), false)),
+            Some(lists) => return one(AbstractTensor::sizes(lists.concat(), false)),
             None if parts.iter().all(|part| part.is_same()) => {
                 let length = vec![call.fresh()];
-                return one(Tensor::same(Some(length)));
+                return one(AbstractTensor::same(Some(length)));
             }
             None => return Err(NOT_FOLLOWED),
         }
@@ -257,8 +258,8 @@ pub fn concat(call: &mut Call<'_>) -> Outcome {
     one(joined(&tensors, number, call.symbols)?)
 }
 
-/// The tensors one after the other along an axis.
-pub fn joined(tensors: &[&Tensor], number: i64, symbols: &mut Symbols) -> Result<Tensor, Mix> {
+/// Concatenates the tensors along an axis.
+pub fn joined(tensors: &[&AbstractTensor], number: i64, symbols: &mut Symbols) -> Result<AbstractTensor, Mix> {
     let known_rank = tensors.iter().find_map(|tensor| tensor.rank());
     let along = axis(number, known_rank)?;
     let place = common_place(tensors.iter().copied())?;
@@ -268,12 +269,12 @@ pub fn joined(tensors: &[&Tensor], number: i64, symbols: &mut Symbols) -> Result
         }
         if tensors.iter().any(|tensor| tensor.place().is_none()) {
             return Err(Mix::new(
-                "puts a tensor beside the records that has not one row for each",
+                "joins the records with a tensor that does not have one row for each",
             ));
         }
     }
     let Some(rank) = known_rank else {
-        return Ok(Tensor::placed(None, place));
+        return Ok(AbstractTensor::placed(None, place));
     };
     let mut result = vec![None; rank];
     let mut sum = Some(0u64);
@@ -299,10 +300,10 @@ pub fn joined(tensors: &[&Tensor], number: i64, symbols: &mut Symbols) -> Result
         .into_iter()
         .map(|dim| dim.unwrap_or_else(|| symbols.fresh()))
         .collect();
-    Ok(Tensor::placed(Some(dims), place))
+    Ok(AbstractTensor::placed(Some(dims), place))
 }
 
-pub fn split(call: &mut Call<'_>) -> Outcome {
+pub fn split(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let along = call.int("axis", 0);
     let lengths = match call.ints("split")? {
         Some(lengths) => Some(lengths.to_vec()),
@@ -319,7 +320,7 @@ pub fn split(call: &mut Call<'_>) -> Outcome {
         for &length in lengths {
             let length = usize::try_from(length).map_err(|_| NOT_FOLLOWED)?;
             let (list, after) = rest.split_at_checked(length).ok_or(NOT_FOLLOWED)?;
-            lists.push(Value::Tensor(Tensor::sizes(list.to_vec(), false)));
+            lists.push(AbstractValue::Tensor(AbstractTensor::sizes(list.to_vec(), false)));
             rest = after;
         }
         return Ok(lists);
@@ -334,7 +335,7 @@ pub fn split(call: &mut Call<'_>) -> Outcome {
                 .get(part)
                 .and_then(|&length| u64::try_from(length).ok())
                 .map(Extent::known),
-            // Equal parts, where that is what comes out.
+            // Equal parts, if the size is divisible by their number.
             None => x
                 .dims
                 .as_ref()
@@ -348,17 +349,17 @@ pub fn split(call: &mut Call<'_>) -> Outcome {
             }
             dims
         });
-        values.push(Value::Tensor(Tensor::placed(dims, x.place().cloned())));
+        values.push(AbstractValue::Tensor(AbstractTensor::placed(dims, x.place().cloned())));
     }
     Ok(values)
 }
 
-/// The dimensions of a tensor as a list of sizes.
-pub fn shape(call: &mut Call<'_>) -> Outcome {
+/// `Shape`: the dimensions of a tensor as a list of sizes.
+pub fn shape(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.any(0)?;
     let Some(dims) = &x.dims else {
         return match x.batch {
-            Batch::Same => one(Tensor::same(Some(vec![call.fresh()]))),
+            Batch::Same => one(AbstractTensor::same(Some(vec![call.fresh()]))),
             Batch::Records(_) | Batch::Sizes => Err(UNKNOWN_RANK),
         };
     };
@@ -376,21 +377,24 @@ pub fn shape(call: &mut Call<'_>) -> Outcome {
     let start = bound(call.int("start", 0)).map_err(|_| UNKNOWN_RANK)?;
     let end = bound(call.int("end", rank)).map_err(|_| UNKNOWN_RANK)?;
     let entries = dims.get(start..end.max(start)).unwrap_or_default();
-    one(Tensor::sizes(entries.iter().cloned().map(Entry::of).collect(), false))
+    one(AbstractTensor::sizes(
+        entries.iter().cloned().map(SizeEntry::of).collect(),
+        false,
+    ))
 }
 
-pub fn size(call: &mut Call<'_>) -> Outcome {
+pub fn size(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.any(0)?;
     let entry = match x.dims.as_ref().map(Extent::product) {
-        Some(Some(total)) => Entry::of(total),
-        Some(None) | None if x.is_same() => Entry::Same,
+        Some(Some(total)) => SizeEntry::of(total),
+        Some(None) | None if x.is_same() => SizeEntry::Same,
         Some(None) | None => return Err(NOT_FOLLOWED),
     };
-    one(Tensor::sizes(vec![entry], true))
+    one(AbstractTensor::sizes(vec![entry], true))
 }
 
-/// Blocks of an image's channels for blocks of its pixels: `[n, c, h, w]`.
-pub fn depth_and_space(call: &mut Call<'_>) -> Outcome {
+/// `DepthToSpace` and `SpaceToDepth`: exchange channels and pixels of `[n, c, h, w]`.
+pub fn depth_and_space(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     if x.place().is_some_and(|place| place.axis != 0) {
         return Err(MIXES);
@@ -404,11 +408,11 @@ pub fn depth_and_space(call: &mut Call<'_>) -> Outcome {
         Some(_) => return Err(NOT_FOLLOWED),
         None => dims,
     };
-    one(Tensor::placed(Some(dims), x.place().cloned()))
+    one(AbstractTensor::placed(Some(dims), x.place().cloned()))
 }
 
-/// `y_scale, y_zero_point`, then a tensor, its scale and its zero point, over and over.
-pub fn qlinear_concat(call: &mut Call<'_>) -> Outcome {
+/// `y_scale, y_zero_point`, followed by `tensor, scale, zero_point` for each tensor.
+pub fn qlinear_concat(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.same_or_none(0)?;
     call.same_or_none(1)?;
     let mut tensors = Vec::new();

@@ -1,27 +1,30 @@
-//! Products of matrices.
+//! Matrix products.
 
 use super::elementwise::{broadcast, broadcast_extent, is_one_element};
-use crate::engine::axes::call::{Call, Outcome, UNKNOWN_RANK, dims, one};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, dims, one};
 use crate::engine::axes::extent::{Extent, Symbols};
-use crate::engine::axes::value::{MIXES, Mix, Tensor};
+use crate::engine::axes::value::{AbstractTensor, MIXES, Mix};
 
-pub fn matmul(call: &mut Call<'_>) -> Outcome {
+pub fn matmul(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (a, b) = (call.tensor(0)?, call.tensor(1)?);
     one(product(a, b, call.symbols)?)
 }
 
-/// With operands that may be transposed first.
-pub fn fused_matmul(call: &mut Call<'_>) -> Outcome {
+/// A product whose operands may be transposed first.
+pub fn fused_matmul(call: &mut OperatorCall<'_>) -> RuleOutcome {
     if call.int("transBatchA", 0) != 0 || call.int("transBatchB", 0) != 0 {
-        return Err(Mix::new("transposes its operands in a way that is not followed"));
+        return Err(Mix::new(
+            "transposes its operands in a way that the analysis does not follow",
+        ));
     }
     let a = flipped(call.tensor(0)?, call.int("transA", 0) != 0)?;
     let b = flipped(call.tensor(1)?, call.int("transB", 0) != 0)?;
     one(product(&a, &b, call.symbols)?)
 }
 
-/// With zero points of either operand after them, which are single numbers for the one with the records.
-pub fn matmul_integer(call: &mut Call<'_>) -> Outcome {
+/// `a, b, a_zero_point, b_zero_point`. The zero point of the operand with the records is a single
+/// number.
+pub fn matmul_integer(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (a, b) = (call.tensor(0)?, call.tensor(1)?);
     parameters_of(call, a, &[2])?;
     parameters_of(call, b, &[3])?;
@@ -29,7 +32,7 @@ pub fn matmul_integer(call: &mut Call<'_>) -> Outcome {
 }
 
 /// `a, b, a_scale, b_scale, a_zero_point, b_zero_point, bias`
-pub fn matmul_integer_to_float(call: &mut Call<'_>) -> Outcome {
+pub fn matmul_integer_to_float(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (a, b) = (call.tensor(0)?, call.tensor(1)?);
     parameters_of(call, a, &[2, 4])?;
     parameters_of(call, b, &[3, 5])?;
@@ -38,7 +41,7 @@ pub fn matmul_integer_to_float(call: &mut Call<'_>) -> Outcome {
 }
 
 /// `a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point`
-pub fn qlinear_matmul(call: &mut Call<'_>) -> Outcome {
+pub fn qlinear_matmul(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (a, b) = (call.tensor(0)?, call.tensor(3)?);
     parameters_of(call, a, &[1, 2, 6, 7])?;
     parameters_of(call, b, &[4, 5, 6, 7])?;
@@ -46,7 +49,7 @@ pub fn qlinear_matmul(call: &mut Call<'_>) -> Outcome {
 }
 
 /// `a, a_scale, a_zero_point, b, b_scale, b_zero_point, c, y_scale, y_zero_point`
-pub fn qgemm(call: &mut Call<'_>) -> Outcome {
+pub fn qgemm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let a = flipped(call.tensor(0)?, call.int("transA", 0) != 0)?;
     let b = flipped(call.tensor(3)?, call.int("transB", 0) != 0)?;
     parameters_of(call, &a, &[1, 2, 7, 8])?;
@@ -59,7 +62,7 @@ pub fn qgemm(call: &mut Call<'_>) -> Outcome {
     })
 }
 
-pub fn gemm(call: &mut Call<'_>) -> Outcome {
+pub fn gemm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let a = flipped(call.tensor(0)?, call.int("transA", 0) != 0)?;
     let b = flipped(call.tensor(1)?, call.int("transB", 0) != 0)?;
     let product = product(&a, &b, call.symbols)?;
@@ -69,8 +72,8 @@ pub fn gemm(call: &mut Call<'_>) -> Outcome {
     })
 }
 
-/// Weights that are packed in some way: `y[..., n]` of `a[..., k]`.
-pub fn packed_weights(call: &mut Call<'_>) -> Outcome {
+/// Products with packed weights: `y[..., n]` from `a[..., k]`.
+pub fn packed_weights(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let a = call.tensor(0)?;
     call.all_same_from(1)?;
     let mut dims = dims(a)?.to_vec();
@@ -84,11 +87,11 @@ pub fn packed_weights(call: &mut Call<'_>) -> Outcome {
         call.fresh()
     };
     *dims.last_mut().ok_or(UNKNOWN_RANK)? = columns;
-    one(Tensor::placed(Some(dims), a.place().cloned()))
+    one(AbstractTensor::placed(Some(dims), a.place().cloned()))
 }
 
-/// These inputs are parameters of an operand: single numbers where that has records, of any shape where not.
-fn parameters_of(call: &Call<'_>, operand: &Tensor, parameters: &[usize]) -> Result<(), Mix> {
+/// Checks the parameters of an operand: single numbers if it has records, of any shape otherwise.
+fn parameters_of(call: &OperatorCall<'_>, operand: &AbstractTensor, parameters: &[usize]) -> Result<(), Mix> {
     for &index in parameters {
         let parameter = call.same_or_none(index)?;
         if operand.place().is_some() && parameter.is_some_and(|parameter| !is_one_element(parameter)) {
@@ -98,8 +101,8 @@ fn parameters_of(call: &Call<'_>, operand: &Tensor, parameters: &[usize]) -> Res
     Ok(())
 }
 
-/// With its last two axes changed for each other.
-fn flipped(tensor: &Tensor, is_flipped: bool) -> Result<Tensor, Mix> {
+/// The tensor with its last two axes swapped, if `is_flipped`.
+fn flipped(tensor: &AbstractTensor, is_flipped: bool) -> Result<AbstractTensor, Mix> {
     if !is_flipped {
         return Ok(tensor.without_entries());
     }
@@ -113,17 +116,18 @@ fn flipped(tensor: &Tensor, is_flipped: bool) -> Result<Tensor, Mix> {
         axis if axis == first + 1 => place.at(first),
         axis => place.at(axis),
     });
-    Ok(Tensor::placed(Some(dims), place))
+    Ok(AbstractTensor::placed(Some(dims), place))
 }
 
-/// `numpy.matmul`.
-pub fn product(a: &Tensor, b: &Tensor, symbols: &mut Symbols) -> Result<Tensor, Mix> {
+/// The product as defined by `numpy.matmul`.
+pub fn product(a: &AbstractTensor, b: &AbstractTensor, symbols: &mut Symbols) -> Result<AbstractTensor, Mix> {
     let (mut a_dims, mut b_dims) = (dims(a)?.to_vec(), dims(b)?.to_vec());
     if a_dims.is_empty() || b_dims.is_empty() {
         return Err(UNKNOWN_RANK);
     }
-    // Counted from the end: 1 is the last axis, and axes before the last two are those of a batch of matrices.
-    let from_end = |tensor: &Tensor| tensor.place().zip(tensor.rank()).map(|(place, rank)| rank - place.axis);
+    // Axes are counted from the end: 1 is the last one. Axes before the last two form a batch of
+    // matrices.
+    let from_end = |tensor: &AbstractTensor| tensor.place().zip(tensor.rank()).map(|(place, rank)| rank - place.axis);
     let (a_records, mut b_records) = (from_end(a), from_end(b));
     let (a_is_row, b_is_column) = (a_dims.len() == 1, b_dims.len() == 1);
     if a_is_row {
@@ -176,19 +180,19 @@ pub fn product(a: &Tensor, b: &Tensor, symbols: &mut Symbols) -> Result<Tensor, 
         None => None,
         Some((place, records)) => Some(place.at(result.len().checked_sub(records).ok_or(MIXES)?)),
     };
-    Ok(Tensor::placed(Some(result), place))
+    Ok(AbstractTensor::placed(Some(result), place))
 }
 
-/// The sum of products that an equation describes.
-pub fn einsum(call: &mut Call<'_>) -> Outcome {
-    const NOT_FOLLOWED: Mix = Mix::new("has an equation that is not followed");
+/// `Einsum`: the sum of products that an equation describes.
+pub fn einsum(call: &mut OperatorCall<'_>) -> RuleOutcome {
+    const NOT_FOLLOWED: Mix = Mix::new("has an equation that the analysis does not follow");
     let equation: String = call.text("equation").ok_or(NOT_FOLLOWED)?.split_whitespace().collect();
     let (left, right) = equation.split_once("->").ok_or(NOT_FOLLOWED)?;
     let terms: Vec<&str> = left.split(',').collect();
     if equation.contains('.') || terms.len() != call.inputs.len() || !right.is_ascii() || !left.is_ascii() {
         return Err(NOT_FOLLOWED);
     }
-    let mut records: Option<(u8, &crate::engine::axes::value::Place)> = None;
+    let mut records: Option<(u8, &crate::engine::axes::value::RecordPlace)> = None;
     let mut sizes: Vec<(u8, Extent)> = Vec::new();
     for (index, term) in terms.iter().enumerate() {
         let tensor = call.tensor(index)?;
@@ -217,7 +221,8 @@ pub fn einsum(call: &mut Call<'_>) -> Outcome {
             for (index, term) in terms.iter().enumerate() {
                 let tensor = call.tensor(index)?;
                 let times = term.bytes().filter(|&own| own == label).count();
-                // A tensor without records may be the same for all of them, and has no diagonal over them.
+                // A tensor without records may be shared by all of them, but must not select a
+                // diagonal.
                 let is_shared = || {
                     let axis = term.bytes().position(|own| own == label);
                     times == 0
@@ -239,5 +244,5 @@ pub fn einsum(call: &mut Call<'_>) -> Outcome {
         known.unwrap_or_else(|| call.symbols.fresh())
     });
     let result = result.collect();
-    one(Tensor::placed(Some(result), place))
+    one(AbstractTensor::placed(Some(result), place))
 }

@@ -1,13 +1,13 @@
-//! The operators of classical machine learning, which take a row of numbers or texts for each record.
+//! Operators of classical machine learning, which take a row of numbers or texts for each record.
 
 use super::layout::reshaped;
-use crate::engine::axes::call::{Call, Outcome, common_place, one, rank};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome, common_place, one, rank};
 use crate::engine::axes::extent::Extent;
-use crate::engine::axes::value::{MIXES, Mix, Tensor, Value};
+use crate::engine::axes::value::{AbstractTensor, AbstractValue, MIXES, Mix};
 use crate::engine::onnx_file::Attribute;
 
-/// `x[n, features]`. A list of numbers would be one record of that many features.
-fn rows<'a>(call: &Call<'a>) -> Result<&'a Tensor, Mix> {
+/// Returns the input `x[n, features]`. A list of numbers is rejected: it would be one record.
+fn rows<'a>(call: &OperatorCall<'a>) -> Result<&'a AbstractTensor, Mix> {
     let x = call.tensor(0)?;
     match x.place() {
         Some(place) if place.axis != 0 || x.rank() != Some(2) => Err(MIXES),
@@ -15,59 +15,59 @@ fn rows<'a>(call: &Call<'a>) -> Result<&'a Tensor, Mix> {
     }
 }
 
-/// The first axis of `x`, and one more for what is computed of each record.
-fn row_dims(call: &mut Call<'_>, x: &Tensor) -> Vec<Extent> {
+/// The first axis of `x`, and one for the values that are computed for each record.
+fn row_dims(call: &mut OperatorCall<'_>, x: &AbstractTensor) -> Vec<Extent> {
     let first = x.dims.as_ref().and_then(|dims| dims.first().cloned());
     let first = first.unwrap_or_else(|| call.fresh());
     vec![first, call.fresh()]
 }
 
-/// Numbers for each record.
-pub fn regressor(call: &mut Call<'_>) -> Outcome {
+/// Operators that return numbers for each record.
+pub fn regressor(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = rows(call)?;
     call.all_same_from(1)?;
     let dims = row_dims(call, x);
-    one(Tensor::placed(Some(dims), x.place().cloned()))
+    one(AbstractTensor::placed(Some(dims), x.place().cloned()))
 }
 
-/// A label for each record, and numbers.
-pub fn classifier(call: &mut Call<'_>) -> Outcome {
+/// Operators that return a label and numbers for each record.
+pub fn classifier(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = rows(call)?;
     let scores = row_dims(call, x);
     let labels = vec![scores[0].clone()];
-    let value = |dims| Value::Tensor(Tensor::placed(Some(dims), x.place().cloned()));
+    let value = |dims| AbstractValue::Tensor(AbstractTensor::placed(Some(dims), x.place().cloned()));
     Ok(vec![value(labels), value(scores)])
 }
 
-/// The features of each record, scaled or filled in.
-pub fn features(call: &mut Call<'_>) -> Outcome {
+/// Operators that scale or complete the features of each record.
+pub fn features(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(rows(call)?.without_entries())
 }
 
-/// Each element by itself.
-pub fn elements(call: &mut Call<'_>) -> Outcome {
+/// Operators that map each element separately.
+pub fn elements(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(call.tensor(0)?.without_entries())
 }
 
-/// Several rows of features beside each other.
-pub fn beside(call: &mut Call<'_>) -> Outcome {
+/// `FeatureVectorizer`: concatenates rows of features.
+pub fn concatenated(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let tensors = (0..call.inputs.len()).map(|index| call.tensor(index));
     let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
     let place = common_place(tensors.iter().copied())?;
-    let is_row = |tensor: &&Tensor| tensor.rank() == Some(2) && tensor.place().is_some();
+    let is_row = |tensor: &&AbstractTensor| tensor.rank() == Some(2) && tensor.place().is_some();
     if place.as_ref().is_some_and(|place| place.axis != 0) || (place.is_some() && !tensors.iter().all(is_row)) {
         return Err(MIXES);
     }
     let dims = call.symbols.fresh_dims(2);
-    one(Tensor::placed(Some(dims), place))
+    one(AbstractTensor::placed(Some(dims), place))
 }
 
-/// Some columns of the last axis.
-pub fn extract(call: &mut Call<'_>) -> Outcome {
+/// `ArrayFeatureExtractor`: selects columns of the last axis.
+pub fn extract(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (x, columns) = (call.tensor(0)?, call.tensor(1)?);
     let rank = rank(x)?;
     if columns.place().is_some() {
-        // One of a list of labels for each record: `[1, n]`.
+        // One element of a list of labels for each record: `[1, n]`.
         if !x.is_same() || rank > 1 {
             return Err(MIXES);
         }
@@ -77,7 +77,7 @@ pub fn extract(call: &mut Call<'_>) -> Outcome {
         return Err(MIXES);
     }
     if rank < 2 {
-        return one(Tensor::same(None));
+        return one(AbstractTensor::same(None));
     }
     let count = columns.dims.as_ref().and_then(Extent::product);
     let count = count.unwrap_or_else(|| call.fresh());
@@ -85,11 +85,11 @@ pub fn extract(call: &mut Call<'_>) -> Outcome {
     if let Some(last) = dims.as_mut().and_then(|dims| dims.last_mut()) {
         *last = count;
     }
-    one(Tensor::placed(dims, x.place().cloned()))
+    one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// One more axis at the end, with as many places as there are categories.
-pub fn one_hot(call: &mut Call<'_>) -> Outcome {
+/// `OneHotEncoder`: adds an axis at the end, with one index for each category.
+pub fn one_hot(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let categories = match (call.attribute("cats_int64s"), call.attribute("cats_strings")) {
         (Some(Attribute::Ints(Some(categories))), _) => Some(categories.len()),
@@ -102,27 +102,27 @@ pub fn one_hot(call: &mut Call<'_>) -> Outcome {
         dims.push(categories);
         dims
     });
-    one(Tensor::placed(dims, x.place().cloned()))
+    one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// A map for each record.
-pub fn zip_map(call: &mut Call<'_>) -> Outcome {
+/// `ZipMap`: a map for each record.
+pub fn zip_map(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = rows(call)?;
     match x.place() {
-        Some(place) if *place == crate::engine::axes::value::Place::plain(0) => Ok(vec![Value::Items]),
+        Some(place) if *place == crate::engine::axes::value::RecordPlace::plain(0) => Ok(vec![AbstractValue::Items]),
         Some(_) | None => Err(MIXES),
     }
 }
 
-/// Counts of the n-grams of each record.
-pub fn n_grams(call: &mut Call<'_>) -> Outcome {
+/// `TfIdfVectorizer`: counts the n-grams of each record.
+pub fn n_grams(call: &mut OperatorCall<'_>) -> RuleOutcome {
     regressor(call)
 }
 
-/// Each text by itself, unless some are left out.
-pub fn normalised_texts(call: &mut Call<'_>) -> Outcome {
+/// `StringNormalizer`: maps each text separately, unless it removes some.
+pub fn normalised_texts(call: &mut OperatorCall<'_>) -> RuleOutcome {
     if matches!(call.attribute("stopwords"), Some(Attribute::Texts(count)) if *count > 0) {
-        return Err(Mix::new("leaves out some of the texts of a batch"));
+        return Err(Mix::new("removes some of the texts of a batch"));
     }
     elements(call)
 }

@@ -1,13 +1,13 @@
-//! Operators that compute along some axes: sums, maxima, normalisations, sorting.
+//! Operators that compute along axes: sums, maxima, normalisations, sorting.
 
-use crate::engine::axes::call::{Call, Outcome, UNKNOWN_RANK, apart, axis, dims, one, rank};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, apart, axis, dims, one, rank};
 use crate::engine::axes::extent::Extent;
-use crate::engine::axes::value::{MIXES, Mix, Tensor, Value};
+use crate::engine::axes::value::{AbstractTensor, AbstractValue, MIXES, Mix};
 
-const UNKNOWN_AXES: Mix = Mix::new("has axes that are not known");
+const UNKNOWN_AXES: Mix = Mix::new("has unknown axes");
 
-/// Sums and the like over the axes that an attribute or the second input names.
-pub fn reduce(call: &mut Call<'_>) -> Outcome {
+/// Reductions over the axes in an attribute or in the second input.
+pub fn reduce(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let numbers = match call.ints("axes")? {
         Some(axes) => axes.to_vec(),
@@ -23,15 +23,15 @@ pub fn reduce(call: &mut Call<'_>) -> Outcome {
     reduced(x, &numbers, keeps)
 }
 
-/// The index of the largest or smallest element along one axis.
-pub fn arg(call: &mut Call<'_>) -> Outcome {
+/// `ArgMax` and `ArgMin`: the index of the largest or smallest element along an axis.
+pub fn arg(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     reduced(x, &[call.int("axis", 0)], call.int("keepdims", 1) != 0)
 }
 
-fn reduced(x: &Tensor, numbers: &[i64], keeps: bool) -> Outcome {
+fn reduced(x: &AbstractTensor, numbers: &[i64], keeps: bool) -> RuleOutcome {
     let reduced = if numbers.is_empty() {
-        // All of them.
+        // No axes stand for all axes.
         if x.place().is_some() {
             return Err(MIXES);
         }
@@ -58,23 +58,23 @@ fn reduced(x: &Tensor, numbers: &[i64], keeps: bool) -> Outcome {
         })
         .collect()
     });
-    one(Tensor::placed(dims, place))
+    one(AbstractTensor::placed(dims, place))
 }
 
-/// Before version 13 the axis and all after it are one.
-pub fn softmax(call: &mut Call<'_>) -> Outcome {
+/// `Softmax` and similar. Before version 13 the axis and all later ones are normalised together.
+pub fn softmax(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let is_flattened = call.opset < 13;
     normalised(call, is_flattened)
 }
 
-/// The opset that counts is an attribute.
-pub fn qlinear_softmax(call: &mut Call<'_>) -> Outcome {
+/// `QLinearSoftmax`, which has the version of the operator set as an attribute.
+pub fn qlinear_softmax(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(1)?;
     let is_flattened = call.int("opset", 0) < 13;
     normalised(call, is_flattened)
 }
 
-fn normalised(call: &mut Call<'_>, is_flattened: bool) -> Outcome {
+fn normalised(call: &mut OperatorCall<'_>, is_flattened: bool) -> RuleOutcome {
     let x = call.tensor(0)?;
     let number = call.int("axis", if is_flattened { 1 } else { -1 });
     if let Some(place) = x.place() {
@@ -86,8 +86,8 @@ fn normalised(call: &mut Call<'_>, is_flattened: bool) -> Outcome {
     one(x.without_entries())
 }
 
-/// A normalisation along one axis.
-pub fn along_axis(call: &mut Call<'_>) -> Outcome {
+/// Normalisations along one axis.
+pub fn along_axis(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(1)?;
     let x = call.tensor(0)?;
     if x.place().is_some() {
@@ -96,8 +96,8 @@ pub fn along_axis(call: &mut Call<'_>) -> Outcome {
     one(x.without_entries())
 }
 
-/// Sums of what comes before, along an axis that is an input.
-pub fn cumulative(call: &mut Call<'_>) -> Outcome {
+/// `CumSum`: cumulative sums along the axis in the second input.
+pub fn cumulative(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let along = call.same(1)?.number();
     if x.place().is_some() {
@@ -106,8 +106,8 @@ pub fn cumulative(call: &mut Call<'_>) -> Outcome {
     one(x.without_entries())
 }
 
-/// The largest elements along an axis, and where they are.
-pub fn top_k(call: &mut Call<'_>) -> Outcome {
+/// `TopK`: the largest elements along an axis, and their indices.
+pub fn top_k(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let count = match call.same_or_none(1)? {
         Some(count) => count.number(),
@@ -121,12 +121,13 @@ pub fn top_k(call: &mut Call<'_>) -> Outcome {
     if let Some(dim) = dims.as_mut().and_then(|dims| dims.get_mut(along)) {
         *dim = count;
     }
-    let values = Value::Tensor(Tensor::placed(dims, x.place().cloned()));
+    let values = AbstractValue::Tensor(AbstractTensor::placed(dims, x.place().cloned()));
     Ok(vec![values.clone(), values])
 }
 
-/// `x, scale, bias`: over the axis and all after it. The other outputs are the means and deviations.
-pub fn layer_norm(call: &mut Call<'_>) -> Outcome {
+/// `x, scale, bias`: normalises over the axis and all later ones. The other outputs are the means
+/// and deviations.
+pub fn layer_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let rank = rank(x)?;
     let first = axis(call.int("axis", -1), Some(rank))?;
@@ -140,14 +141,15 @@ pub fn layer_norm(call: &mut Call<'_>) -> Outcome {
         }
     }
     let mut dims = dims(x)?.to_vec();
-    let normalised = Value::Tensor(x.without_entries());
+    let normalised = AbstractValue::Tensor(x.without_entries());
     dims[first..].fill(Extent::ONE);
-    let statistics = Value::Tensor(Tensor::placed(Some(dims), x.place().cloned()));
+    let statistics = AbstractValue::Tensor(AbstractTensor::placed(Some(dims), x.place().cloned()));
     Ok(vec![normalised, statistics.clone(), statistics])
 }
 
-/// `x, skip, scale, bias, bias`: the sum of the first two, over the last axis. The fourth output is the sum.
-pub fn skip_layer_norm(call: &mut Call<'_>) -> Outcome {
+/// `x, skip, scale, bias, bias`: normalises the sum of the first two over the last axis. The
+/// fourth output is the sum.
+pub fn skip_layer_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(2)?;
     for index in 2..call.inputs.len() {
         if call
@@ -163,13 +165,14 @@ pub fn skip_layer_norm(call: &mut Call<'_>) -> Outcome {
         return Err(MIXES);
     }
     *dims.last_mut().ok_or(UNKNOWN_RANK)? = Extent::ONE;
-    let statistics = Value::Tensor(Tensor::placed(Some(dims), sum.place().cloned()));
-    let sum = Value::Tensor(sum);
+    let statistics = AbstractValue::Tensor(AbstractTensor::placed(Some(dims), sum.place().cloned()));
+    let sum = AbstractValue::Tensor(sum);
     Ok(vec![sum.clone(), statistics.clone(), statistics, sum])
 }
 
-/// Over the axes that an attribute names: the records' too, unless they are left out.
-pub fn mean_variance(call: &mut Call<'_>) -> Outcome {
+/// `MeanVarianceNormalization` over the axes in an attribute. By default they include that of the
+/// records.
+pub fn mean_variance(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let across = call.int("across_channels", 0);
     for &number in call.ints("axes")?.unwrap_or(&[0, 2, 3]) {
@@ -181,8 +184,9 @@ pub fn mean_variance(call: &mut Call<'_>) -> Outcome {
     one(x.without_entries())
 }
 
-/// `x, scale, bias, mean, variance`: by numbers for each channel, unless it is training.
-pub fn batch_norm(call: &mut Call<'_>) -> Outcome {
+/// `x, scale, bias, mean, variance`: normalises with fixed numbers for each channel, except in
+/// training.
+pub fn batch_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     const TRAINS: Mix = Mix::new("computes the mean of all records, as in training");
     let x = call.tensor(0)?;
     let is_training = call.int("training_mode", 0) != 0
@@ -197,8 +201,8 @@ pub fn batch_norm(call: &mut Call<'_>) -> Outcome {
     one(x.without_entries())
 }
 
-/// Everything that is not along the first axis: `x[n, ...]`, with parameters for each channel.
-pub fn first_axis(call: &mut Call<'_>) -> Outcome {
+/// Operators that normalise each `x[n, ...]` separately, with parameters for each channel.
+pub fn first_axis(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     call.all_same_from(1)?;
     if x.place().is_some_and(|place| place.axis != 0) {
@@ -207,8 +211,8 @@ pub fn first_axis(call: &mut Call<'_>) -> Outcome {
     one(x.without_entries())
 }
 
-/// To or from a quantised type, by one scale or by one for each index of an axis.
-pub fn quantise(call: &mut Call<'_>) -> Outcome {
+/// Conversions to or from a quantised type, with one scale or with one for each index of an axis.
+pub fn quantise(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     call.all_same_from(1)?;
     if let Some(place) = x.place() {
@@ -216,26 +220,27 @@ pub fn quantise(call: &mut Call<'_>) -> Outcome {
         match scale.rank() {
             _ if super::elementwise::is_one_element(scale) => {}
             Some(1) if axis(call.int("axis", 1), x.rank())? != place.axis && call.int("block_size", 0) == 0 => {}
-            Some(_) | None => return Err(Mix::new("has a scale that may be another for each record")),
+            Some(_) | None => return Err(Mix::new("has a scale that may differ between records")),
         }
     }
     one(x.without_entries())
 }
 
-/// Nothing that has the records of a batch is computed by this operator record by record.
-pub fn mixes(_: &mut Call<'_>) -> Outcome {
+/// Operators that never compute record by record.
+pub fn mixes(_: &mut OperatorCall<'_>) -> RuleOutcome {
     Err(MIXES)
 }
 
-pub fn draws(_: &mut Call<'_>) -> Outcome {
+/// Operators that draw random numbers.
+pub fn draws(_: &mut OperatorCall<'_>) -> RuleOutcome {
     Err(Mix {
         text: "draws random numbers",
         always: true,
     })
 }
 
-/// A tensor of unknown shape that depends on nothing of the batch, because no input does.
-pub fn from_same(call: &mut Call<'_>) -> Outcome {
+/// Operators on inputs that do not depend on the batch. The shape of the output is unknown.
+pub fn from_same(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(0)?;
-    one(Tensor::same(None))
+    one(AbstractTensor::same(None))
 }

@@ -1,32 +1,35 @@
-//! Operators with several inputs that each have the records along a fixed axis, or none.
+//! Operators whose inputs each have the records along a fixed axis, or have none.
 
-use crate::engine::axes::call::{Call, Outcome};
-use crate::engine::axes::value::{MIXES, Mix, Place, Tensor, Value};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome};
+use crate::engine::axes::value::{AbstractTensor, AbstractValue, MIXES, Mix, RecordPlace};
 
-/// What an input of an operator has to do with the records.
+/// The relation of an operator's input to the records.
 #[derive(Debug, Clone, Copy)]
 enum Role {
-    /// It has them along this axis.
+    /// The input has the records along this axis.
     Records(usize),
-    /// As [`Self::Records`], or is the same for all: then that axis has one index.
+    /// Either [`Self::Records`], or the same for all records with one index along this axis.
     RecordsOrOne(usize),
-    /// It has four dimensions, the records first, or is broadcast to them from one that is the same for all.
+    /// Either four dimensions with the records first, or the same for all records and broadcast
+    /// to them.
     Bias,
-    /// It is the same for all.
+    /// The same for all records.
     Shared,
 }
 
 use Role::{Bias, Records, RecordsOrOne, Shared};
 
-/// The inputs of an operator, in order; further ones are shared. Its outputs: the axis of the records, and the rank where
-/// it is fixed, else that of the first input.
+/// The roles of an operator's inputs and outputs.
 struct Roles {
+    /// In order; further inputs are shared.
     inputs: &'static [Role],
+    /// For each output, the axis of the records and the rank; `None` for the rank of the first
+    /// input.
     outputs: &'static [(usize, Option<usize>)],
 }
 
-fn apply(call: &mut Call<'_>, roles: &Roles) -> Outcome {
-    let mut common: Option<Place> = None;
+fn apply(call: &mut OperatorCall<'_>, roles: &Roles) -> RuleOutcome {
+    let mut common: Option<RecordPlace> = None;
     let mut has_same = false;
     for index in 0..call.inputs.len() {
         let Some(input) = call.tensor_or_none(index)? else {
@@ -41,7 +44,7 @@ fn apply(call: &mut Call<'_>, roles: &Roles) -> Outcome {
                 continue;
             }
             (RecordsOrOne(axis), None) => {
-                // Also where no other input has records: then nothing is asked of it.
+                // This matters only if another input has records.
                 has_same |= !is_one(input, axis);
                 continue;
             }
@@ -63,19 +66,22 @@ fn apply(call: &mut Call<'_>, roles: &Roles) -> Outcome {
     }
     if common.is_some() && has_same {
         return Err(Mix::new(
-            "combines records with a tensor that may have a row for each of them",
+            "combines the records with a tensor that may have one row for each",
         ));
     }
     let rank = call.tensor(0)?.rank();
     let outputs = roles.outputs.iter().take(call.outputs()).map(|&(axis, own)| {
         let dims = own.or(rank).map(|rank| call.symbols.fresh_dims(rank));
-        Value::Tensor(Tensor::placed(dims, common.as_ref().map(|place| place.at(axis))))
+        AbstractValue::Tensor(AbstractTensor::placed(
+            dims,
+            common.as_ref().map(|place| place.at(axis)),
+        ))
     });
     Ok(outputs.collect())
 }
 
-/// The axis has one index.
-fn is_one(input: &Tensor, axis: usize) -> bool {
+/// Whether the axis has one index.
+fn is_one(input: &AbstractTensor, axis: usize) -> bool {
     let dims = input.dims.as_deref();
     dims.is_some_and(|dims| dims.get(axis).is_some_and(crate::engine::axes::extent::Extent::is_one))
 }
@@ -84,7 +90,7 @@ macro_rules! roles {
     ($($(#[$doc:meta])* $name:ident: [$($input:expr),*] -> [$($output:expr),*];)*) => {
         $(
             $(#[$doc])*
-            pub fn $name(call: &mut Call<'_>) -> Outcome {
+            pub fn $name(call: &mut OperatorCall<'_>) -> RuleOutcome {
                 apply(call, &Roles { inputs: &[$($input),*], outputs: &[$($output),*] })
             }
         )*
@@ -92,9 +98,9 @@ macro_rules! roles {
 }
 
 roles! {
-    /// A grid of places in each image.
+    /// `x, grid`, with a grid of positions for each image.
     grid_sample: [Records(0), Records(0)] -> [(0, None)];
-    /// A signal, how far its windows are apart, the window, how long it is.
+    /// `signal, frame_step, window, frame_length`
     stft: [Records(0), Shared, Shared, Shared] -> [(0, Some(4))];
     /// `q, k, v, mask, past_k, past_v`
     attention: [Records(0), Records(0), Records(0), Bias, Records(0), Records(0), Records(0)]
@@ -118,16 +124,16 @@ roles! {
     rotary_embedding: [Records(0), RecordsOrOne(0), Shared, Shared] -> [(0, None)];
     /// `x, cos, sin, positions`
     standard_rotary_embedding: [Records(0), Shared, Shared, Records(0)] -> [(0, None)];
-    /// Sequence first: `x, w, r, b, lengths, initial_h, initial_c, p`
+    /// `x, w, r, b, lengths, initial_h, initial_c, p`, with the steps on the first axis.
     recurrent_steps_first: [Records(1), Shared, Shared, Shared, Records(0), Records(1), Records(1), Shared]
         -> [(2, Some(4)), (1, Some(3)), (1, Some(3))];
-    /// Records first.
+    /// The same inputs, with the records on the first axis.
     recurrent_records_first: [Records(0), Shared, Shared, Shared, Records(0), Records(0), Records(0), Shared]
         -> [(0, Some(4)), (0, Some(3)), (0, Some(3))];
 }
 
-/// LSTM, GRU, RNN.
-pub fn recurrent(call: &mut Call<'_>) -> Outcome {
+/// `LSTM`, `GRU` and `RNN`.
+pub fn recurrent(call: &mut OperatorCall<'_>) -> RuleOutcome {
     if call.int("layout", 0) == 0 {
         recurrent_steps_first(call)
     } else {

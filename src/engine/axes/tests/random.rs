@@ -1,5 +1,5 @@
-//! Random graphs, run by ONNX Runtime: what is proven to keep records apart is answered together as
-//! it is alone.
+//! Runs random graphs with ONNX Runtime. If the analysis proves that a graph keeps records apart,
+//! a batch must give the same outputs as each record alone.
 
 use std::cell::Cell;
 
@@ -20,10 +20,10 @@ use crate::engine::runtime;
 use crate::engine::session::{Cancel, Session};
 use crate::tensor::{Tensor, Value};
 
-/// Records in the batch that the generator computes shapes for: no other extent is this.
+/// Number of records for which the generator computes shapes. No other extent has this value.
 const MANY: usize = 7;
 
-/// A step of a random graph: an operator and numbers that its inputs and attributes follow from.
+/// A step of a random graph: an operator, and numbers that determine its inputs and attributes.
 #[derive(Debug, Clone)]
 struct Step {
     kind: u8,
@@ -37,7 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 const KINDS: u8 = 34;
 
-/// A graph that grows, with the shapes that its values have for [`MANY`] records.
+/// A graph under construction, with the shapes of its values for [`MANY`] records.
 struct Growing {
     graph: Graph,
     values: Vec<(String, Vec<usize>)>,
@@ -85,13 +85,13 @@ impl Growing {
         self.add(|name| Node::new(operator, inputs.iter().copied(), [name]))
     }
 
-    /// `x.shape[axis]` as a list of one.
+    /// `x.shape[axis]` as a list of one element.
     fn size_of(&mut self, x: &str, axis: usize) -> String {
         let (shape, index) = (self.op("Shape", &[x]), self.ints(&[axis as i64]));
         self.op("Gather", &[&shape, &index])
     }
 
-    /// Adds a step; `None` when it does not fit.
+    /// Adds a step; `None` if it does not fit.
     fn grow(&mut self, step: &Step) -> Option<()> {
         let [a, b, c, d] = step.choices.map(usize::from);
         let (x, dims) = self.values[self.values.len() - 1 - a % self.values.len().min(3)].clone();
@@ -102,7 +102,7 @@ impl Growing {
         let (name, result) = match step.kind {
             0 => (self.op(["Relu", "Tanh", "Sigmoid", "Neg", "Abs"][c % 5], &[x]), dims),
             1 => {
-                // A constant with some of the axes, and other axes of one index.
+                // A constant with some of the axes; the others have one index.
                 let own: Vec<usize> = dims
                     .iter()
                     .skip(c % (rank + 1))
@@ -142,7 +142,7 @@ impl Growing {
                 (name, order.iter().map(|&axis| dims[axis]).collect())
             }
             6 => {
-                // Two axes become one, the rest is copied or left open.
+                // Two axes become one; the others are copied or open.
                 (rank >= 2).then_some(())?;
                 let at = c % (rank - 1);
                 let mut result = dims;
@@ -180,7 +180,7 @@ impl Growing {
                 (self.op("Reshape", &[x, &s]), result)
             }
             8 => {
-                // To a shape that is computed: some of it sizes of a value, one of it open.
+                // To a computed shape: the sizes of a value, and one open size.
                 (rank >= 1).then_some(())?;
                 let open = c % rank;
                 let parts: Vec<String> = (0..rank)
@@ -249,7 +249,7 @@ impl Growing {
             }
             14 => {
                 let dim = *dims.get(axis)?;
-                // Never to nothing: GRU ends the process on a sequence without steps.
+                // Never empty: GRU ends the process on a sequence without steps.
                 let (start, end) = match (dim % MANY, d & 1) {
                     (0, 0) => (0, 1),
                     (0, _) => (0, i64::MAX),
@@ -284,7 +284,7 @@ impl Growing {
                 (self.op("Squeeze", &[x, &s]), result)
             }
             18 => {
-                // A constant with a row for each record of the input.
+                // A constant with one row for each record of the input.
                 let size = self.size_of("x", 0);
                 let rest = self.ints(&[3]);
                 let s = self.add(|name| Node::new("Concat", [&*size, &*rest], [name]).attribute("axis", 0));
@@ -351,7 +351,7 @@ impl Growing {
                 (self.op("Pad", &[x, &s]), result)
             }
             27 => {
-                // As many numbers as the value has along an axis, added along its last one.
+                // A range as long as an axis of the value, added along its last axis.
                 let size = self.size_of(x, axis);
                 let empty = self.ints(&[]);
                 let limit = self.op("Reshape", &[&size, &empty]);
@@ -399,7 +399,7 @@ impl Growing {
                 (name, if c % 3 == 1 { vec![3, kept] } else { vec![kept, 3] })
             }
             _ => {
-                // Twice through a loop.
+                // A loop of two rounds.
                 let (trips, name) = (self.scalar(2), self.name());
                 let body = Graph::new()
                     .input(Info::ints("i", []))
@@ -443,7 +443,7 @@ fn model(steps: &[Step]) -> Vec<u8> {
         count: 0,
     };
     for step in steps {
-        // Nodes of a step that does not fit lead to nothing.
+        // Nodes of a step that does not fit are not used.
         let _ = growing.grow(step);
     }
     let (last, _) = growing.values.last().cloned().unwrap();
@@ -481,7 +481,7 @@ fn near(one: &[f32], other: &[f32]) -> bool {
 }
 
 #[test]
-fn what_is_proven_is_answered_together_as_alone() {
+fn graphs_that_are_proven_to_keep_records_apart_give_the_same_outputs_in_batches() {
     let (environment, _) = runtime::start(&runtime::Libraries::default(), 1, None).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
@@ -518,7 +518,7 @@ fn what_is_proven_is_answered_together_as_alone() {
         }
         for batch in batches {
             let alone: Option<Vec<_>> = batch.iter().map(|&seed| run(&[seed])).collect();
-            // A model that does not answer one row is not one whose requests succeed.
+            // Requests to a model that fails on single rows fail in any case.
             let (Some(alone), Some((shape, together))) = (alone, run(batch)) else {
                 continue;
             };
@@ -542,11 +542,11 @@ fn what_is_proven_is_answered_together_as_alone() {
         }
         Ok(())
     };
-    // The same graphs every time: a graph on which ONNX Runtime ends the process would end the
+    // The same graphs every time: a graph that makes ONNX Runtime end the process would end the
     // tests.
     let random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     TestRunner::new_with_rng(config, random).run(&steps(), check).unwrap();
-    // The generator has to make both.
+    // The generator must produce both kinds.
     let (proven, mixed) = (proven.get(), mixed.get());
     println!("{proven} proven, {mixed} mixed");
     assert!(proven > 100 && mixed > 50, "{proven} proven, {mixed} mixed");

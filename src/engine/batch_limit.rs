@@ -1,42 +1,46 @@
-//! How many rows a model's batches should have: learned from what its runs take.
+//! Learns how many rows a model's batches should have, from the cost of its runs.
 //!
-//! Batching pays where a run costs much that does not depend on the rows: weights that are read from memory once for all
-//! of them, operators that are set up once. It gains twelve times for a tiny model, nine times for a perceptron of 60 MB
-//! and nothing for a convolutional net, for which it would only make the first in a batch wait for the last. So nothing
-//! is assumed. Runs are sorted by their rows into powers of two, and of each the cost is remembered; batches grow for as
-//! long as the next power of two is a tenth cheaper per row. Now and then a batch is larger or smaller than that, so
-//! that what is believed of the neighbours stays true.
+//! Batching pays if much of a run's cost does not depend on the rows: weights that are read from
+//! memory once for all of them, operators that are set up once. It gains a factor of twelve for a
+//! tiny model and of nine for a perceptron of 60 MB. For a convolutional net it gains nothing,
+//! and would only make the first request of a batch wait for the last. So the limit is learned
+//! for each model: runs are grouped by their rows into powers of two, each group keeps an average
+//! cost, and batches grow as long as the next power of two is a tenth cheaper per row. Now and
+//! then a batch is larger or smaller than that, which keeps the averages of the adjacent groups
+//! up to date.
 //!
-//! The cost is CPU time of the thread that runs. The clock would say more of what else the machine does.
+//! The cost is the CPU time of the running thread. Wall time would also measure the other load of
+//! the machine.
 
-/// The part of its cost that a larger batch has to save.
+/// Fraction of the cost that a larger batch has to save.
 const GAIN: f64 = 0.10;
 
-/// Runs of a size before it is believed what they cost.
-const BELIEVED: u32 = 3;
+/// Runs of a size that are needed before their average counts.
+const MIN_RUNS: u32 = 3;
 
-/// Runs that an average reaches back.
-const MEMORY: u32 = 8;
+/// Runs that an average takes into account.
+const WINDOW: u32 = 8;
 
-/// How often, in decisions, one is made for the sake of learning.
+/// Number of decisions in which one tries a larger and one a smaller batch, in order to learn.
 const EXPLORE_EVERY: u64 = 32;
 
-/// Decisions without a batch after one that failed; doubled by each failure, halved by each success.
+/// Decisions without a batch after a batch that failed. Each failure doubles it; each success
+/// halves it.
 const FIRST_PENALTY: u64 = 16;
 const LONGEST_PENALTY: u64 = 4096;
 
-/// What is known of one model.
+/// The learned batch limit of one model.
 #[derive(Debug)]
-pub struct Knee {
+pub struct BatchLimit {
     max_rows: usize,
-    /// Of runs of 1 row, 2, 3 to 4, 5 to 8 and so on.
+    /// Average costs of runs of 1 row, 2, 3 to 4, 5 to 8 and so on.
     costs: Vec<Cost>,
     decisions: u64,
     penalty: u64,
     alone_until: u64,
 }
 
-/// A moving average.
+/// A moving average of costs.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
     average: f64,
@@ -46,22 +50,22 @@ struct Cost {
 impl Cost {
     fn add(&mut self, cost: f64) {
         self.runs = self.runs.saturating_add(1);
-        self.average += (cost - self.average) / f64::from(self.runs.min(MEMORY));
+        self.average += (cost - self.average) / f64::from(self.runs.min(WINDOW));
     }
 
-    fn believed(self) -> Option<f64> {
-        (self.runs >= BELIEVED).then_some(self.average)
+    fn known(self) -> Option<f64> {
+        (self.runs >= MIN_RUNS).then_some(self.average)
     }
 }
 
-/// Index of the power of two from `rows` on.
+/// Exponent of the smallest power of two that is at least `rows`.
 fn size_of(rows: usize) -> usize {
     rows.max(1)
         .checked_next_power_of_two()
         .map_or(usize::BITS, usize::trailing_zeros) as usize
 }
 
-impl Knee {
+impl BatchLimit {
     pub fn new(max_rows: usize) -> Self {
         Self {
             max_rows,
@@ -72,7 +76,8 @@ impl Knee {
         }
     }
 
-    /// Up to how many rows to join now; 1 for none. To be asked when there is something to join.
+    /// Returns the row limit of the next batch; 1 for no batch. Call it only when there are
+    /// requests to batch.
     pub fn rows(&mut self) -> usize {
         self.decisions += 1;
         if self.decisions <= self.alone_until {
@@ -87,14 +92,14 @@ impl Knee {
         1usize.checked_shl(size as u32).unwrap_or(usize::MAX).min(self.max_rows)
     }
 
-    /// The largest size of which each step up to it pays, or the first of which that is not known yet.
+    /// Returns the largest size to which every step pays, or the first size whose cost is unknown.
     fn best(&self) -> usize {
-        // The smallest requests that there are: nothing is known of fewer rows, nor need it be.
-        let Some(mut size) = self.costs.iter().position(|cost| cost.believed().is_some()) else {
+        // Start at the smallest size that occurs. Smaller ones have no cost, and need none.
+        let Some(mut size) = self.costs.iter().position(|cost| cost.known().is_some()) else {
             return 0;
         };
         while let Some(next) = self.costs.get(size + 1) {
-            match (self.costs[size].believed(), next.believed()) {
+            match (self.costs[size].known(), next.known()) {
                 (Some(cost), Some(larger)) if larger <= cost * (1.0 - GAIN) => size += 1,
                 (Some(_), None) => return size + 1,
                 (Some(_), Some(_)) | (None, _) => break,
@@ -103,21 +108,22 @@ impl Knee {
         size
     }
 
-    /// A run of `rows` rows took `nanoseconds` for `bytes` of input. Costs are compared by the byte, so that a model's
-    /// long sequences are no more expensive than its short ones.
+    /// Records a run of `rows` rows that took `nanoseconds` for `bytes` of input. The cost is
+    /// compared per byte, so that a model's long sequences do not count as more expensive.
     pub fn record(&mut self, rows: usize, bytes: usize, nanoseconds: u64) {
         if let Some(cost) = self.costs.get_mut(size_of(rows)) {
             cost.add(nanoseconds as f64 / bytes.max(1) as f64);
         }
     }
 
-    /// A batch gave each of its requests an answer.
+    /// Records a batch that gave each of its requests its outputs.
     pub fn succeeded(&mut self) {
         self.penalty /= 2;
     }
 
-    /// A batch failed, and its requests had to be run alone after all. Mostly it is one request's data; whoever sends
-    /// such more often does not make the others pay twice for each of theirs.
+    /// Records a batch that failed, after which its requests had to run alone. The usual cause is
+    /// the data of one request. The growing penalty keeps a client that sends such data often
+    /// from making every other request run twice.
     pub fn failed(&mut self) {
         self.penalty = (self.penalty * 2).clamp(FIRST_PENALTY, LONGEST_PENALTY);
         self.alone_until = self.decisions + self.penalty;
@@ -128,18 +134,18 @@ impl Knee {
 mod tests {
     use super::*;
 
-    /// Nanoseconds of a run of so many rows.
+    /// Nanoseconds that a run takes, by its rows.
     type Model = fn(usize) -> f64;
 
-    /// What batches a model settles at under a queue that is never empty, by how often each limit was chosen.
+    /// The limit that is chosen most often under a queue that is never empty.
     fn settled(max_rows: usize, rows_each: usize, time: Model) -> usize {
-        let mut knee = Knee::new(max_rows);
+        let mut batch_limit = BatchLimit::new(max_rows);
         let mut chosen = std::collections::BTreeMap::<usize, usize>::new();
         for round in 0..2000 {
-            let limit = knee.rows();
+            let limit = batch_limit.rows();
             let requests = (limit / rows_each).max(1);
             let rows = requests * rows_each;
-            knee.record(rows, rows * 4, time(rows) as u64);
+            batch_limit.record(rows, rows * 4, time(rows) as u64);
             if round >= 500 {
                 *chosen.entry(limit).or_default() += 1;
             }
@@ -147,7 +153,7 @@ mod tests {
         chosen.into_iter().max_by_key(|(_, count)| *count).unwrap().0
     }
 
-    /// A straight line between measured points: rows and microseconds of a row.
+    /// Interpolates between measured points: rows, and microseconds per row.
     fn between(points: &[(f64, f64)], rows: usize) -> f64 {
         let rows = rows as f64;
         let after = points
@@ -167,7 +173,7 @@ mod tests {
     #[test]
     fn batches_grow_as_far_as_they_pay() {
         let table: [(&str, Model, usize, usize); 6] = [
-            // measured microseconds of a row; smallest and largest limit to settle at
+            // measured microseconds per row; smallest and largest limit to expect
             (
                 "tiny",
                 |n| between(&[(1.0, 4.0), (4.0, 1.0), (8.0, 0.87), (32.0, 0.34)], n),
@@ -207,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_many_rows_are_joined_likewise() {
+    fn requests_of_several_rows_are_batched_by_the_same_rule() {
         for rows_each in [3, 5, 10, 16] {
             let limit = settled(64, rows_each, |rows| 100_000.0 + rows as f64 * 10.0);
             assert_eq!(limit, 64, "{rows_each}");
@@ -217,57 +223,57 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_joined_before_it_is_known_what_a_request_takes_alone() {
-        let mut knee = Knee::new(32);
-        for _ in 0..BELIEVED {
-            assert_eq!(knee.rows(), 1);
-            knee.record(1, 4, 1000);
+    fn no_batch_is_made_before_the_cost_of_single_requests_is_known() {
+        let mut batch_limit = BatchLimit::new(32);
+        for _ in 0..MIN_RUNS {
+            assert_eq!(batch_limit.rows(), 1);
+            batch_limit.record(1, 4, 1000);
         }
-        assert_eq!(knee.rows(), 2);
+        assert_eq!(batch_limit.rows(), 2);
     }
 
     #[test]
     fn batches_stay_within_the_limit() {
         for max_rows in [2, 3, 24, 1 << 20] {
-            let mut knee = Knee::new(max_rows);
+            let mut batch_limit = BatchLimit::new(max_rows);
             let mut largest = 0;
             for _ in 0..1000 {
-                let rows = knee.rows();
+                let rows = batch_limit.rows();
                 largest = largest.max(rows);
-                knee.record(rows, rows, 1_000_000);
+                batch_limit.record(rows, rows, 1_000_000);
             }
             assert_eq!(largest, max_rows);
-            knee.record(usize::MAX, usize::MAX, u64::MAX);
-            knee.record(0, 0, 0);
+            batch_limit.record(usize::MAX, usize::MAX, u64::MAX);
+            batch_limit.record(0, 0, 0);
         }
     }
 
     #[test]
-    fn a_first_impression_that_was_wrong_does_not_last() {
-        // The first runs of a model are slow for reasons of their own.
-        let mut knee = Knee::new(32);
-        for _ in 0..BELIEVED {
-            knee.record(1, 4, 1_000_000);
+    fn slow_first_runs_do_not_keep_the_limit_wrong() {
+        // The first runs of a model are slower than later ones.
+        let mut batch_limit = BatchLimit::new(32);
+        for _ in 0..MIN_RUNS {
+            batch_limit.record(1, 4, 1_000_000);
         }
         let mut joined = 0;
         for round in 0..4000 {
-            let rows = knee.rows();
-            knee.record(rows, rows * 4, rows as u64 * 100_000);
+            let rows = batch_limit.rows();
+            batch_limit.record(rows, rows * 4, rows as u64 * 100_000);
             joined += usize::from(round > 2000 && rows > 1);
         }
         assert!(joined < 2000 / EXPLORE_EVERY as usize * 2, "{joined}");
     }
 
     #[test]
-    fn failures_keep_requests_apart_for_longer_and_longer_and_successes_end_that() {
-        let mut knee = Knee::new(2);
-        for _ in 0..BELIEVED {
-            knee.record(1, 1, 1000);
-            knee.record(2, 2, 1000);
+    fn repeated_failures_suspend_batching_longer_and_successes_shorten_that() {
+        let mut batch_limit = BatchLimit::new(2);
+        for _ in 0..MIN_RUNS {
+            batch_limit.record(1, 1, 1000);
+            batch_limit.record(2, 2, 1000);
         }
         let mut alone = || {
-            knee.failed();
-            (0..).find(|_| knee.rows() > 1).unwrap()
+            batch_limit.failed();
+            (0..).find(|_| batch_limit.rows() > 1).unwrap()
         };
         let (first, second) = (alone(), alone());
         assert!(
@@ -275,10 +281,10 @@ mod tests {
             "{first} {second}"
         );
         for _ in 0..20 {
-            knee.succeeded();
+            batch_limit.succeeded();
         }
-        knee.failed();
-        let again = (0..).find(|_| knee.rows() > 1).unwrap();
+        batch_limit.failed();
+        let again = (0..).find(|_| batch_limit.rows() > 1).unwrap();
         assert!((16..20).contains(&again), "{again}");
     }
 }
