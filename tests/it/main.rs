@@ -43,6 +43,7 @@ mod connections;
 mod csv_header;
 mod deploy;
 mod division;
+mod docs;
 mod endpoint;
 mod exchange;
 mod exit;
