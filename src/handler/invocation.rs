@@ -10,8 +10,8 @@ use crate::codec::{DecodeError, Documents, EncodeError, Encoded, Format, ReplyPl
 use crate::engine::{InferenceError, Ledger, RequestMemory, Work};
 use crate::tensor::{Inputs, Value};
 
-/// A request, as far as the model's answer depends on it. Parsing and writing large bodies takes as
-/// long as a run, so it is done where the model runs.
+/// The parts of a request that determine the model's answer. Decoding and encoding large bodies
+/// takes as long as a run, so both happen where the model runs.
 #[derive(Debug)]
 pub struct Invocation {
     pub body: Bytes,
@@ -22,29 +22,29 @@ pub struct Invocation {
     pub handler: Arc<Handler>,
 }
 
-/// The way in which a request says what its body is and what the reply has to be.
+/// The source of the request's content type and of the format for the response.
 #[derive(Debug)]
 pub enum Protocol {
-    /// By its headers, as SageMaker passes them on.
+    /// The headers, as SageMaker forwards them.
     Headers {
         content_type: String,
         accept: Option<String>,
-        /// The format of the reply where `accept` leaves it open.
+        /// The format of the response if `accept` does not determine it.
         default: Format,
         documents: Documents,
     },
-    /// By the body itself. `json_bytes` is the header that says where its JSON ends.
+    /// The body itself. `json_bytes` is the header with the length of its JSON.
     OpenInference { json_bytes: Option<String> },
-    /// As another server of texts has it.
+    /// The interface of another text server.
     Texts(TextApi),
 }
 
-/// An interface of another server of texts.
+/// An interface of another text server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextApi {
     /// `POST /embed` of text-embeddings-inference: a list of embeddings.
     Embed,
-    /// `POST /rerank`: the texts of a query, the best one first.
+    /// `POST /rerank`: the texts of a query, best first.
     Rerank,
     /// `POST /predict`: the scores of all labels.
     Predict,
@@ -52,7 +52,7 @@ pub enum TextApi {
     OpenAi,
 }
 
-/// Why an invocation has no answer.
+/// Errors of an invocation, by the step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum InvocationError {
     #[error(transparent)]
@@ -65,12 +65,12 @@ pub enum InvocationError {
     Inference(#[from] InferenceError),
 }
 
-/// What reading a request has settled about its reply.
+/// The plan for the response, made when the request is decoded.
 #[derive(Debug)]
 pub struct Plan {
     reply: ReplyPlan,
     format: Format,
-    /// Where the task answers rather than the outputs.
+    /// Set if the response is the answer of the task, and not the outputs.
     answer: Option<(Box<Seen>, Reply)>,
     /// The inputs of the runs after the first one.
     further: Vec<Inputs>,
@@ -97,7 +97,7 @@ impl Plan {
 }
 
 impl Invocation {
-    /// The runs of a request that the task answers, and the plan of its reply.
+    /// Divides a request that the task answers into runs, and plans its response.
     fn divided(
         &self,
         inputs: Inputs,
@@ -144,7 +144,7 @@ impl Work for Invocation {
             Protocol::OpenInference { json_bytes } => {
                 let request = self.handler.decode_open_inference(json_bytes.as_deref(), &self.body)?;
                 let asked = Asked { request, seen: None };
-                // JSON alone, or with binary data behind it, as the request says.
+                // The request itself chooses between plain JSON and JSON followed by binary data.
                 (asked, None, Format::Json)
             }
         };
@@ -154,7 +154,7 @@ impl Work for Invocation {
             optional: request.optional,
         };
         if let Some(seen) = seen {
-            // The task reads what it needs of all outputs.
+            // The task picks from all outputs.
             if self.handler.wants_picture(accept) {
                 return Ok((inputs, Plan::answer(request.reply, Format::Json, seen, Reply::Png)));
             }

@@ -1,4 +1,4 @@
-//! Class numbers and probabilities under the names of the classes.
+//! Replaces class numbers by class names in responses.
 //!
 //! | the output | goes out as |
 //! |---|---|

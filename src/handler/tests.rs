@@ -161,11 +161,11 @@ fn a_manifest_that_does_not_fit_the_model_is_refused_by_name() {
         ),
         (
             json!({"inputs": [{"name": "X"}, {"name": "X"}]}),
-            "\"X\" is there twice",
+            "duplicate name \"X\"",
         ),
         (
             json!({"inputs": [{"name": "X", "default": [1, 2, 3]}]}),
-            "the value of \"X\" does not fit",
+            "the value of \"X\" does not match the input",
         ),
         (
             json!({"inputs": [{"name": "X", "default": ["a", "b"]}]}),
@@ -176,31 +176,31 @@ fn a_manifest_that_does_not_fit_the_model_is_refused_by_name() {
             json!({"outputs": ["scores"]}),
             "the model has no output \"scores\"; it gives \"label\"",
         ),
-        (json!({"outputs": ["label", "label"]}), "\"label\" is there twice"),
+        (json!({"outputs": ["label", "label"]}), "duplicate name \"label\""),
         (
             json!({"outputs": ["label", {"name": "probabilities", "as": "label"}]}),
-            "\"label\" is there twice",
+            "duplicate name \"label\"",
         ),
         (
             json!({"outputs": [{"name": "label", "labels": true}]}),
             "\"labels\" is empty",
         ),
     ];
-    for (said, expected) in table {
-        let error = Handler::new(&manifest(said.clone()), &classifier(), Tools::default())
+    for (keys, expected) in table {
+        let error = Handler::new(&manifest(keys.clone()), &classifier(), Tools::default())
             .unwrap_err()
             .to_string();
-        assert!(error.contains(expected), "{said}: {error}");
+        assert!(error.contains(expected), "{keys}: {error}");
     }
     let texts = signature(
         &[input("X", DataType::F32, &[-1, 2])],
         &[output("y", DataType::String, &[-1])],
     );
-    let said = json!({"labels": ["a"], "outputs": [{"name": "y", "labels": true}]});
-    let error = Handler::new(&manifest(said), &texts, Tools::default())
+    let keys = json!({"labels": ["a"], "outputs": [{"name": "y", "labels": true}]});
+    let error = Handler::new(&manifest(keys), &texts, Tools::default())
         .unwrap_err()
         .to_string();
-    assert!(error.contains("holds no classes"), "{error}");
+    assert!(error.contains("needs whole numbers (classes)"), "{error}");
 }
 
 #[test]

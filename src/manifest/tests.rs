@@ -42,8 +42,8 @@ fn every_key_is_read_and_written_again() {
 #[test]
 fn a_mistake_is_named_by_its_place_and_the_nearest_key() {
     let table = [
-        ("[]", "it must be an object"),
-        ("{", "it is not JSON"),
+        ("[]", "expected a JSON object"),
+        ("{", "invalid JSON"),
         (
             r#"{"modle": "a.onnx"}"#,
             r#""modle" is not a key of longshore.json; did you mean "model"?"#,
@@ -99,23 +99,17 @@ fn a_mistake_is_named_by_its_place_and_the_nearest_key() {
         ),
         (
             r#"{"inputs": [{"name": "x"}, {"name": "y", "aliases": ["x"]}]}"#,
-            r#"inputs[1]: the name "x" is there twice"#,
+            r#"inputs[1]: duplicate name "x""#,
         ),
-        (
-            r#"{"columns": ["a", "a"]}"#,
-            r#"columns[1]: the name "a" is there twice"#,
-        ),
+        (r#"{"columns": ["a", "a"]}"#, r#"columns[1]: duplicate name "a""#),
         (
             r#"{"columns": [{"name": "a", "default": [1]}]}"#,
             "columns[0].default: expected a number, a string or a boolean",
         ),
-        (
-            r#"{"warmup": [{}]}"#,
-            r#"warmup[0]: it must have either "body" or "file""#,
-        ),
+        (r#"{"warmup": [{}]}"#, r#"warmup[0]: expected either "body" or "file""#),
         (
             r#"{"golden": [{"request": {"body": 1, "file": "a"}, "response": 1}]}"#,
-            r#"golden[0].request: it must have either"#,
+            r#"golden[0].request: expected either"#,
         ),
         (
             r#"{"golden": [{"request": {"body": 1}, "response": 1, "rtol": -1}]}"#,

@@ -191,7 +191,7 @@ fn what_is_no_picture_is_refused_in_words_and_costs_nothing() {
             "application/json",
             br#"{"inputs": "https://example.com/a.png"}"#.to_vec(),
             400,
-            "fetches no addresses",
+            "does not fetch URLs",
         ),
         (
             "application/json",

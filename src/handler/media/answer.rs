@@ -1,4 +1,4 @@
-//! Outputs as the answer of the model's task.
+//! Converts outputs to the answer of the model's task, and writes it in the requested form.
 
 use std::ops::Range;
 
@@ -18,17 +18,17 @@ use crate::task::{
 };
 use crate::tensor::{Inputs, Signature, Value, ValueType};
 
-/// The task of a model, and what the manifest sets for its answers.
+/// The task of a model, and the settings for its answers.
 #[derive(Debug)]
 pub(super) struct Answering {
     task: Task,
     settings: Settings,
     labels: Labels,
-    /// Whether requests of tensors are answered by the task as well.
+    /// Whether the task also answers requests of tensors.
     answers_tensors: bool,
 }
 
-/// Tasks of Hugging Face that have no answer here: the outputs are the answer.
+/// Tasks of Hugging Face that are not supported here: their responses hold the outputs.
 const PLAIN: [&str; 16] = [
     "tabular-classification",
     "tabular-regression",
@@ -59,16 +59,16 @@ impl Answering {
             return Ok(None);
         }
         let refused = |source: TaskError| HandlerError::Task(source.to_string());
-        let is_told = is_asked_for(step);
+        let is_asked = is_asked_for(step);
         let named = match manifest.task.as_deref() {
-            Some(name) if PLAIN.contains(&name) && !is_told => return Ok(None),
+            Some(name) if PLAIN.contains(&name) && !is_asked => return Ok(None),
             Some(name) => Some(name.parse::<Task>().map_err(refused)?),
             None => None,
         };
         let guess = || source.and_then(|source| guessed(manifest, signature, source));
         let hinted = || manifest.hints.task.or_else(guess);
         let is_bare = manifest.hints.files.iter().any(|file| file == "config.json") && is_passthrough(signature);
-        let logits = || (is_bare || is_told).then_some(Task::TextClassification);
+        let logits = || (is_bare || is_asked).then_some(Task::TextClassification);
         let Some(task) = named.or_else(hinted).or_else(logits) else {
             return Ok(None);
         };
@@ -86,9 +86,9 @@ impl Answering {
         }
         match task.check(signature, &settings, manifest.labels.len()) {
             Ok(()) => {}
-            Err(error) if named.is_some() || is_told => return Err(refused(error)),
+            Err(error) if named.is_some() || is_asked => return Err(refused(error)),
             Err(error) => {
-                tracing::info!(%task, "the outputs go out as they are: {error}");
+                tracing::info!(%task, "responses hold the outputs instead of the task's answer: {error}");
                 return Ok(None);
             }
         }
@@ -109,15 +109,15 @@ impl Answering {
         format!("answer as {}", self.task)
     }
 
-    /// The settings of the manifest with a request's parameters over them.
+    /// Combines the settings of the manifest with a request's parameters, which take precedence.
     pub fn settings(&self, parameters: &Map<String, Json>) -> Result<Settings, MediaError> {
         let parameters = Parameters::read(self.task, parameters)?;
         Ok(parameters.settings.over(&self.settings))
     }
 }
 
-/// Whether the model hands on what goes in. The names of a graph's values are unique, so an output
-/// with the name of an input is that input.
+/// Whether the model returns its input unchanged. The names of a graph's values are unique, so an
+/// output with the name of an input is that input.
 fn is_passthrough(signature: &Signature) -> bool {
     match (&*signature.inputs, &*signature.outputs) {
         ([input], [output]) => input.name == output.name,
@@ -125,7 +125,7 @@ fn is_passthrough(signature: &Signature) -> bool {
     }
 }
 
-/// The task that follows from pictures, labels, and an output with a column for each label.
+/// Guesses a classification from the source and from an output with one column for each label.
 fn guessed(manifest: &Manifest, signature: &Signature, source: &Source) -> Option<Task> {
     let [output] = &*signature.outputs else { return None };
     let ValueType::Tensor { dims: Some(dims), .. } = &output.value_type else {
@@ -141,7 +141,7 @@ fn guessed(manifest: &Manifest, signature: &Signature, source: &Source) -> Optio
 }
 
 impl Media {
-    /// The settings of a request over those of the manifest.
+    /// Combines the settings of a request with those of the manifest, which have lower precedence.
     pub(super) fn settings_over(&self, settings: Settings) -> Settings {
         match &self.answering {
             Some(answering) => settings.over(&answering.settings),
@@ -149,24 +149,25 @@ impl Media {
         }
     }
 
-    /// What a request of tensors leaves behind, where the task answers it.
+    /// The facts about a request of tensors, if the task answers it.
     pub fn seen_of_tensors(&self, records: usize, frame: Frame) -> Option<Seen> {
         let answering = self.answering.as_ref().filter(|answering| answering.answers_tensors)?;
         Some(Seen::of_tensors(records, frame, answering.settings.clone()))
     }
 
-    /// Whether the task has an answer in a format; where it has none, the outputs go out.
+    /// Whether the task can answer in a format; otherwise the response holds the outputs.
     pub fn answers_in(&self, format: Format) -> bool {
         self.answering.is_some() && matches!(format, Format::Json | Format::JsonLines | Format::Csv)
     }
 
-    /// Whether the answer is a map of classes, which goes out as a picture where that is asked for.
+    /// Whether the answer is a class map, which can be sent as an image.
     pub fn gives_pictures(&self) -> bool {
         let task = self.answering.as_ref().map(|answering| answering.task);
         task == Some(Task::ImageSegmentation)
     }
 
-    /// The answer to a request, in one of the formats of [`Self::answers_in`], or as a picture.
+    /// Encodes the answer to a request in one of the formats of [`Self::answers_in`], or as an
+    /// image.
     pub fn encode(
         &self,
         seen: &Seen,
@@ -183,7 +184,7 @@ impl Media {
         }
         let mut answers = Vec::with_capacity(runs.len());
         for (index, run) in runs.iter().enumerate() {
-            // One run for all records, or one for each.
+            // There is either one run for all records, or one for each.
             let part = if runs.len() == 1 {
                 0..seen.records
             } else {
@@ -195,7 +196,8 @@ impl Media {
         reply(seen, form, model, &answers)
     }
 
-    /// The answer to a request of texts that was divided into runs; `None` for other requests.
+    /// Merges the answers of a request of texts that was divided into runs; `None` for other
+    /// requests.
     fn merged(
         &self,
         answering: &Answering,
@@ -223,8 +225,8 @@ impl Media {
         }))
     }
 
-    /// Divides a request of texts into runs of texts of similar lengths, where the task's answers
-    /// can be merged. Returns the inputs of each run.
+    /// Divides a request of texts into runs with similar lengths, if the answers of the task can be
+    /// merged. Returns the inputs of each run.
     pub fn divide(&self, seen: &mut Seen) -> Result<Option<Vec<Inputs>>, MediaError> {
         let can_merge = self
             .answering
@@ -280,7 +282,7 @@ fn outputs<'a>(names: &[&'a str], run: &'a [Value]) -> Vec<Output<'a>> {
     outputs.collect()
 }
 
-/// The form that an answer goes out in.
+/// The form of an answer in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::handler) enum Reply {
     Json,
@@ -337,7 +339,7 @@ fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<En
             [only] => ("image/png", only.to_png()?),
             _ => {
                 return Err(MediaError::Task(TaskError::Input(
-                    "a picture answers one picture; send one at a time, or accept application/json".to_owned(),
+                    "image/png holds the answer for one image; send one image, or accept application/json".to_owned(),
                 )));
             }
         },

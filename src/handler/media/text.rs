@@ -1,4 +1,4 @@
-//! Sentences as the inputs of a model.
+//! Converts sentences to the inputs of a model.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ pub(super) struct Texts {
     tokenizer: SharedTokenizer,
     inputs: TextInputs,
     options: Options,
-    /// Put before each text, as some networks for embeddings want it.
+    /// A prefix for each text, which some embedding networks expect.
     prompt: String,
 }
 
@@ -42,18 +42,18 @@ struct Keys {
     prompt: String,
 }
 
-/// The texts of a request, for its answer.
+/// The texts of a request, kept for its answer.
 #[derive(Debug)]
 pub(super) struct SeenTexts {
-    /// As they were tokenised: the texts of a zero-shot classification are pairs.
+    /// The texts as they were tokenized: a zero-shot classification has pairs.
     inputs: Vec<TextInput>,
     encoded: Encoded,
     question: Asked,
-    /// The texts of each run, where the request is divided into runs of texts of similar lengths.
+    /// The texts of each run, if the request is divided into runs with similar lengths.
     groups: Vec<Vec<usize>>,
 }
 
-/// [`Question`], with what it borrows.
+/// The owned form of [`Question`].
 #[derive(Debug)]
 enum Asked {
     Records,
@@ -64,7 +64,7 @@ enum Asked {
 }
 
 impl Texts {
-    /// The texts of a model; `None` for one that takes none.
+    /// The text inputs of a model; `None` if it has none.
     pub fn of(
         manifest: &Manifest,
         signature: &Signature,
@@ -77,7 +77,7 @@ impl Texts {
         let Some(tokenizer) = tokenizer else {
             return match is_asked_for(step) {
                 true => Err(HandlerError::Text(
-                    "there is no tokenizer.json beside the model".to_owned(),
+                    "there is no tokenizer.json next to the model".to_owned(),
                 )),
                 false => Ok(None),
             };
@@ -90,7 +90,7 @@ impl Texts {
         let inputs = match TextInputs::bind(signature) {
             Ok(Some(inputs)) => inputs,
             Ok(None) if is_asked_for(step) => {
-                let problem = "the model has no input for tokens, which is called input_ids and int64 or int32";
+                let problem = "the model has no input for tokens; expected one named input_ids of int64 or int32";
                 return Err(HandlerError::Text(problem.to_owned()));
             }
             Err(error) if is_asked_for(step) => return Err(HandlerError::Text(error.to_string())),
@@ -123,7 +123,7 @@ impl Texts {
         self.tokenizer().steps(&self.options)
     }
 
-    /// Reads a body of texts; `None` for one of tensors.
+    /// Decodes a body of texts; `None` for a body of tensors.
     pub fn decode(
         &self,
         media: &Media,
@@ -138,7 +138,7 @@ impl Texts {
             csv_header: None,
             limits: media.limits.text,
         };
-        // A header of input names is one of tensors.
+        // A CSV header with the name of an input belongs to a body of tensors.
         if essence == "text/csv" && names_an_input(body, schema) {
             return Ok(None);
         }
@@ -151,7 +151,7 @@ impl Texts {
             mut parameters,
             rest,
         } = request;
-        // Clients of text-embeddings-inference put them beside the texts.
+        // Clients of text-embeddings-inference put parameters next to the texts.
         parameters.extend(rest.into_iter().filter(|(key, _)| key != "model"));
         let (settings, about_input) = match task {
             None => (Settings::default(), parameters),
@@ -174,7 +174,7 @@ impl Texts {
         let encoded = self.tokenizer().encode(&inputs, &options)?;
         if !self.inputs.has_mask() && encoded.rows.iter().any(|row| row.len() != encoded.rows[0].len()) {
             return Err(MediaError::Text(TextError::Options(
-                "the model is not told which tokens are padding, so texts of different lengths cannot be answered \
+                "the model has no input attention_mask for padding, so it cannot answer texts of different lengths \
                  together; send one at a time"
                     .to_owned(),
             )));
@@ -184,7 +184,7 @@ impl Texts {
         let seen = Seen {
             form: match form {
                 TextForm::One => Form::One,
-                // One question with its context, one sentence to compare with.
+                // One answer for the whole request: the similarities, or the ranking.
                 TextForm::Similarity | TextForm::Ranking => Form::One,
                 TextForm::List | TextForm::Instances | TextForm::Lines(_) => Form::List,
             },
@@ -206,9 +206,9 @@ impl Texts {
         Ok(Some((Request::of_inputs(tensors, records, schema), seen)))
     }
 
-    /// Divides a request into runs of texts of similar lengths, so that little of a run is padding.
-    /// Returns the inputs of each run; `None` where one run serves as well, or where the answer
-    /// needs all texts in one.
+    /// Divides a request into runs of texts with similar lengths, so that little of a run is
+    /// padding. Returns the inputs of each run; `None` if one run is as good, or if the answer
+    /// needs all texts in one run.
     pub fn divide(&self, seen: &mut SeenTexts) -> Result<Option<Vec<Inputs>>, MediaError> {
         if matches!(seen.question, Asked::ZeroShot(_) | Asked::Spans(_)) {
             return Ok(None);
@@ -225,7 +225,7 @@ impl Texts {
         Ok(Some(inputs))
     }
 
-    /// The options of a request with these parameters.
+    /// The tokenizer options for a request with these parameters.
     fn options(&self, parameters: &Map<String, Json>) -> Result<Options, MediaError> {
         let mut options = self.options.clone();
         let wrong = |key: &str, allowed: &str| {
@@ -262,7 +262,7 @@ impl Texts {
                 ("add_special_tokens", Json::Bool(is_on)) => options.add_special_tokens = *is_on,
                 _ => {
                     return Err(MediaError::Text(TextError::Options(format!(
-                        "parameter \"{key}\" is not one of this model; known are truncation, truncate, \
+                        "parameter \"{key}\" is not known for this model; expected one of truncation, truncate, \
                          truncation_direction, padding, max_length, add_special_tokens"
                     ))));
                 }
@@ -272,7 +272,7 @@ impl Texts {
     }
 }
 
-/// The texts to be tokenised, and how their answers belong together.
+/// The texts to tokenize, and the relation between their answers.
 fn question(
     task: Option<Task>,
     inputs: Vec<TextInput>,
@@ -319,7 +319,7 @@ fn prompted(prompt: &str, input: TextInput) -> TextInput {
     }
 }
 
-/// The tokens of a row as tasks ask for them, with its padding.
+/// The tokens of a row in the form that tasks read, with padding.
 struct Row {
     ids: Vec<u32>,
     attention: Vec<u32>,
@@ -330,17 +330,17 @@ struct Row {
 }
 
 impl SeenTexts {
-    /// Tokens of the request, without padding.
+    /// The number of tokens in the request, without padding.
     pub fn tokens(&self) -> usize {
         self.encoded.rows.iter().map(|row| row.len()).sum()
     }
 
-    /// The texts of each run; empty where the request is not divided.
+    /// The texts of each run; empty if the request is not divided.
     pub fn groups(&self) -> &[Vec<usize>] {
         &self.groups
     }
 
-    /// Some of the texts as a request of their own, each with an answer of its own.
+    /// Selects some of the texts as a separate request, each with its own answer.
     pub fn group(&self, rows: &[usize]) -> Self {
         Self {
             inputs: rows.iter().filter_map(|&row| self.inputs.get(row).cloned()).collect(),
@@ -386,7 +386,7 @@ impl SeenTexts {
         self.with_question(|question| answer(question, &tokens))
     }
 
-    /// The texts of some rows; of a pair the second one.
+    /// The texts of some rows; for a pair, the second text.
     fn texts(&self, part: Range<usize>) -> Vec<&str> {
         let inputs = part.filter_map(|row| self.inputs.get(row));
         inputs
@@ -415,7 +415,8 @@ impl SeenTexts {
         };
         let offsets = match self.inputs.get(number) {
             Some(input) if !row.offsets.is_empty() => {
-                // Those of a pair count in the text that they are of; answers are about the second.
+                // The offsets of a pair count in the text that the token belongs to; answers are
+                // about the second text.
                 let text = input.texts().last().unwrap_or_default();
                 let first = input.texts().next().unwrap_or_default();
                 let own = |token: usize| row.sequences.get(token).copied().flatten();
@@ -449,7 +450,7 @@ impl SeenTexts {
     }
 }
 
-/// A tokenizer, as tasks ask it.
+/// Implements the vocabulary that tasks use with a tokenizer.
 pub(super) struct Words<'a>(pub &'a Tokenizer);
 
 impl Words<'_> {
