@@ -149,25 +149,22 @@ fn mistakes_are_named_by_their_place() {
     let table = [
         (
             r#"{"inputs": ["a", 1]}"#,
-            "inputs[1]: it is a number where a text is expected",
+            "inputs[1]: found a number where a text is expected",
         ),
-        (r#"["a", null]"#, "[1]: it is null where a text is expected"),
+        (r#"["a", null]"#, "[1]: found null where a text is expected"),
         (
             r#"{"inputs": ["a", ["b", "c", "d"]]}"#,
-            "inputs[1][2]: it is a text too many",
+            "inputs[1][2]: found one text too many where",
         ),
-        (r#"{"inputs": "a", "inputs": "b"}"#, "given twice"),
+        (r#"{"inputs": "a", "inputs": "b"}"#, "duplicate key"),
         (r#"{"inputs": "a", "text": "b"}"#, "several keys"),
-        (
-            r#"{"inputs": [{"text": "a", "x": 1}]}"#,
-            "inputs[0].x: it is not understood",
-        ),
-        (r#"{"inputs": "a", "parameters": 5}"#, "parameters: it is not an object"),
+        (r#"{"inputs": [{"text": "a", "x": 1}]}"#, "inputs[0].x: not a text"),
+        (r#"{"inputs": "a", "parameters": 5}"#, "parameters: expected an object"),
         (r#"{"text_pair": "a"}"#, "the first text of the pair is missing"),
         (r#"{"query": "a"}"#, "the texts to rank are missing"),
-        (r#"{"inputs": "a"#, "the body is not JSON"),
-        (r#"{"inputs": "a"} x"#, "the body is not JSON"),
-        (r#"{"inputs": "\ud800"}"#, "the body is not JSON"),
+        (r#"{"inputs": "a"#, "the body is not valid JSON"),
+        (r#"{"inputs": "a"} x"#, "the body is not valid JSON"),
+        (r#"{"inputs": "\ud800"}"#, "the body is not valid JSON"),
         (r#"{"inputs": []}"#, "the body has no texts"),
     ];
     for (body, problem) in table {
@@ -186,12 +183,12 @@ fn lines_of_json_are_texts_one_by_one() {
     assert_eq!(request.inputs, ["a", "b", "c", "d"].map(one));
     assert_eq!(request.form, TextForm::Lines(vec![1, 1, 2]));
     let table = [
-        ("\"a\"\n5", "line 2: it carries no text"),
+        ("\"a\"\n5", "line 2: the line has no text"),
         ("\"a\"\n\"b", "at line 2"),
         ("\n\n", "the body has no texts"),
         (
             "{\"inputs\": \"a\", \"parameters\": {\"top_k\": 1}}\n\"b\"",
-            "line 2: its parameters are not those",
+            "line 2: its parameters differ from those",
         ),
     ];
     for (body, problem) in table {
@@ -251,11 +248,11 @@ fn csv_has_a_text_or_a_pair_in_each_line() {
         [one("text")]
     );
     let table = [
-        ("Hello, world", "line 1: it has 2 columns where a line is one text"),
+        ("Hello, world", "line 1: it has 2 columns, expected one text in a line"),
         ("a,b,c,d", "line 1: it has 4 columns"),
-        ("text,text_pair\na", "line 2: it has 1 columns where the header has 2"),
+        ("text,text_pair\na", "line 2: it has 1 columns, the header has 2"),
         ("\"a", "line 1: a quote is not closed"),
-        ("\"a\"b", "line 1: it has text behind a closing quote"),
+        ("\"a\"b", "line 1: there is text after a closing quote"),
         ("", "the body has no texts"),
         ("text\n", "the body has no texts"),
     ];
@@ -279,7 +276,7 @@ fn limits_are_named() {
         (
             "application/json",
             r#"["a", "b", "c"]"#,
-            "texts of a request: 3 where at most 2",
+            "texts of a request: 3, at most 2",
         ),
         (
             "application/json",
@@ -289,7 +286,7 @@ fn limits_are_named() {
         (
             "application/json",
             r#"["a", "abcdef"]"#,
-            "bytes of text 1: 6 where at most 5",
+            "bytes of text 1: 6, at most 5",
         ),
         ("text/plain", "abcdef", "bytes of text 0: 6"),
         ("text/csv", "a\nb\nc", "texts of a request: 3"),

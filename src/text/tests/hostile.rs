@@ -50,13 +50,13 @@ fn files_are_refused_by_name() {
     let table = [
         (json!([]), "a tokenizer"),
         (json!({"version": "1.0"}), "it has no \"model\""),
-        (with("version", json!("2.0")), "its \"version\" is not 1.0"),
-        (model(json!({"type": "Magic"})), "none of BPE, WordPiece"),
-        (model(json!({"type": "Unigram"})), "the form of another model"),
+        (with("version", json!("2.0")), "expected \"version\" 1.0"),
+        (model(json!({"type": "Magic"})), "must be BPE, WordPiece"),
+        (model(json!({"type": "Unigram"})), "does not have the form of a"),
         (model(json!({"vocab": {"a": 4_294_967_296u64}})), "4294967296"),
         (
             model(json!({"vocab": {"a": 2_147_483_648u64}})),
-            "greater than an int32",
+            "too large for an int32",
         ),
         (model(json!({"vocab": {"a": -1}})), "-1"),
         (model(json!({"vocab": {"a".repeat(4096): 1}})), "longer than 2048 bytes"),
@@ -78,10 +78,13 @@ fn files_are_refused_by_name() {
             bpe(json!({"a": 0, "#": 1}), json!([["a", "#"]]), json!("##")),
             "merge 0 makes a token",
         ),
-        (bpe(json!({"a": 0}), json!(["a b c"]), Value::Null), "not two tokens"),
+        (
+            bpe(json!({"a": 0}), json!(["a b c"]), Value::Null),
+            "must be two tokens",
+        ),
         (
             bpe(json!({"a": 0}), json!([["a", "b", "c"]]), Value::Null),
-            "not two tokens",
+            "must be two tokens",
         ),
         (replace("(a+)+$", ""), "$ means the end of a line"),
         (replace("(", ""), "a group is not closed"),

@@ -19,7 +19,7 @@ fn requests_beyond_the_limits_are_refused() {
         .encode(&[one("a"), one("b")], &options)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("texts of a request: 2 where at most 1"), "{error}");
+    assert!(error.contains("texts of a request: 2, at most 1 allowed"), "{error}");
     let error = tokenizer
         .encode(&[one(&"a".repeat(10 << 20))], &Options::default())
         .unwrap_err()
@@ -33,7 +33,7 @@ fn requests_beyond_the_limits_are_refused() {
         .encode(&[one("a b c d e f"), one("a")], &options)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("tokens of a request: 16 where at most 10"), "{error}");
+    assert!(error.contains("tokens of a request: 16, at most 10 allowed"), "{error}");
     let options = limited(Limits {
         deadline: Some(Instant::now() - Duration::from_secs(1)),
         ..Limits::default()
@@ -50,7 +50,7 @@ fn lengths_that_do_not_fit_are_refused_by_name() {
         ..Options::default()
     };
     let error = encode(&short).unwrap_err().to_string();
-    assert!(error.contains("has no room for the 2 special tokens"), "{error}");
+    assert!(error.contains("leaves no room for the 2 special tokens"), "{error}");
     let never = Options {
         max_length: Some(4),
         truncation: Truncation::Never,
@@ -72,7 +72,7 @@ fn lengths_that_do_not_fit_are_refused_by_name() {
         encode(&unknown)
             .unwrap_err()
             .to_string()
-            .contains("padding to max_length needs one")
+            .contains("padding to max_length needs a maximum length")
     );
     assert_eq!(encode(&Options::default()), Err(TextError::NoPadToken));
     assert!(tokenizer.encode(&[one("a"), one("b")], &Options::default()).is_ok());

@@ -122,19 +122,19 @@ fn inputs_that_texts_do_not_give_are_named() {
     let table = [
         (
             spec("attention_mask", DataType::F64, open),
-            "is float64[?, ?]; tokens are int64 or int32",
+            "is float64[?, ?]; tokens need int64 or int32",
         ),
         (
             spec("token_type_ids", DataType::F32, open),
-            "is float32[?, ?]; tokens are int64",
+            "is float32[?, ?]; tokens need int64",
         ),
         (
             spec("attention_mask", DataType::I64, &[None]),
-            "tokens are of the shape [texts, tokens]",
+            "tokens need the shape [texts, tokens]",
         ),
         (
             spec("attention_mask", DataType::I64, &[None, Some(4)]),
-            "of one shape for all inputs",
+            "one shape for all inputs",
         ),
     ];
     for (other, problem) in table {

@@ -53,7 +53,7 @@ fn constructs_that_mean_different_things_are_refused_by_name() {
         (r"a{,3}", "a brace that is not"),
         (r"a{1,300}", "more than 256 times"),
         (r"a{99999999999}", "more than 256 times"),
-        (r"a**", "a repetition is repeated"),
+        (r"a**", "a repetition must not be repeated"),
         (r"(a)\1", r"\1 is not accepted"),
         (r"(?m:a)", "only the groups"),
         (r"a(?i)b", "only the groups"),
@@ -64,12 +64,12 @@ fn constructs_that_mean_different_things_are_refused_by_name() {
         (r"[]a]", "begins with ]"),
         (r"[a", "a class is not closed"),
         (r"(a", "a group is not closed"),
-        (r"a)", "a closing parenthesis too many"),
-        (r"*a", "* follows nothing"),
+        (r"a)", "a closing parenthesis has no opening one"),
+        (r"*a", "* has nothing to repeat"),
         (r"\", "ends in a backslash"),
         (r"[\b]", r"\b is not accepted"),
-        (r"\xe9", "is a byte there"),
-        (r"(?!a)*", "a look-around is repeated"),
+        (r"\xe9", "is a byte in one engine"),
+        (r"(?!a)*", "a look-around must not be repeated"),
     ];
     for (pattern, problem) in table {
         let given = vet(pattern).expect_err(pattern);
