@@ -108,10 +108,7 @@ fn a_truncated_picture_says_so() {
     }
     let bytes = picture("420.jpg");
     let text = refusal(&bytes[..bytes.len() - 2]).to_string();
-    assert_eq!(
-        text,
-        "the JPEG picture cannot be read: it ends too early; the file is truncated"
-    );
+    assert_eq!(text, "the JPEG image cannot be read: the file is truncated");
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn one_number_is_what_the_processor_takes_it_for() {
     );
     assert_eq!(
         resize("DetrFeatureExtractor"),
-        "resize the shortest edge to 300, the longest to 1333 at most, bilinear"
+        "resize the shortest edge to 300, the longest to at most 1333, bilinear"
     );
     assert_eq!(resize("SomethingNewFeatureExtractor"), "resize to 300 x 300, bilinear");
 }
@@ -103,7 +103,7 @@ fn wrong_values_are_refused_with_their_key() {
     };
     assert!(vit("size", json!("large")).starts_with("size: "));
     assert!(vit("size", json!({"height": 224})).contains("\"height\" and \"width\""));
-    assert!(vit("size", json!({"height": 0, "width": 5})).contains("0 is no edge of a picture"));
+    assert!(vit("size", json!({"height": 0, "width": 5})).contains("0 is not a valid edge"));
     assert!(vit("size", json!(1_000_000)).contains("expected 1 to 16384"));
     assert!(vit("resample", json!(9)).starts_with("resample: "));
     assert!(vit("image_mean", json!([0.5, 0.5])).contains("it has 2 numbers"));

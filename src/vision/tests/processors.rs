@@ -210,13 +210,13 @@ fn a_contradiction_between_file_and_model_names_both_sizes() {
     let refusal = processor.bind(&nchw(3, 224, 224)).unwrap_err().to_string();
     assert_eq!(
         refusal,
-        "the file makes pictures of 6 x 8, the model takes 224 x 224 (height x width)"
+        "the file makes images of 6 x 8, but the model takes 224 x 224 (height x width)"
     );
     let open = processor_of_open_size()
         .bind(&nchw(3, 224, 224))
         .unwrap_err()
         .to_string();
-    assert!(open.contains("depends on the picture"), "{open}");
+    assert!(open.contains("depends on the image"), "{open}");
 }
 
 fn processor_of_open_size() -> Processor {
@@ -231,7 +231,7 @@ fn inputs_that_take_no_pictures_are_refused_with_the_reason() {
     let refusal = |spec| processor.bind(&spec).unwrap_err().to_string();
     let open = || Dim::Dynamic(None);
     let many = input(DataType::F32, [Dim::Fixed(8), Dim::Fixed(3), open(), open()]);
-    assert!(refusal(many).contains("8 pictures at a time"));
+    assert!(refusal(many).contains("8 images at a time"));
     let whole = input(DataType::I64, [open(), Dim::Fixed(3), open(), open()]);
     assert!(refusal(whole).contains("float32, float16 or uint8"));
     let four = input(DataType::F32, [open(), Dim::Fixed(4), Dim::Fixed(9), Dim::Fixed(9)]);
@@ -315,10 +315,10 @@ fn the_steps_are_in_their_order() {
         manifest(&json!({"letterbox": true, "layout": "NHWC", "channel_order": "BGR"})).steps(),
         [
             "decode to RGB, upright",
-            "resize to fit into the model's size, keeping the aspect, bilinear without antialias",
+            "resize to fit into the model's size, keeping the aspect ratio, bilinear without antialias",
             "pad to the model's size on all sides with 114",
             "scale by 1/255",
-            "put blue first",
+            "swap red and blue",
             "order the axes as NHWC",
         ]
     );

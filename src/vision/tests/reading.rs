@@ -99,9 +99,9 @@ fn both_bounds_are_named_before_anything_is_decoded() {
     );
     assert_eq!(
         refusal.to_string(),
-        "the picture has 23 x 17 = 391 pixels; at most 390 are accepted"
+        "the image has 23 x 17 = 391 pixels, at most 390 allowed"
     );
     let limits = Limits { bytes: 100, ..LIMITS };
     let refusal = probe(&bytes, &limits).unwrap_err().to_string();
-    assert!(refusal.ends_with("at most 100 are accepted"), "{refusal}");
+    assert!(refusal.ends_with("at most 100 allowed"), "{refusal}");
 }
