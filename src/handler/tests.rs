@@ -8,7 +8,7 @@ use crate::codec::testing::{input, output, signature, strings, tensor, zip_map};
 use crate::engine::{NoRoom, RequestMemory};
 use crate::tensor::{DataType, OutputRows, OutputSpec, Tensor};
 
-/// Counts nothing.
+/// A ledger that reserves nothing.
 struct Uncounted;
 
 impl Ledger for Uncounted {
@@ -25,7 +25,7 @@ fn body(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-/// The reply to a body, when each run gives what `run` makes of its inputs.
+/// The response to a body, where `run` computes the outputs of each run.
 fn answer(
     handler: &Handler,
     model: &Signature,
@@ -53,7 +53,7 @@ fn answer(
     String::from_utf8_lossy(&encoded.body).into_owned()
 }
 
-/// A classifier of one wide input, as scikit-learn exports it.
+/// A classifier with one wide input, as exported by scikit-learn.
 fn classifier() -> Signature {
     signature(
         &[input("X", DataType::F32, &[-1, 2])],
@@ -122,7 +122,7 @@ fn the_manifest_chooses_renames_and_labels_outputs() {
         Tools::default(),
     )
     .unwrap();
-    // What a request chooses counts more; the protocol's tensors keep their numbers.
+    // The outputs in a request take precedence; tensors of the protocol keep their numbers.
     let request = r#"{"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}], "outputs": [{"name": "label"}]}"#;
     let reply = answer(&chosen, &model, "application/json", request, "*/*", classify);
     assert!(
@@ -138,7 +138,7 @@ fn the_manifest_chooses_renames_and_labels_outputs() {
 }
 
 #[test]
-fn maps_by_class_number_go_out_by_name() {
+fn maps_by_class_number_become_maps_by_name() {
     let model = signature(&[input("X", DataType::F32, &[-1, 1])], &[zip_map("p", DataType::I64)]);
     let said = json!({"labels": ["no", "yes"], "outputs": [{"name": "p", "labels": true}]});
     let handler = Handler::new(&manifest(said), &model, Tools::default()).unwrap();
@@ -153,7 +153,7 @@ fn maps_by_class_number_go_out_by_name() {
 }
 
 #[test]
-fn a_manifest_that_does_not_fit_the_model_is_refused_by_name() {
+fn rejects_a_manifest_that_does_not_match_the_model() {
     let table = [
         (
             json!({"inputs": [{"name": "Y"}]}),
@@ -204,7 +204,7 @@ fn a_manifest_that_does_not_fit_the_model_is_refused_by_name() {
 }
 
 #[test]
-fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
+fn columns_are_assigned_to_inputs_by_name_or_in_order() {
     let texts = signature(
         &[
             input("Island", DataType::String, &[-1, 1]),
@@ -212,7 +212,7 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
         ],
         &[],
     );
-    // The order of the file's lines is the manifest's, whatever the model's is.
+    // The cells of a line are in the manifest's order, not in the model's.
     let said = json!({"columns": ["Culmen Length (mm)", {"name": "Island", "default": "Dream"}]});
     let handler = Handler::new(&manifest(said), &texts, Tools::default()).unwrap();
     let expected = [strings(&[1, 1], &[b"Biscoe"]), tensor(&[1, 1], &[39.5f32])];
@@ -248,7 +248,7 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
     assert_eq!(inputs, [tensor(&[1, 2], &[1f32, 2.]), tensor(&[1], &[3i64])]);
 }
 
-/// The sum of each record's two numbers, of a model exported for `size` records.
+/// A model, exported for `size` records, that adds the two numbers of each record.
 fn sums(size: i64) -> (Signature, impl Fn(&[Tensor]) -> Vec<Value>) {
     let model = signature(
         &[input("x", DataType::F32, &[size, 2])],
@@ -299,7 +299,7 @@ fn a_model_of_a_fixed_batch_size_answers_any_number_of_records() {
 }
 
 #[test]
-fn records_that_may_depend_on_each_other_are_not_put_apart() {
+fn records_that_may_depend_on_each_other_are_not_divided() {
     let (model, _) = sums(2);
     let handler = Handler::new(&Manifest::default(), &model, Tools::default()).unwrap();
     assert!(

@@ -1,15 +1,15 @@
-//! Classification of pictures, texts and sounds: the best labels with their scores.
+//! Classification of images, texts and sounds: the best labels with their scores.
 //!
 //! | outputs | scores |
 //! |---|---|
-//! | called `probabilities`, `probs`, `scores`, `softmax..` | as they are |
-//! | of a regression | as they are |
+//! | named `probabilities`, `probs`, `scores`, `softmax..` | unchanged |
+//! | of a regression | unchanged |
 //! | one column, or a model of several labels for a record | the sigmoid of each |
 //! | others | the softmax of the row |
 //!
-//! Whether numbers are probabilities already is told by the name of the output alone: a row of
-//! logits may look like probabilities by chance. `function_to_apply` says it where the name does
-//! not. Sounds have the softmax even where a record may have several labels, as in transformers.
+//! Only the name of the output decides whether its numbers are probabilities, because logits may
+//! look like probabilities by chance. If the name is not clear, set `function_to_apply`. Sounds
+//! use the softmax even if a record may have several labels, as in transformers.
 
 use super::answer::Scored;
 use super::outputs::{Face, Output, Rows, Search, tensor};
@@ -19,7 +19,7 @@ use super::{Answer, Context, Settings, Task, TaskError, answer::Body};
 
 const EXPECTED: &str = "one output of numbers of shape [records, classes]";
 
-/// The output to read.
+/// Finds the output to read.
 fn find(task: Task, faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
     let search = Search {
         task,
@@ -30,7 +30,7 @@ fn find(task: Task, faces: &[Face<'_>], settings: &Settings) -> Result<usize, Ta
     search.find(faces, |face| face.is_number() && is_row(face))
 }
 
-/// Whether a record has one axis, apart from axes of size 1 after it.
+/// Whether a record has one axis, not counting axes of size 1 after it.
 fn is_row(face: &Face<'_>) -> bool {
     let Some(dims) = &face.dims else { return true };
     let others = dims.iter().skip(2);
@@ -46,8 +46,8 @@ pub(super) fn answer(task: Task, outputs: &[Output<'_>], context: &Context<'_>) 
     let at = find(task, &faces, context.settings)?;
     let mut rows = Rows::new(task, tensor(task, outputs, at)?, context.records, 1)?;
     let function = function(task, &faces[at], rows.width(), context.settings);
-    // The pipeline for texts has one label for a record, and no list around it, unless it is
-    // asked.
+    // The pipeline for texts returns one label for a record, without a list, unless `top_k` is
+    // set.
     let is_flat = task == Task::TextClassification && context.settings.top_k.is_none();
     let most = match (context.settings.top_k, task) {
         (Some(top_k), _) => top_k.of(rows.width()),
@@ -92,13 +92,13 @@ fn function(task: Task, face: &Face<'_>, classes: usize, settings: &Settings) ->
     }
 }
 
-/// Whether the name of an output says that its numbers are probabilities.
+/// Whether the name of an output indicates probabilities.
 pub(super) fn are_probabilities(face: &Face<'_>) -> bool {
     let name = face.plain_name();
     name.contains("prob") || name.contains("softmax") || name.contains("sigmoid") || name == "scores" || name == "score"
 }
 
-/// Most entries by default for tasks that have no other rule.
+/// Maximum entries: `top_k`, or `usual` by default.
 pub(super) fn most(settings: &Settings, usual: usize, count: usize) -> usize {
     match settings.top_k {
         Some(top_k) => TopK::of(top_k, count),

@@ -1,9 +1,9 @@
-//! Embeddings of sentences, as sentence-transformers makes them of the embeddings of tokens.
+//! Makes sentence embeddings from token embeddings, as sentence-transformers does.
 //!
-//! The steps are pooling, cutting (`dimensions`, for networks whose first numbers stand for the
-//! whole), and normalising, in this order: a cut embedding of length 1 has the length 1 again. An
-//! output that is pooled already is taken as it is. Folders of sentence-transformers say the steps
-//! in `modules.json`; a step that is none of these is refused by its name.
+//! The steps are pooling, truncation (`dimensions`, for networks whose first numbers represent the
+//! whole), and normalizing, in this order, so that truncated embeddings have length 1 too. An
+//! output that is pooled already is not pooled again. Folders of sentence-transformers list the
+//! steps in `modules.json`; an unsupported step is refused by name.
 
 mod modules;
 mod pool;
@@ -18,7 +18,7 @@ use super::{Answer, Context, Settings, Task, TaskError};
 const TASK: Task = Task::SentenceSimilarity;
 const EXPECTED: &str = "embeddings of shape [records, dimensions], or of tokens as [records, tokens, dimensions]";
 
-/// Names of outputs that are pooled, as [`Face::plain_name`] has them.
+/// Names of pooled outputs, in the form of [`Face::plain_name`].
 const POOLED: [&str; 6] = [
     "sentenceembedding",
     "sentenceembeddings",
@@ -62,7 +62,7 @@ fn find(faces: &[Face<'_>], settings: &Settings) -> Result<Source, TaskError> {
     if let Some(at) = named(&POOLED, &is_pooled) {
         return Ok(Source::Pooled(at));
     }
-    // BERT's `pooler_output` comes after the tokens, and is not what sentence-transformers takes.
+    // Prefer tokens to BERT's `pooler_output`, which sentence-transformers does not use.
     if let Some(at) = named(&TOKENS, &is_tokens) {
         return Ok(Source::Tokens(at));
     }
@@ -91,7 +91,7 @@ pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskE
 
 fn too_many(asked: usize, given: usize) -> TaskError {
     TaskError::Input(format!(
-        "dimensions: {asked} asked for, the embeddings of this model have {given}"
+        "dimensions: {asked} is more than the {given} numbers in the embeddings of this model"
     ))
 }
 
@@ -151,7 +151,7 @@ fn room(records: usize, width: usize) -> Result<Vec<f32>, TaskError> {
     Ok(all)
 }
 
-/// Embeddings one after the other.
+/// Concatenated embeddings.
 struct Flat {
     all: Vec<f32>,
     width: usize,
@@ -183,7 +183,7 @@ impl Flat {
     }
 }
 
-/// The cosines of the angles between the first embedding and the others.
+/// The cosine similarities of the first embedding with the others.
 pub(super) fn similarities(embeddings: &Embeddings) -> Vec<f32> {
     let mut rows = embeddings.rows();
     let Some(source) = rows.next() else {
@@ -197,10 +197,10 @@ pub(super) fn similarities(embeddings: &Embeddings) -> Vec<f32> {
     rows.map(cosine).collect()
 }
 
-/// The length of a vector, which is not 0.
+/// The length of a vector, at least 1e-12.
 fn length(vector: &[f32]) -> f32 {
     let squares: f64 = vector.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
     let length = squares.sqrt() as f32;
-    // `f32::max` takes a number rather than none.
+    // `f32::max` ignores NaN.
     if length.is_nan() { length } else { length.max(1e-12) }
 }

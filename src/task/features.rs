@@ -1,8 +1,8 @@
 //! Feature extraction: the first output of a network, as nested arrays.
 //!
-//! A text alone has no padding, and its answer is the same in a request of many: the rows of
-//! padding are left out. As in transformers the answer to each record has an axis of size 1 around
-//! it.
+//! The rows of padding are removed, so that the answer to a text does not depend on the other
+//! texts of the request. As in transformers, the answer to each record has an axis of size 1
+//! around it.
 
 use super::answer::{Body, Features};
 use super::outputs::{Face, Output, Search, tensor};
@@ -43,7 +43,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
             what: "outputs with a row for each record",
         });
     }
-    // Rows of other lengths than the tokens are none of tokens.
+    // If the lengths differ from those of the tokens, the rows are not token embeddings.
     let is_by_token = shape.len() == 3
         && context.tokens.len() == context.records
         && context.tokens.iter().all(|row| row.attention.len() == shape[1]);

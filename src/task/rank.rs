@@ -1,8 +1,8 @@
 //! Ranking by cross-encoders: a score for each pair of a query and a text.
 //!
-//! The score is the sigmoid of the one logit, or the logit itself with `raw_scores`. Texts of one
-//! query go out in the order of their scores, each with its place in the request, as in
-//! text-embeddings-inference; pairs by themselves have their scores in the order of the request.
+//! The score is the sigmoid of the single logit, or the logit itself with `raw_scores`. The texts
+//! of a query are sorted by score, each with its position in the request, as in
+//! text-embeddings-inference. Scores of separate pairs are in the order of the request.
 
 use super::answer::{Body, Ranked};
 use super::classify::{apply, are_probabilities, most};
@@ -38,7 +38,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
         (Some(true), _) => Function::None,
         (_, Some(Function::None)) => Function::None,
         (None | Some(false), None) if are_probabilities(&faces[at]) => Function::None,
-        // The softmax of a single number is 1 whatever the number.
+        // A softmax of a single number would always be 1.
         _ => Function::Sigmoid,
     };
     let count = rows.count() * rows.width();
@@ -47,7 +47,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     Ok(Answer::new(TASK, context.labels, Body::Scores(scores)).conclude(context))
 }
 
-/// The texts of a query by their scores, the best one first.
+/// The texts of a query, sorted by score, best first.
 pub(super) fn ranking(scores: &[f32], texts: &[&str], settings: &Settings) -> Vec<Ranked> {
     let has_texts = settings.return_text == Some(true);
     let best = top(scores, most(settings, scores.len(), scores.len()));

@@ -1,10 +1,9 @@
-//! Semantic segmentation: the class of each pixel of the original picture.
+//! Semantic segmentation: the class of each pixel of the original image.
 //!
-//! Logits are enlarged to the size of the original and the best class is taken of each pixel, as
-//! transformers does for SegFormer; a map of classes is enlarged by taking the nearest pixel. One
-//! channel alone is a yes or no for each pixel: class 1 where its sigmoid exceeds one half. Where
-//! the model's picture had borders or was cropped, the enlarged part is the one that shows the
-//! original.
+//! Logits are enlarged to the size of the original, then the best class of each pixel is taken, as
+//! in transformers for SegFormer. A class map is enlarged by the nearest pixel. A single channel
+//! is a yes or no for each pixel: class 1 if its sigmoid exceeds one half. If the model's input
+//! had borders or was cropped, only the part that shows the original is enlarged.
 
 mod enlarge;
 
@@ -18,7 +17,7 @@ use super::{Answer, Context, Settings, Task, TaskError};
 
 const TASK: Task = Task::ImageSegmentation;
 
-/// Most classes, whose numbers a map holds in 16 bits.
+/// Maximum classes, because a map has 16 bits per pixel.
 const MOST_CLASSES: usize = 1 << 16;
 
 fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
@@ -80,7 +79,7 @@ fn missing(what: &'static str) -> TaskError {
     TaskError::Context { task: TASK, what }
 }
 
-/// For each column and each line of the original where it is in the output.
+/// Maps the columns and rows of the original to the output.
 fn axes(picture: &dyn PlacedPicture, width: usize, height: usize) -> Result<(Axis, Axis), TaskError> {
     let (all_width, all_height) = picture.size();
     let (input_width, input_height) = picture.input_size();

@@ -1,16 +1,16 @@
-//! Which family of networks wrote the boxes.
+//! Recognises the family of networks that wrote the boxes.
 
 use super::{Candidate, tensor};
 use super::{Context, Face, Output, Relative, Search, Settings, TASK, TaskError, detr, separate, yolo};
 use crate::task::settings::{BoxFamily, BoxLayout, BoxUnit, Function};
 
-/// Most boxes that a network writes after suppression. One that writes more has not suppressed.
+/// Maximum boxes of a network after suppression. One that writes more has not suppressed any.
 const MOST_SUPPRESSED: usize = 1000;
 
 const EXPECTED: &str = "logits and pred_boxes; or one output of shape [records, boxes, 5 + classes], \
                         [records, 4 + classes, boxes] or [records, boxes, 6]; or boxes, scores and labels";
 
-/// The outputs of a family, by their positions.
+/// A family, with the positions of its outputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Family {
     Detr {
@@ -18,7 +18,7 @@ pub(super) enum Family {
         boxes: usize,
         is_sigmoid: bool,
     },
-    /// The axis of the numbers of a box, and the number of classes where it is told.
+    /// A row for each box. `classes` is the number of classes, if it is known.
     YoloV5 {
         output: usize,
         classes: Option<usize>,
@@ -45,7 +45,7 @@ pub(super) enum Family {
     },
 }
 
-/// The candidates of a record.
+/// Reads the candidates of a record.
 pub(super) enum Reader<'a> {
     Detr(detr::Detr<'a>),
     Yolo(yolo::Yolo<'a>),
@@ -53,7 +53,7 @@ pub(super) enum Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The candidates of a record whose scores exceed `threshold`.
+    /// Returns the candidates of a record whose scores exceed `threshold`.
     pub fn read(&mut self, record: usize, threshold: f32) -> Result<Vec<Candidate>, TaskError> {
         match self {
             Self::Detr(detr) => detr.read(record, threshold),
@@ -72,7 +72,7 @@ impl Reader<'_> {
 }
 
 impl Family {
-    /// The family of these outputs. `labels` is how many classes have names, or 0.
+    /// Recognises the family of these outputs. `labels` is the number of classes with names, or 0.
     pub fn recognise(faces: &[Face<'_>], settings: &Settings, labels: usize) -> Result<Self, TaskError> {
         let search = Search {
             task: TASK,
@@ -104,7 +104,8 @@ impl Family {
         }
     }
 
-    /// The overlap above which the lesser box is dropped; `None` where the graph has done it.
+    /// The overlap above which the box with the lower score is dropped; `None` if the graph
+    /// suppresses boxes.
     pub fn overlap(&self, settings: &Settings) -> Option<f64> {
         let usual = match self {
             Self::Detr { .. } | Self::EndToEnd { .. } => None,
@@ -170,7 +171,7 @@ fn position(faces: &[Face<'_>], names: &[&str]) -> Option<usize> {
         .find_map(|name| faces.iter().position(|face| face.plain_name() == *name))
 }
 
-/// The first output that has one of these names and fits.
+/// The first output with one of these names, if it matches.
 fn named(faces: &[Face<'_>], names: &[&str], fits: impl Fn(&Face<'_>) -> bool) -> Option<usize> {
     position(faces, names).filter(|&at| fits(&faces[at]))
 }
@@ -179,7 +180,7 @@ fn detr(faces: &[Face<'_>], settings: &Settings, labels: usize) -> Option<Family
     let is_number = |face: &Face<'_>| face.is_number() && face.may_have_rank(3);
     let boxes = named(faces, &["predboxes"], |face| is_number(face) && face.may_have_dim(2, 4))?;
     let logits = named(faces, &["logits", "predlogits", "scores"], is_number)?;
-    // Every other network has a class for "none".
+    // All other networks have a class for "none".
     let is_sigmoid = match settings.function_to_apply {
         Some(Function::Sigmoid) => true,
         Some(Function::Softmax | Function::None) => false,
@@ -227,7 +228,7 @@ fn separated(faces: &[Face<'_>], settings: &Settings) -> Option<Family> {
     let count = named(faces, &["numdetections", "numdets", "numboxes"], |face| {
         face.is_number()
     });
-    // TensorFlow's models have the vertical coordinate first, in parts of the picture.
+    // TensorFlow's models have the vertical coordinate first, as fractions of the image.
     let is_tensorflow = faces[boxes].plain_name() == "detectionboxes";
     let usual = match is_tensorflow {
         true => (BoxLayout::CornersRowFirst, BoxUnit::Parts),
@@ -244,7 +245,7 @@ fn separated(faces: &[Face<'_>], settings: &Settings) -> Option<Family> {
     })
 }
 
-/// The family of a network that has all in one output.
+/// Recognises the family of a network with a single output.
 fn one(
     faces: &[Face<'_>],
     search: &Search<'_>,
@@ -257,13 +258,13 @@ fn one(
     let unit = settings.box_unit.unwrap_or(BoxUnit::Pixels);
     let classes = (labels > 0).then_some(labels);
     let (rows, columns) = (face.dim(1), face.dim(2));
-    let refuse = |problem: &str| Err(search.refusal(faces, format!("its shape is not that of {problem}")));
+    let refuse = |problem: &str| Err(search.refusal(faces, format!("its shape does not match {problem}")));
     let is_less = |one: Option<usize>, other: Option<usize>| matches!((one, other), (Some(a), Some(b)) if a < b);
     let family = match family {
         Some(family) => family,
         None if columns == Some(6) => {
-            // A row of six numbers is corners, score and class, or centre, objectness and one
-            // class.
+            // A row of six numbers is either corners, score and class, or centre, size,
+            // objectness and one class.
             let is_one_class = labels <= 1 && rows.is_some_and(|rows| rows > MOST_SUPPRESSED);
             match is_one_class {
                 true => BoxFamily::YoloV5,
@@ -273,7 +274,8 @@ fn one(
         None if columns.is_some() && columns == classes.map(|count| count + 5) => BoxFamily::YoloV5,
         None if rows.is_some() && rows == classes.map(|count| count + 4) => BoxFamily::YoloV8,
         None if is_less(rows, columns) || (rows.is_some() && columns.is_none()) => BoxFamily::YoloV8,
-        // All open: the run says it, and every row of numbers can be one of this family.
+        // All dimensions are dynamic: any row of numbers may belong to this family; the run
+        // decides.
         None => BoxFamily::YoloV5,
     };
     match family {

@@ -1,6 +1,6 @@
-//! The steps after the network, as a folder of sentence-transformers lists them.
+//! Reads the steps after the network from a folder of sentence-transformers.
 //!
-//! `modules.json` lists the steps; each has a folder, and pooling has its settings in it:
+//! `modules.json` lists the steps. Each has a folder; that of pooling contains its settings:
 //!
 //! ```text
 //! modules.json             [{"path": "", "type": "sentence_transformers.models.Transformer"}, ..]
@@ -20,15 +20,14 @@ use crate::tensor::Signature;
 /// The steps after the network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SentenceModules {
-    /// The pooling and whether embeddings are normalised.
+    /// The pooling, and whether embeddings are normalized.
     pub settings: Settings,
-    /// The first step that is not supported: its kind and its folder.
+    /// The first unsupported step: its kind and its folder.
     pub unsupported: Option<String>,
 }
 
 impl SentenceModules {
-    /// Reads `modules.json`, and the files that it names through `read`, which has their text if
-    /// they exist.
+    /// Parses `modules.json`. `read` returns the text of the files that it names, if they exist.
     pub fn parse(modules: &str, read: impl Fn(&str) -> Option<String>) -> Result<Self, TaskError> {
         let wrong = |what: &str| TaskError::Unsupported(format!("modules.json: {what}"));
         let list: Json = serde_json::from_str(modules).map_err(|error| wrong(&error.to_string()))?;
@@ -55,8 +54,8 @@ impl SentenceModules {
         Ok(steps)
     }
 
-    /// The settings, for a model with these outputs. A step that is not supported does not matter
-    /// where the model gives the embeddings of sentences itself.
+    /// Returns the settings for a model with these outputs. An unsupported step does not matter if
+    /// the model returns sentence embeddings itself.
     pub fn check(&self, signature: &Signature) -> Result<Settings, TaskError> {
         let faces = Face::declared(signature);
         let is_pooled = faces
@@ -67,14 +66,14 @@ impl SentenceModules {
                 "modules.json: the module {step} is not supported after the network; export the model with an \
                  output sentence_embedding"
             ))),
-            // The graph has done these steps.
+            // The graph contains these steps.
             _ if is_pooled => Ok(Settings::default()),
             _ => Ok(self.settings.clone()),
         }
     }
 }
 
-/// The poolings of `1_Pooling/config.json`: a flag for each, or a name.
+/// Reads the poolings of `1_Pooling/config.json`: a flag for each, or a name.
 fn pooling(file: &str, text: &str) -> Result<Vec<Pooling>, TaskError> {
     const FLAGS: [(&str, Pooling); 6] = [
         ("pooling_mode_cls_token", Pooling::Cls),
@@ -94,7 +93,7 @@ fn pooling(file: &str, text: &str) -> Result<Vec<Pooling>, TaskError> {
         return settings.pooling.ok_or_else(|| wrong("no pooling"));
     }
     let is_set = |flag: &str| config.get(flag).and_then(Json::as_bool);
-    // The class has the mean by default.
+    // The mean is the default.
     let flags = FLAGS
         .into_iter()
         .filter(|&(flag, pooling)| is_set(flag).unwrap_or(pooling == Pooling::Mean));

@@ -1,4 +1,4 @@
-//! The cases of `tests/task/cases.json`, whose answers are those of the libraries.
+//! Runs the cases of `tests/task/cases.json`, whose answers come from the libraries.
 
 use half::f16;
 use serde::Deserialize;
@@ -116,7 +116,7 @@ impl TokensCase {
     }
 }
 
-/// Where two documents differ by more than the rounding of `f32`.
+/// The first difference of two documents beyond the rounding of `f32`.
 fn difference(given: &Json, expected: &Json, path: &str) -> Option<String> {
     match (given, expected) {
         (Json::Array(one), Json::Array(other)) if one.len() == other.len() => {
@@ -141,7 +141,7 @@ fn difference(given: &Json, expected: &Json, path: &str) -> Option<String> {
 }
 
 #[test]
-fn answers_are_those_of_the_libraries() {
+fn answers_match_those_of_the_libraries() {
     let cases: Vec<Case> = serde_json::from_str(CASES).unwrap();
     assert!(cases.len() > 60, "{}", cases.len());
     let mut wrong = Vec::new();

@@ -23,7 +23,7 @@ fn json_of(body: &str) -> Result<Option<TextRequest>, RequestError> {
 }
 
 #[test]
-fn each_dialect_gives_its_texts_and_its_form() {
+fn reads_texts_and_form_from_each_dialect() {
     let table: [(&str, Vec<TextInput>, TextForm); 19] = [
         (r#"{"inputs": "a"}"#, vec![one("a")], TextForm::One),
         (r#"{"inputs": ["a", "b"]}"#, vec![one("a"), one("b")], TextForm::List),
@@ -84,7 +84,7 @@ fn each_dialect_gives_its_texts_and_its_form() {
 }
 
 #[test]
-fn pairs_in_lists_are_read_where_the_task_takes_them() {
+fn lists_of_two_texts_are_pairs_only_if_the_task_takes_pairs() {
     let body = r#"{"inputs": [["a", "b"], ["c", "d"]]}"#;
     let request = read("application/json", body.as_bytes(), &with_pairs())
         .unwrap()
@@ -95,7 +95,7 @@ fn pairs_in_lists_are_read_where_the_task_takes_them() {
 }
 
 #[test]
-fn parameters_and_other_keys_are_handed_out() {
+fn returns_parameters_and_other_keys() {
     let body =
         r#"{"parameters": {"top_k": 2, "deep": [1]}, "inputs": "a", "truncate": true, "model": "m", "stop": ["x"]}"#;
     let request = json_of(body).unwrap().unwrap();
@@ -107,7 +107,7 @@ fn parameters_and_other_keys_are_handed_out() {
 }
 
 #[test]
-fn bodies_of_numbers_are_left_to_the_readers_of_tensors() {
+fn leaves_bodies_of_numbers_to_the_readers_of_tensors() {
     let table = [
         r#"{"inputs": [[1, 2]]}"#,
         r#"{"inputs": [1.5]}"#,
@@ -138,14 +138,14 @@ fn bodies_of_numbers_are_left_to_the_readers_of_tensors() {
             ),
         }
     }
-    // A body of other tensors is not even read.
+    // A body of other tensors is not parsed.
     let body = [br#"{"inputs": [[0.5, "#.as_slice(), &[b'!'; 1 << 20]].concat();
     assert_eq!(read("application/json", &body, &ReadOptions::default()), Ok(None));
     assert_eq!(read("application/x-npy", b"..", &ReadOptions::default()), Ok(None));
 }
 
 #[test]
-fn mistakes_are_named_by_their_place() {
+fn errors_name_the_path_of_the_value() {
     let table = [
         (
             r#"{"inputs": ["a", 1]}"#,
@@ -176,7 +176,7 @@ fn mistakes_are_named_by_their_place() {
 }
 
 #[test]
-fn lines_of_json_are_texts_one_by_one() {
+fn each_line_of_json_holds_texts() {
     let body = "{\"inputs\": \"a\"}\r\n\n\"b\"\n{\"inputs\": [\"c\", \"d\"]}";
     let request = read("application/jsonlines", body.as_bytes(), &ReadOptions::default());
     let request = request.unwrap().unwrap();
@@ -263,7 +263,7 @@ fn csv_has_a_text_or_a_pair_in_each_line() {
 }
 
 #[test]
-fn limits_are_named() {
+fn errors_name_the_limit() {
     let options = ReadOptions {
         limits: Limits {
             texts: 2,
@@ -298,7 +298,7 @@ fn limits_are_named() {
     }
 }
 
-/// JSON of any form, with texts in it.
+/// JSON of any structure that contains texts.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -327,7 +327,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..64), pairs: bool) {
+    fn no_bytes_cause_a_panic(body in prop::collection::vec(any::<u8>(), 0..64), pairs: bool) {
         let options = ReadOptions { pairs, ..ReadOptions::default() };
         for essence in ["application/json", "application/jsonlines", "text/csv", "text/plain"] {
             let _ = read(essence, &body, &options);
@@ -335,7 +335,7 @@ proptest! {
     }
 
     #[test]
-    fn texts_come_out_as_they_went_in(value in any_json(), pairs: bool) {
+    fn texts_survive_a_round_trip(value in any_json(), pairs: bool) {
         let options = ReadOptions { pairs, ..ReadOptions::default() };
         let body = value.to_string();
         if let Ok(Some(request)) = read("application/json", body.as_bytes(), &options) {
@@ -347,7 +347,7 @@ proptest! {
     }
 
     #[test]
-    fn quoted_cells_come_out_as_they_went_in(texts in prop::collection::vec("[a-c,\"\n\r ]{1,6}", 1..5)) {
+    fn quoted_cells_survive_a_round_trip(texts in prop::collection::vec("[a-c,\"\n\r ]{1,6}", 1..5)) {
         let body: String = texts.iter().map(|text| format!("\"{}\"\n", text.replace('"', "\"\""))).collect();
         let options = ReadOptions { csv_header: Some(false), ..ReadOptions::default() };
         let request = read("text/csv", body.as_bytes(), &options).unwrap().unwrap();

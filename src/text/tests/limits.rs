@@ -1,11 +1,11 @@
-//! Requests beyond the limits are refused by their names.
+//! Requests over the limits are refused, and the errors name the limit.
 
 use std::time::{Duration, Instant};
 
 use super::*;
 
 #[test]
-fn requests_beyond_the_limits_are_refused() {
+fn rejects_requests_over_the_limits() {
     let tokenizer = tokenizer("bert_uncased");
     let limited = |limits: Limits| Options {
         limits,
@@ -42,7 +42,7 @@ fn requests_beyond_the_limits_are_refused() {
 }
 
 #[test]
-fn lengths_that_do_not_fit_are_refused_by_name() {
+fn rejects_lengths_that_contradict_each_other() {
     let tokenizer = tokenizer("bert_uncased");
     let encode = |options: &Options| tokenizer.encode(&[one("a b c"), one("a")], options);
     let short = Options {

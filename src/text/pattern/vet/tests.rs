@@ -41,7 +41,7 @@ fn published_patterns_are_accepted_and_simple() {
 }
 
 #[test]
-fn constructs_that_mean_different_things_are_refused_by_name() {
+fn rejects_constructs_that_differ_between_the_engines() {
     let table = [
         (r"^a", "^ means the end of a line"),
         (r"\s+$", "$ means the end of a line"),
@@ -81,7 +81,7 @@ fn constructs_that_mean_different_things_are_refused_by_name() {
 }
 
 #[test]
-fn patterns_that_can_take_long_at_one_place_are_not_simple() {
+fn patterns_with_long_steps_are_not_simple() {
     let table = [
         (r"\s+(?!\S)", true),
         (r"(?:a|b)*?(?!x)[^z]*z", false),
@@ -100,7 +100,7 @@ fn patterns_that_can_take_long_at_one_place_are_not_simple() {
 }
 
 #[test]
-fn word_characters_are_those_of_the_reference() {
+fn word_characters_match_the_reference() {
     assert_eq!(vet(r"\w+|[\W-]").unwrap().pattern, format!("[{WORD}]+|[[^{WORD}]-]"));
     assert_eq!(vet(r"\<\|a\|\>").unwrap().pattern, r"\x{3c}\|a\|\x{3e}");
     assert_eq!(vet(r"\u00e9\x41\x{1F600}").unwrap().pattern, r"\x{e9}\x{41}\x{1f600}");
