@@ -43,7 +43,7 @@ pub struct Manifest {
     /// Path of the model file, relative to the manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The task that the model was made for, as Hugging Face names it.
+    /// The task of the model, by its name at Hugging Face.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
     /// The columns of a table, in the order of a CSV line. If their names are those of inputs,

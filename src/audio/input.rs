@@ -114,7 +114,7 @@ impl AudioInput {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a day at 384 kHz at the most"
+            reason = "at most a day at 384 kHz"
         )]
         let count = |seconds: f64| ((seconds * f64::from(rate)).round() as usize).max(1);
         // The fixed length of a model takes precedence.

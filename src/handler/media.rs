@@ -180,7 +180,7 @@ impl Media {
         steps
     }
 
-    /// The content type and an example of the bodies that the model accepts besides tensors.
+    /// The content type and an example of the bodies that the model accepts in addition to tensors.
     pub fn example(&self) -> Option<(&'static str, &'static str)> {
         match self.source.as_ref()? {
             Source::Pictures(_) => Some(("image/jpeg", "@cat.jpg")),
@@ -308,7 +308,7 @@ impl Media {
         }
     }
 
-    /// The files of a body; `None` where it holds tensors.
+    /// Extracts the files of a body; `None` if it holds tensors.
     fn files(
         &self,
         source: &Source,

@@ -6,7 +6,7 @@
 
 use super::{Labels, Settings};
 
-/// The inputs of an answer, besides the outputs.
+/// The inputs of an answer, in addition to the outputs.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The number of records of the request: images, texts, pairs.
@@ -41,7 +41,7 @@ impl<'a> Context<'a> {
 /// The relation between the records of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Question<'a> {
-    /// Each record has an answer of its own.
+    /// Each record has a separate answer.
     Records,
     /// The first record is a sentence; the others are compared with it.
     Similarity,

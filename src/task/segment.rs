@@ -52,7 +52,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
         _ => return Err(missing("a class or logits for each pixel")),
     };
     if context.pictures.len() != context.records {
-        return Err(missing("the size of each picture"));
+        return Err(missing("the size of each image"));
     }
     let inner = tensor.shape().len() - 1;
     let mut rows = Rows::new(TASK, tensor, context.records, inner)?;

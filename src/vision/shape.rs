@@ -41,7 +41,7 @@ impl Shape {
         let resized = match (u32::try_from(resized_width), u32::try_from(resized_height)) {
             (Ok(width @ 1..), Ok(height @ 1..)) => (width, height),
             _ => {
-                let problem = format!("resizing gives {resized_width} x {resized_height} pixels");
+                let problem = format!("resizing results in {resized_width} x {resized_height} pixels");
                 return Err(refuse(problem));
             }
         };
@@ -169,7 +169,7 @@ fn padded(pad: Option<Pad>, (width, height): Pair) -> Result<(Pair, Pair), Strin
         None => Ok(((width, height), (0, 0))),
         Some(Pad::To(size)) if width <= size.width && height <= size.height => Ok(((size.width, size.height), (0, 0))),
         Some(Pad::To(size)) => Err(format!(
-            "resizing gives {height} x {width} (height x width), which is larger than the {size} to pad to"
+            "resizing results in {height} x {width} (height x width), which is larger than the {size} to pad to"
         )),
         Some(Pad::Multiple { multiple, centred }) => {
             let up = |edge: u32| edge.checked_next_multiple_of(multiple);

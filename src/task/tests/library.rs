@@ -133,10 +133,10 @@ fn difference(given: &Json, expected: &Json, path: &str) -> Option<String> {
         (Json::Number(one), Json::Number(other)) => {
             let (one, other) = (one.as_f64()?, other.as_f64()?);
             let is_near = (one - other).abs() <= 2e-6 * other.abs().max(1e-3);
-            (!is_near).then(|| format!("{path}: {one} given, {other} expected"))
+            (!is_near).then(|| format!("{path}: found {one}, expected {other}"))
         }
         (one, other) if one == other => None,
-        (one, other) => Some(format!("{path}: {one} given, {other} expected")),
+        (one, other) => Some(format!("{path}: found {one}, expected {other}")),
     }
 }
 

@@ -295,7 +295,7 @@ fn only_the_visible_part_of_a_narrow_image_is_resized() {
     assert_eq!(tensor.shape(), [1, 3, 224, 224]);
     let kept = processor_of_open_size().bind(&open_input()).unwrap();
     let refusal = kept.apply(noise((1, 60_000), false)).unwrap_err().to_string();
-    assert!(refusal.contains("resizing gives 0 x"), "{refusal}");
+    assert!(refusal.contains("resizing results in 0 x"), "{refusal}");
 }
 
 #[test]
