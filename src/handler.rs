@@ -33,11 +33,11 @@ use crate::text::{FileLimits, Tokenizer};
 
 use chunks::Chunks;
 use labels::Labels;
-use media::{Frame, Media, Reply};
+use media::{Media, Reply, ReplyFrame};
 
 pub use compare::Difference;
 pub use invocation::{Invocation, InvocationError, Protocol, TextApi};
-pub use media::{Limits as MediaLimits, MediaError, Seen, SharedTokenizer};
+pub use media::{MediaError, MediaLimits, RequestFacts, SharedTokenizer};
 pub use rehearsal::{Rehearsal, RehearsalError, Which, rehearsals};
 pub use resolve::HandlerError;
 
@@ -61,10 +61,10 @@ pub struct Handler {
 
 /// A request that has been decoded.
 #[derive(Debug)]
-pub struct Asked {
+pub struct DecodedRequest {
     pub request: Request,
     /// The facts that the answer of the task depends on; `None` for a response of plain outputs.
-    pub seen: Option<Box<Seen>>,
+    pub facts: Option<Box<RequestFacts>>,
 }
 
 /// The tokenizer and the limits of a handler.
@@ -131,16 +131,16 @@ impl Handler {
         body: Bytes,
         documents: Documents,
         ledger: &dyn Ledger,
-    ) -> Result<Asked, InvocationError> {
+    ) -> Result<DecodedRequest, InvocationError> {
         if let Some(media) = &self.media
-            && let Some((request, seen)) = media.decode(content_type, &body, &self.schema, ledger)?
+            && let Some((request, facts)) = media.decode(content_type, &body, &self.schema, ledger)?
         {
-            return Ok(Asked {
+            return Ok(DecodedRequest {
                 request: self.complete(request)?,
-                seen: Some(Box::new(seen)),
+                facts: Some(Box::new(facts)),
             });
         }
-        let frame = Frame::of_tensors(&body);
+        let frame = ReplyFrame::of_tensors(&body);
         let request = codec::decode(content_type, body, &self.schema, documents).map_err(|error| match &error {
             DecodeError::UnsupportedMediaType { .. } => {
                 let why = media::why_not(content_type, &self.passed_over, &error);
@@ -149,16 +149,16 @@ impl Handler {
             _ => error.into(),
         });
         let request = self.complete(request?)?;
-        let seen = self.media.as_ref().and_then(|media| {
+        let facts = self.media.as_ref().and_then(|media| {
             let records = match request.reply.records() {
                 Records::Separable(count) | Records::Together(count) => count,
                 Records::One => 1,
             };
-            media.seen_of_tensors(records, frame)
+            media.facts_of_tensors(records, frame)
         });
-        Ok(Asked {
+        Ok(DecodedRequest {
             request,
-            seen: seen.map(Box::new),
+            facts: facts.map(Box::new),
         })
     }
 
@@ -168,10 +168,10 @@ impl Handler {
         api: TextApi,
         body: Bytes,
         ledger: &dyn Ledger,
-    ) -> Result<(Request, Box<Seen>, Reply), InvocationError> {
+    ) -> Result<(Request, Box<RequestFacts>, Reply), InvocationError> {
         let media = self.media.as_ref().ok_or_else(media::no_texts)?;
-        let (request, seen, form) = media.decode_texts(api, &body, &self.schema, ledger)?;
-        Ok((self.complete(request)?, Box::new(seen), form))
+        let (request, facts, form) = media.decode_texts(api, &body, &self.schema, ledger)?;
+        Ok((self.complete(request)?, Box::new(facts), form))
     }
 
     /// Estimates the memory for decoding a body, in bytes; at least the size of the body.
@@ -227,7 +227,7 @@ impl Handler {
     /// Encodes the answer of the task. `runs` is the same as for [`Self::encode`].
     fn answer(
         &self,
-        seen: &Seen,
+        facts: &RequestFacts,
         form: Reply,
         plan: &ReplyPlan,
         model: &str,
@@ -238,7 +238,7 @@ impl Handler {
         if let Some(chunks) = &self.chunks {
             runs = chunks.joined(Format::Json, plan, self.schema.signature(), runs)?;
         }
-        Ok(media.encode(seen, form, plan, model, self.schema.signature(), &runs)?)
+        Ok(media.encode(facts, form, plan, model, self.schema.signature(), &runs)?)
     }
 
     /// The form of the task's answer in a response of this format; `None` if the response holds the
@@ -263,9 +263,9 @@ impl Handler {
 
     /// Divides a request with texts of different lengths into runs of similar lengths. Returns the
     /// inputs of each run; `None` if the request is one run.
-    fn divide(&self, seen: &mut Seen) -> Result<Option<Vec<Inputs>>, InvocationError> {
+    fn divide(&self, facts: &mut RequestFacts) -> Result<Option<Vec<Inputs>>, InvocationError> {
         match (&self.media, &self.chunks) {
-            (Some(media), None) => Ok(media.divide(seen)?),
+            (Some(media), None) => Ok(media.divide(facts)?),
             (None, _) | (_, Some(_)) => Ok(None),
         }
     }

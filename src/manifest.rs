@@ -115,7 +115,7 @@ pub struct Hints {
     pub audio: Option<audio::AudioProcessor>,
     pub task: Option<Task>,
     /// The settings for answers in `config.json`.
-    pub answer: task::Settings,
+    pub answer: task::AnswerSettings,
     /// The steps of sentence-transformers after the network.
     pub modules: Option<SentenceModules>,
     /// The files that could not be interpreted, with the reasons.

@@ -56,31 +56,31 @@ pub use labels::Labels;
 pub use name::Task;
 pub use outputs::Output;
 pub use settings::{
-    Aggregation, BoxFamily, BoxLayout, BoxUnit, Function, Parameters, Pooling, ProblemType, Settings, TopK,
+    Aggregation, AnswerSettings, BoxFamily, BoxLayout, BoxUnit, Function, Parameters, Pooling, ProblemType, TopK,
 };
 
 use crate::tensor::Signature;
-use outputs::Face;
+use outputs::OutputInfo;
 
 impl Task {
     /// Refuses a model whose outputs cannot belong to this task, and settings that the task does
     /// not have. `labels` is the number of classes with names.
-    pub fn check(self, signature: &Signature, settings: &Settings, labels: usize) -> Result<(), TaskError> {
+    pub fn check(self, signature: &Signature, settings: &AnswerSettings, labels: usize) -> Result<(), TaskError> {
         settings.check(self)?;
-        let faces = Face::declared(signature);
+        let infos = OutputInfo::declared(signature);
         match self {
             Self::ImageClassification | Self::TextClassification | Self::AudioClassification => {
-                classify::check(self, &faces, settings)
+                classify::check(self, &infos, settings)
             }
-            Self::ObjectDetection => detect::check(&faces, settings, labels),
-            Self::ImageSegmentation => segment::check(&faces, settings),
-            Self::TokenClassification => entities::check(&faces, settings),
-            Self::FeatureExtraction => features::check(&faces, settings),
-            Self::SentenceSimilarity => embed::check(&faces, settings),
-            Self::TextRanking => rank::check(&faces, settings),
-            Self::FillMask => fill::check(&faces, settings),
-            Self::ZeroShotClassification => zero_shot::check(&faces, settings),
-            Self::QuestionAnswering => spans::check(&faces, settings),
+            Self::ObjectDetection => detect::check(&infos, settings, labels),
+            Self::ImageSegmentation => segment::check(&infos, settings),
+            Self::TokenClassification => entities::check(&infos, settings),
+            Self::FeatureExtraction => features::check(&infos, settings),
+            Self::SentenceSimilarity => embed::check(&infos, settings),
+            Self::TextRanking => rank::check(&infos, settings),
+            Self::FillMask => fill::check(&infos, settings),
+            Self::ZeroShotClassification => zero_shot::check(&infos, settings),
+            Self::QuestionAnswering => spans::check(&infos, settings),
         }
     }
 

@@ -24,7 +24,7 @@
 //! - No file and no text causes a panic, recursion deeper than a constant, or time or memory beyond
 //!   the [`TextLimits`]; an error names the limit.
 //! - No file and no text panics, recurses deeper than a constant, or takes time or memory beyond
-//!   the [`Limits`]; an error names the limit.
+//!   the [`TextLimits`]; an error names the limit.
 
 mod config;
 mod encoded;
@@ -47,8 +47,8 @@ mod tokenizer;
 pub use config::{ConfigError, TokenizerConfig};
 pub use encoded::{Encoded, TokenRow, characters};
 pub use error::TextError;
-pub use limits::{FileLimits, Limits};
-pub use options::{Options, Padding, Side, Truncation};
+pub use limits::{FileLimits, TextLimits};
+pub use options::{Padding, Side, TokenizeOptions, Truncation};
 pub use pool::Pool;
 pub use request::TextInput;
 pub use tensors::{TextInputs, TextRole};

@@ -54,7 +54,7 @@ pub use read::read;
 
 /// Limits that are checked against the header before decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ImageLimits {
     /// Maximum pixels of an image.
     pub pixels: u64,
     /// Maximum bytes of its file.

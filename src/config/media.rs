@@ -47,10 +47,10 @@ impl MediaArgs {
     pub fn limits(&self) -> MediaLimits {
         MediaLimits {
             pixels: self.max_pixels,
-            text: text::Limits {
+            text: text::TextLimits {
                 text_bytes: usize::try_from(self.max_text.as_u64()).unwrap_or(usize::MAX),
                 tokens: usize::try_from(self.max_tokens).unwrap_or(usize::MAX),
-                ..text::Limits::default()
+                ..text::TextLimits::default()
             },
             audio: AudioLimits {
                 samples: self.max_samples,

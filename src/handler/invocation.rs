@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::media::Reply;
-use super::{Asked, Handler, MediaError, Seen};
+use super::{DecodedRequest, Handler, MediaError, RequestFacts};
 use crate::codec::{DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan};
 use crate::engine::{InferenceError, Ledger, RequestMemory, Work};
 use crate::tensor::{Inputs, Value};
@@ -71,7 +71,7 @@ pub struct Plan {
     reply: ReplyPlan,
     format: Format,
     /// Set if the response is the answer of the task, and not the outputs.
-    answer: Option<(Box<Seen>, Reply)>,
+    answer: Option<(Box<RequestFacts>, Reply)>,
     /// The inputs of the runs after the first one.
     further: Vec<Inputs>,
 }
@@ -86,11 +86,11 @@ impl Plan {
         }
     }
 
-    fn answer(reply: ReplyPlan, format: Format, seen: Box<Seen>, form: Reply) -> Self {
+    fn answer(reply: ReplyPlan, format: Format, facts: Box<RequestFacts>, form: Reply) -> Self {
         Self {
             reply,
             format,
-            answer: Some((seen, form)),
+            answer: Some((facts, form)),
             further: Vec::new(),
         }
     }
@@ -103,14 +103,14 @@ impl Invocation {
         inputs: Inputs,
         reply: ReplyPlan,
         format: Format,
-        mut seen: Box<Seen>,
+        mut facts: Box<RequestFacts>,
         form: Reply,
     ) -> Result<(Inputs, Plan), InvocationError> {
-        let mut runs = self.handler.divide(&mut seen)?.unwrap_or_default().into_iter();
+        let mut runs = self.handler.divide(&mut facts)?.unwrap_or_default().into_iter();
         let inputs = runs.next().unwrap_or(inputs);
         let plan = Plan {
             further: runs.collect(),
-            ..Plan::answer(reply, format, seen, form)
+            ..Plan::answer(reply, format, facts, form)
         };
         Ok((inputs, plan))
     }
@@ -122,7 +122,7 @@ impl Work for Invocation {
     type Error = InvocationError;
 
     fn decode(&self, ledger: &dyn Ledger) -> Result<(Inputs, Self::Plan), InvocationError> {
-        let (asked, accept, default) = match &self.protocol {
+        let (decoded, accept, default) = match &self.protocol {
             Protocol::Headers {
                 content_type,
                 accept,
@@ -130,37 +130,37 @@ impl Work for Invocation {
                 documents,
             } => {
                 let body = self.body.clone();
-                let asked = self.handler.decode(content_type, body, *documents, ledger)?;
-                (asked, accept.as_deref(), *default)
+                let decoded = self.handler.decode(content_type, body, *documents, ledger)?;
+                (decoded, accept.as_deref(), *default)
             }
             Protocol::Texts(api) => {
-                let (request, seen, form) = self.handler.decode_texts(*api, self.body.clone(), ledger)?;
+                let (request, facts, form) = self.handler.decode_texts(*api, self.body.clone(), ledger)?;
                 let inputs = Inputs {
                     tensors: request.inputs,
                     optional: request.optional,
                 };
-                return self.divided(inputs, request.reply, Format::Json, seen, form);
+                return self.divided(inputs, request.reply, Format::Json, facts, form);
             }
             Protocol::OpenInference { json_bytes } => {
                 let request = self.handler.decode_open_inference(json_bytes.as_deref(), &self.body)?;
-                let asked = Asked { request, seen: None };
+                let decoded = DecodedRequest { request, facts: None };
                 // The request itself chooses between plain JSON and JSON followed by binary data.
-                (asked, None, Format::Json)
+                (decoded, None, Format::Json)
             }
         };
-        let Asked { request, seen } = asked;
+        let DecodedRequest { request, facts } = decoded;
         let inputs = Inputs {
             tensors: request.inputs,
             optional: request.optional,
         };
-        if let Some(seen) = seen {
+        if let Some(facts) = facts {
             // The task picks from all outputs.
             if self.handler.wants_picture(accept) {
-                return Ok((inputs, Plan::answer(request.reply, Format::Json, seen, Reply::Png)));
+                return Ok((inputs, Plan::answer(request.reply, Format::Json, facts, Reply::Png)));
             }
             let (format, reply) = self.handler.negotiate(accept, default, &request.reply)?;
             return match self.handler.answer_form(format) {
-                Some(form) => self.divided(inputs, request.reply, format, seen, form),
+                Some(form) => self.divided(inputs, request.reply, format, facts, form),
                 None => Ok((inputs, Plan::outputs(reply, format))),
             };
         }
@@ -182,7 +182,7 @@ impl Work for Invocation {
 
     fn encode(&self, plan: Plan, runs: &[Vec<Value>]) -> Result<Encoded, InvocationError> {
         match &plan.answer {
-            Some((seen, form)) => self.handler.answer(seen, *form, &plan.reply, &self.model, runs),
+            Some((facts, form)) => self.handler.answer(facts, *form, &plan.reply, &self.model, runs),
             None => Ok(self.handler.encode(plan.format, &plan.reply, &self.model, runs)?),
         }
     }

@@ -31,7 +31,7 @@ use super::{HandlerError, TextApi};
 use crate::codec::{DecodeError, Request, Schema};
 use crate::engine::{Ledger, RequestMemory};
 use crate::manifest::{Manifest, PassedOver, Step};
-use crate::task::{EncodingFormat, Form, Settings, Task, TopK};
+use crate::task::{AnswerSettings, EncodingFormat, Form, Task, TopK};
 use crate::tensor::Signature;
 use crate::text::Tokenizer;
 use crate::{audio, text as texts, vision};
@@ -43,7 +43,7 @@ use sound::Sounds;
 use text::Texts;
 
 pub(super) use answer::Reply;
-pub(super) use body::Frame;
+pub(super) use body::ReplyFrame;
 pub use error::MediaError;
 
 /// A tokenizer that several models can share. It keeps everything alive that the tokenizer needs.
@@ -81,26 +81,26 @@ impl fmt::Debug for SharedTokenizer {
 
 /// Limits on the images, texts and sounds of a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct MediaLimits {
     /// Maximum pixels of an image.
     pub pixels: u64,
-    pub text: texts::Limits,
+    pub text: texts::TextLimits,
     pub audio: audio::AudioLimits,
 }
 
-impl Default for Limits {
+impl Default for MediaLimits {
     fn default() -> Self {
         Self {
             pixels: 64_000_000,
-            text: texts::Limits::default(),
+            text: texts::TextLimits::default(),
             audio: audio::AudioLimits::default(),
         }
     }
 }
 
-impl Limits {
-    fn vision(&self) -> vision::Limits {
-        vision::Limits {
+impl MediaLimits {
+    fn vision(&self) -> vision::ImageLimits {
+        vision::ImageLimits {
             pixels: self.pixels,
             bytes: u64::MAX,
         }
@@ -112,7 +112,7 @@ impl Limits {
 pub(super) struct Media {
     source: Option<Source>,
     answering: Option<Answering>,
-    limits: Limits,
+    limits: MediaLimits,
 }
 
 /// The kind of file or text that a request may hold in place of tensors.
@@ -125,21 +125,21 @@ enum Source {
 
 /// The parameters for reading the files of a request.
 struct Reading<'a> {
-    settings: Settings,
-    limits: &'a Limits,
+    settings: AnswerSettings,
+    limits: &'a MediaLimits,
     schema: &'a Schema,
     ledger: &'a dyn Ledger,
 }
 
 /// Facts from the request that its answer needs.
 #[derive(Debug)]
-pub struct Seen {
+pub struct RequestFacts {
     form: Form,
-    frame: Frame,
+    frame: ReplyFrame,
     records: usize,
-    settings: Settings,
+    settings: AnswerSettings,
     placements: Vec<vision::Placement>,
-    texts: Option<text::SeenTexts>,
+    texts: Option<text::RequestTexts>,
     _memory: Option<RequestMemory>,
 }
 
@@ -149,7 +149,7 @@ impl Media {
         manifest: &Manifest,
         signature: &Signature,
         tokenizer: Option<SharedTokenizer>,
-        limits: Limits,
+        limits: MediaLimits,
     ) -> Result<Option<Self>, HandlerError> {
         let source = if let Some(pictures) = Pictures::of(manifest, signature)? {
             Some(Source::Pictures(pictures))
@@ -213,7 +213,7 @@ impl Media {
         body: &Bytes,
         schema: &Schema,
         ledger: &dyn Ledger,
-    ) -> Result<Option<(Request, Seen)>, MediaError> {
+    ) -> Result<Option<(Request, RequestFacts)>, MediaError> {
         let essence = essence(content_type);
         match &self.source {
             None => Ok(None),
@@ -246,7 +246,7 @@ impl Media {
         body: &Bytes,
         schema: &Schema,
         ledger: &dyn Ledger,
-    ) -> Result<(Request, Seen, Reply), MediaError> {
+    ) -> Result<(Request, RequestFacts, Reply), MediaError> {
         let (Some(Source::Texts(texts)), Some(answering)) = (&self.source, &self.answering) else {
             return Err(no_texts());
         };
@@ -280,31 +280,31 @@ impl Media {
         }
         let body = plain.as_ref().unwrap_or(body);
         let read = texts.decode(self, "application/json", body, schema, ledger)?;
-        let Some((request, mut seen)) = read else {
+        let Some((request, mut facts)) = read else {
             return Err(MediaError::Request("the body has no texts".to_owned()));
         };
         let form = match api {
             TextApi::OpenAi => Reply::OpenAi(format),
             TextApi::Embed => {
-                seen.form = Form::List;
+                facts.form = Form::List;
                 // text-embeddings-inference normalizes by default.
-                seen.settings.normalize.get_or_insert(true);
+                facts.settings.normalize.get_or_insert(true);
                 Reply::Json
             }
             TextApi::Predict => {
-                seen.settings.top_k = Some(TopK::All);
+                facts.settings.top_k = Some(TopK::All);
                 Reply::Json
             }
             TextApi::Rerank => Reply::Json,
         };
-        Ok((request, seen, form))
+        Ok((request, facts, form))
     }
 
     /// The settings for the answer to a request with these parameters.
-    fn settings(&self, parameters: &Map<String, Json>) -> Result<Settings, MediaError> {
+    fn settings(&self, parameters: &Map<String, Json>) -> Result<AnswerSettings, MediaError> {
         match &self.answering {
             Some(answering) => answering.settings(parameters),
-            None => Ok(Settings::default()),
+            None => Ok(AnswerSettings::default()),
         }
     }
 
@@ -345,9 +345,9 @@ impl Media {
     }
 }
 
-impl Seen {
+impl RequestFacts {
     /// The facts about a request of tensors that the task answers.
-    fn of_tensors(records: usize, frame: Frame, settings: Settings) -> Self {
+    fn of_tensors(records: usize, frame: ReplyFrame, settings: AnswerSettings) -> Self {
         Self {
             form: if records == 1 { Form::One } else { Form::List },
             frame,

@@ -37,7 +37,7 @@ pub enum HandlerError {
 }
 
 pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Handler, HandlerError> {
-    let mut seen = signature.clone();
+    let mut visible = signature.clone();
     let mut rules = rules(manifest, signature)?;
     let (declared, columns) = if manifest.columns.is_empty() {
         let hints = &manifest.hints.columns;
@@ -61,10 +61,10 @@ pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Hand
             rules[index].default = Some(default);
         }
     }
-    let (outputs, labels) = outputs(manifest, &mut seen)?;
+    let (outputs, labels) = outputs(manifest, &mut visible)?;
     let chunks = Chunks::of(signature, manifest.batching);
     if chunks.is_some() {
-        Chunks::open(&mut seen);
+        Chunks::open(&mut visible);
     }
     let csv = &manifest.csv;
     let additions = Additions {
@@ -78,7 +78,7 @@ pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Hand
         },
     };
     Ok(Handler {
-        schema: Schema::new(seen, additions),
+        schema: Schema::new(visible, additions),
         outputs,
         labels,
         chunks,

@@ -36,7 +36,7 @@ fn answer(
 ) -> String {
     let request = handler
         .decode(content_type, body(text), Documents::One, &Uncounted)
-        .map(|asked| asked.request)
+        .map(|decoded| decoded.request)
         .unwrap();
     let (format, reply) = handler.negotiate(Some(accept), Format::Json, &request.reply).unwrap();
     let selected = |all: Vec<Value>| match reply.outputs() {
@@ -219,7 +219,7 @@ fn columns_are_assigned_to_inputs_by_name_or_in_order() {
     assert_eq!(
         handler
             .decode("text/csv", body("39.5,Biscoe\n"), Documents::One, &Uncounted)
-            .map(|asked| asked.request)
+            .map(|decoded| decoded.request)
             .unwrap()
             .inputs,
         expected
@@ -231,7 +231,7 @@ fn columns_are_assigned_to_inputs_by_name_or_in_order() {
             Documents::One,
             &Uncounted,
         )
-        .map(|asked| asked.request)
+        .map(|decoded| decoded.request)
         .unwrap();
     assert_eq!(defaulted.inputs[0], strings(&[1, 1], &[b"Dream"]));
 
@@ -242,7 +242,7 @@ fn columns_are_assigned_to_inputs_by_name_or_in_order() {
     let handler = Handler::new(&manifest(json!({"columns": ["p", "q", "r"]})), &wide, Tools::default()).unwrap();
     let inputs = handler
         .decode("text/csv", body("r,q,p\n3,2,1\n"), Documents::One, &Uncounted)
-        .map(|asked| asked.request)
+        .map(|decoded| decoded.request)
         .unwrap()
         .inputs;
     assert_eq!(inputs, [tensor(&[1, 2], &[1f32, 2.]), tensor(&[1], &[3i64])]);
@@ -305,12 +305,12 @@ fn records_that_may_depend_on_each_other_are_not_divided() {
     assert!(
         handler
             .decode("text/csv", body("1,2\n3,4\n"), Documents::One, &Uncounted)
-            .map(|asked| asked.request)
+            .map(|decoded| decoded.request)
             .is_ok()
     );
     let error = handler
         .decode("text/csv", body("1,2\n3,4\n5,6\n"), Documents::One, &Uncounted)
-        .map(|asked| asked.request)
+        .map(|decoded| decoded.request)
         .unwrap_err()
         .to_string();
     assert!(error.contains("the model takes float32[2, 2]"), "{error}");
@@ -338,7 +338,7 @@ fn an_output_without_an_entry_for_each_record_is_not_joined() {
     assert_eq!(lines.lines().count(), 2, "{lines}");
     let request = handler
         .decode("text/csv", body("1,2\n3,4\n"), Documents::One, &Uncounted)
-        .map(|asked| asked.request)
+        .map(|decoded| decoded.request)
         .unwrap();
     let runs = [run(&[]), run(&[])];
     let error = handler

@@ -205,7 +205,7 @@ impl Answer {
 }
 
 /// Allocates memory for an answer of about this many bytes.
-fn room(bytes: usize) -> Result<Vec<u8>, TaskError> {
+fn allocate(bytes: usize) -> Result<Vec<u8>, TaskError> {
     let mut out = Vec::new();
     out.try_reserve(bytes).map_err(|_| TaskError::OutOfMemory)?;
     Ok(out)

@@ -4,7 +4,7 @@
 //! image before resizing, the characters of a token. They pass them as traits and borrowed slices,
 //! so that this module does not depend on those modules.
 
-use super::{Labels, Settings};
+use super::{AnswerSettings, Labels};
 
 /// The inputs of an answer, in addition to the outputs.
 #[derive(Clone, Copy)]
@@ -12,7 +12,7 @@ pub struct Context<'a> {
     /// The number of records of the request: images, texts, pairs.
     pub records: usize,
     pub labels: &'a Labels,
-    pub settings: &'a Settings,
+    pub settings: &'a AnswerSettings,
     /// An image for each record; empty for other tasks.
     pub pictures: &'a [&'a dyn PlacedPicture],
     /// The tokens of each row of the outputs; empty for other tasks, and for models without token
@@ -25,7 +25,7 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// A context without images, tokens or a vocabulary.
-    pub const fn new(records: usize, labels: &'a Labels, settings: &'a Settings) -> Self {
+    pub const fn new(records: usize, labels: &'a Labels, settings: &'a AnswerSettings) -> Self {
         Self {
             records,
             labels,

@@ -29,10 +29,10 @@ use family::Family;
 
 use super::answer::{Body, Detection};
 use super::context::PlacedPicture;
-use super::outputs::{Face, Output, Rows, Search, floats, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, floats, tensor};
 use super::scores::top;
 use super::settings::TopK;
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::ObjectDetection;
 
@@ -61,14 +61,14 @@ enum Relative {
     PartsOfOriginal,
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings, labels: usize) -> Result<(), TaskError> {
-    Family::recognise(faces, settings, labels).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings, labels: usize) -> Result<(), TaskError> {
+    Family::recognise(infos, settings, labels).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
-    let faces = Face::given(outputs);
+    let infos = OutputInfo::given(outputs);
     let settings = context.settings;
-    let family = Family::recognise(&faces, settings, context.labels.count())?;
+    let family = Family::recognise(&infos, settings, context.labels.count())?;
     if context.pictures.len() != context.records {
         return Err(missing("the size of each image"));
     }

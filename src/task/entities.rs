@@ -6,29 +6,29 @@
 
 use super::answer::{Body, Entity};
 use super::context::{Characters, Tokens, Vocabulary};
-use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
 use super::scores::{greatest, softmax};
 use super::settings::Aggregation;
-use super::{Answer, Context, Labels, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Labels, Task, TaskError};
 
 const TASK: Task = Task::TokenClassification;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
         names: &["logits", "output", "outputs"],
         expected: "one output of numbers of shape [records, tokens, labels]",
     };
-    search.find(faces, |face| face.is_number() && face.may_have_rank(3))
+    search.find(infos, |info| info.is_number() && info.may_have_rank(3))
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
-    let at = find(&Face::given(outputs), context.settings)?;
+    let at = find(&OutputInfo::given(outputs), context.settings)?;
     let tensor = tensor(TASK, outputs, at)?;
     let &[_, length, classes] = tensor.shape() else {
         return Err(missing("a label for each token"));

@@ -5,12 +5,12 @@
 //! around it.
 
 use super::answer::{Body, Features};
-use super::outputs::{Face, Output, Search, tensor};
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::outputs::{Output, OutputInfo, Search, tensor};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::FeatureExtraction;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
@@ -24,17 +24,17 @@ fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
         ],
         expected: "one output of numbers with a row for each record",
     };
-    search.find(faces, |face| {
-        face.is_number() && face.dims.as_ref().is_none_or(|dims| dims.len() > 1)
+    search.find(infos, |info| {
+        info.is_number() && info.dims.as_ref().is_none_or(|dims| dims.len() > 1)
     })
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
-    let at = find(&Face::given(outputs), context.settings)?;
+    let at = find(&OutputInfo::given(outputs), context.settings)?;
     let tensor = tensor(TASK, outputs, at)?;
     let shape = tensor.shape();
     if shape.first() != Some(&context.records) {

@@ -7,9 +7,9 @@ use super::answer::{Body, Fill};
 use super::classify::most;
 use super::context::{Tokens, Vocabulary};
 use super::error::excerpt;
-use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
 use super::scores::{softmax, top};
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::FillMask;
 
@@ -17,23 +17,23 @@ const TASK: Task = Task::FillMask;
 /// request could otherwise cause a large answer.
 const MOST: usize = 4096;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
         names: &["logits", "predictionscores", "output"],
         expected: "one output of numbers of shape [records, tokens, vocabulary]",
     };
-    search.find(faces, |face| face.is_number() && face.may_have_rank(3))
+    search.find(infos, |info| info.is_number() && info.may_have_rank(3))
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
     let missing = |what| TaskError::Context { task: TASK, what };
-    let at = find(&Face::given(outputs), context.settings)?;
+    let at = find(&OutputInfo::given(outputs), context.settings)?;
     let tensor = tensor(TASK, outputs, at)?;
     let &[_, length, classes] = tensor.shape() else {
         return Err(missing("scores for each token"));
@@ -125,7 +125,7 @@ fn best(
 }
 
 /// The ids of the `targets` setting, without duplicates.
-fn targets(settings: &Settings, vocabulary: &dyn Vocabulary) -> Result<Option<Vec<u32>>, TaskError> {
+fn targets(settings: &AnswerSettings, vocabulary: &dyn Vocabulary) -> Result<Option<Vec<u32>>, TaskError> {
     let Some(targets) = &settings.targets else {
         return Ok(None);
     };

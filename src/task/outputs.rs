@@ -2,8 +2,8 @@
 //! numbers.
 //!
 //! A task finds its outputs by name and shape, with the same code when the model is loaded and
-//! when a request is answered. Both kinds are converted to a [`Face`], so that the same outputs
-//! are refused at both times. Only a dynamic dimension can make a difference.
+//! when a request is answered. Both kinds are converted to an [`OutputInfo`], so that the same
+//! outputs are refused at both times. Only a dynamic dimension can make a difference.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use std::fmt::Write;
 use half::{bf16, f16};
 
 use super::error::{TaskError, excerpt};
-use super::{Settings, Task};
+use super::{AnswerSettings, Task};
 use crate::tensor::{DataType, Dim, Signature, Tensor, Value, ValueType};
 
 /// An output of a run.
@@ -23,7 +23,7 @@ pub struct Output<'a> {
 
 /// The name, type and shape of an output, before or after a run.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Face<'a> {
+pub(super) struct OutputInfo<'a> {
     pub name: &'a str,
     /// `None` for lists and maps.
     pub data_type: Option<DataType>,
@@ -31,10 +31,10 @@ pub(super) struct Face<'a> {
     pub dims: Option<Vec<Option<usize>>>,
 }
 
-impl<'a> Face<'a> {
+impl<'a> OutputInfo<'a> {
     /// The outputs as the model declares them.
     pub fn declared(signature: &'a Signature) -> Vec<Self> {
-        let face = |(name, value_type): (&'a str, &ValueType)| match value_type {
+        let info = |(name, value_type): (&'a str, &ValueType)| match value_type {
             ValueType::Tensor { data_type, dims } => Self {
                 name,
                 data_type: Some(*data_type),
@@ -47,12 +47,12 @@ impl<'a> Face<'a> {
             },
         };
         let outputs = signature.outputs.iter();
-        outputs.map(|output| face((&output.name, &output.value_type))).collect()
+        outputs.map(|output| info((&output.name, &output.value_type))).collect()
     }
 
     /// The outputs as returned by a run.
     pub fn given(outputs: &[Output<'a>]) -> Vec<Self> {
-        let face = |output: &Output<'a>| match output.value {
+        let info = |output: &Output<'a>| match output.value {
             Value::Tensor(tensor) => Self {
                 name: output.name,
                 data_type: Some(tensor.data_type()),
@@ -64,7 +64,7 @@ impl<'a> Face<'a> {
                 dims: None,
             },
         };
-        outputs.iter().map(face).collect()
+        outputs.iter().map(info).collect()
     }
 
     /// The name without the additions of exporters: letters and digits in lower case, up to a
@@ -120,8 +120,8 @@ fn size(dim: &Dim) -> Option<usize> {
 /// The description of the output that a task looks for.
 pub(super) struct Search<'a> {
     pub task: Task,
-    pub settings: &'a Settings,
-    /// Preferred names in the form of [`Face::plain_name`], in order of preference.
+    pub settings: &'a AnswerSettings,
+    /// Preferred names in the form of [`OutputInfo::plain_name`], in order of preference.
     pub names: &'a [&'a str],
     /// A description of the output that the task reads, for messages.
     pub expected: &'static str,
@@ -130,61 +130,61 @@ pub(super) struct Search<'a> {
 impl Search<'_> {
     /// Finds the output in the settings, else one with a preferred name, else the first one for
     /// which `fits` is true. `fits` must be true in any case.
-    pub fn find(&self, faces: &[Face<'_>], fits: impl Fn(&Face<'_>) -> bool) -> Result<usize, TaskError> {
+    pub fn find(&self, infos: &[OutputInfo<'_>], fits: impl Fn(&OutputInfo<'_>) -> bool) -> Result<usize, TaskError> {
         if let Some(wanted) = &self.settings.output {
-            let Some(at) = faces.iter().position(|face| face.name == wanted) else {
-                return Err(self.refusal(faces, format!("there is no output {}", excerpt(wanted))));
+            let Some(at) = infos.iter().position(|info| info.name == wanted) else {
+                return Err(self.refusal(infos, format!("there is no output {}", excerpt(wanted))));
             };
-            return match faces.get(at).is_some_and(fits) {
+            return match infos.get(at).is_some_and(fits) {
                 true => Ok(at),
                 false => Err(self.refusal(
-                    faces,
+                    infos,
                     format!("output {} has a different type or shape", excerpt(wanted)),
                 )),
             };
         }
-        let plain: Vec<String> = faces.iter().map(Face::plain_name).collect();
+        let plain: Vec<String> = infos.iter().map(OutputInfo::plain_name).collect();
         for name in self.names {
-            let at = faces
+            let at = infos
                 .iter()
                 .zip(&plain)
-                .position(|(face, plain)| plain == name && fits(face));
+                .position(|(info, plain)| plain == name && fits(info));
             if let Some(at) = at {
                 return Ok(at);
             }
         }
-        let first = faces.iter().position(fits);
-        first.ok_or_else(|| self.refusal(faces, "no output matches".to_owned()))
+        let first = infos.iter().position(fits);
+        first.ok_or_else(|| self.refusal(infos, "no output matches".to_owned()))
     }
 
-    pub fn refusal(&self, faces: &[Face<'_>], problem: String) -> TaskError {
+    pub fn refusal(&self, infos: &[OutputInfo<'_>], problem: String) -> TaskError {
         TaskError::Outputs {
             task: self.task,
             problem,
             expected: self.expected,
-            given: describe(faces),
+            given: describe(infos),
         }
     }
 }
 
 /// Describes the outputs for a message: `"logits" float32[?, 2], "boxes" ..`.
-pub(super) fn describe(faces: &[Face<'_>]) -> String {
+pub(super) fn describe(infos: &[OutputInfo<'_>]) -> String {
     const MOST: usize = 8;
     let mut text = String::new();
-    for (i, face) in faces.iter().enumerate() {
+    for (i, info) in infos.iter().enumerate() {
         if i == MOST {
-            let _ = write!(text, " and {} more", faces.len() - MOST);
+            let _ = write!(text, " and {} more", infos.len() - MOST);
             break;
         }
         let comma = if i > 0 { ", " } else { "" };
-        let _ = write!(text, "{comma}{} ", excerpt(face.name));
-        match face.data_type {
+        let _ = write!(text, "{comma}{} ", excerpt(info.name));
+        match info.data_type {
             Some(data_type) => {
                 let _ = write!(text, "{data_type}");
             }
             None => text.push_str("list or map"),
         }
-        if let Some(dims) = &face.dims {
+        if let Some(dims) = &info.dims {
             let dims: Vec<String> = dims
                 .iter()
                 .take(MOST)

@@ -20,7 +20,7 @@ pub use parameters::Parameters;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Map<String, Json>")]
 #[schemars(!try_from, deny_unknown_fields)]
-pub struct Settings {
+pub struct AnswerSettings {
     /// The name of the output to read, if several match.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
@@ -249,7 +249,7 @@ named! {
     LastToken = "lasttoken",
 }
 
-impl Settings {
+impl AnswerSettings {
     /// Adds the settings of `below` that are not set.
     pub fn over(self, below: &Self) -> Self {
         let below = below.clone();

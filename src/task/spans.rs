@@ -10,9 +10,9 @@ use std::collections::hash_map::Entry;
 use super::answer::{Body, Span};
 use super::classify::most;
 use super::context::{Characters, Question, Tokens};
-use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
 use super::scores::{softmax, top};
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::QuestionAnswering;
 const EXPECTED: &str = "start_logits and end_logits of shape [records, tokens]";
@@ -21,23 +21,23 @@ const NEVER: f32 = -10_000.0;
 /// Maximum answers to one question. Each may be a long text.
 const MOST: usize = 1024;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<(usize, usize), TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(usize, usize), TaskError> {
     let search = |names| Search {
         task: TASK,
         settings,
         names,
         expected: EXPECTED,
     };
-    let fits = |face: &Face<'_>| face.is_number() && face.may_have_rank(2);
+    let fits = |info: &OutputInfo<'_>| info.is_number() && info.may_have_rank(2);
     let named = |name: &str| {
-        let position = faces.iter().position(|face| face.plain_name() == name && fits(face));
-        position.ok_or_else(|| search(&[]).refusal(faces, format!("there is no {name}")))
+        let position = infos.iter().position(|info| info.plain_name() == name && fits(info));
+        position.ok_or_else(|| search(&[]).refusal(infos, format!("there is no {name}")))
     };
     let (start, end) = (named("startlogits"), named("endlogits"));
-    let mut others = faces
+    let mut others = infos
         .iter()
         .enumerate()
-        .filter(|(_, face)| fits(face))
+        .filter(|(_, info)| fits(info))
         .map(|(at, _)| at);
     match (start, end) {
         (Ok(start), Ok(end)) => Ok((start, end)),
@@ -46,18 +46,18 @@ fn find(faces: &[Face<'_>], settings: &Settings) -> Result<(usize, usize), TaskE
             (Some(first), Some(second)) => Ok((first, second)),
             _ => Err(start
                 .err()
-                .unwrap_or_else(|| search(&[]).refusal(faces, "there are fewer than two of them".to_owned()))),
+                .unwrap_or_else(|| search(&[]).refusal(infos, "there are fewer than two of them".to_owned()))),
         },
     }
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
     let missing = |what| TaskError::Context { task: TASK, what };
-    let (start, end) = find(&Face::given(outputs), context.settings)?;
+    let (start, end) = find(&OutputInfo::given(outputs), context.settings)?;
     let settings = context.settings;
     let own: Vec<usize> = vec![1; context.records];
     let counts = match context.question {
@@ -185,7 +185,7 @@ fn span(
     first: usize,
     last: usize,
     score: f32,
-    settings: &Settings,
+    settings: &AnswerSettings,
 ) -> Span {
     let word = |at: usize| tokens.words.get(at).copied().flatten();
     let (start, end) = match (settings.align_to_words, word(first), word(last)) {

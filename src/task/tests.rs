@@ -17,7 +17,7 @@ pub(super) fn floats(shape: &[usize], numbers: &[f32]) -> Value {
 }
 
 /// Parses settings.
-pub(super) fn settings(keys: Json) -> Settings {
+pub(super) fn settings(keys: Json) -> AnswerSettings {
     serde_json::from_value(keys).unwrap()
 }
 
@@ -99,21 +99,21 @@ fn settings_survive_a_round_trip_through_json() {
     assert_eq!(json!(read), keys);
     assert_eq!(settings(json!({"top_k": null})).top_k, Some(TopK::All));
     assert_eq!(json!(settings(json!({"top_k": null}))), json!({"top_k": null}));
-    assert_eq!(json!(Settings::default()), json!({}));
-    assert_eq!(read.clone().over(&Settings::default()), read);
-    assert_eq!(Settings::default().over(&read), read);
+    assert_eq!(json!(AnswerSettings::default()), json!({}));
+    assert_eq!(read.clone().over(&AnswerSettings::default()), read);
+    assert_eq!(AnswerSettings::default().over(&read), read);
     assert_eq!(read.hypothesis("a {} b"), "It is a {} b.");
     let config = json!({"problem_type": "multi_label_classification", "id2label": {"0": "a"}});
     assert_eq!(
-        Settings::from_config(&config),
+        AnswerSettings::from_config(&config),
         settings(json!({"problem_type": "multi_label_classification"}))
     );
     assert_eq!(
-        Settings::from_config(&json!({"problem_type": null})),
-        Settings::default()
+        AnswerSettings::from_config(&json!({"problem_type": null})),
+        AnswerSettings::default()
     );
     // The schema has exactly these keys.
-    let schema = schemars::schema_for!(Settings).to_value();
+    let schema = schemars::schema_for!(AnswerSettings).to_value();
     let mut known: Vec<&str> = schema["properties"]
         .as_object()
         .unwrap()
@@ -162,7 +162,7 @@ fn an_invalid_setting_is_an_error_with_the_allowed_values() {
             "unknown setting \"treshold\"; did you mean \"threshold\"?",
         ),
     ] {
-        let error = serde_json::from_value::<Settings>(keys).unwrap_err().to_string();
+        let error = serde_json::from_value::<AnswerSettings>(keys).unwrap_err().to_string();
         assert_eq!(error, text);
     }
 }

@@ -6,31 +6,31 @@
 
 use super::answer::{Body, ZeroShot};
 use super::context::Question;
-use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
 use super::scores::{softmax, top};
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::ZeroShotClassification;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
         names: &["logits", "output"],
         expected: "one output of numbers of shape [pairs, 2 or more], with a label that begins with \"entail\"",
     };
-    search.find(faces, |face| {
-        face.is_number() && face.may_have_rank(2) && face.dim(1).is_none_or(|classes| classes > 1)
+    search.find(infos, |info| {
+        info.is_number() && info.may_have_rank(2) && info.dim(1).is_none_or(|classes| classes > 1)
     })
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
     let missing = |what| TaskError::Context { task: TASK, what };
-    let at = find(&Face::given(outputs), context.settings)?;
+    let at = find(&OutputInfo::given(outputs), context.settings)?;
     let candidates = context.settings.candidate_labels.as_deref().unwrap_or_default();
     if candidates.is_empty() {
         let problem = "candidate_labels: expected a list of labels in \"parameters\"";

@@ -17,7 +17,7 @@ pub enum TextError {
     /// A regular expression of the file is not accepted.
     #[error("tokenizer.json: pattern {pattern}: {problem}")]
     Pattern { pattern: String, problem: String },
-    /// A request exceeds a limit of [`super::Limits`].
+    /// A request exceeds a limit of [`super::TextLimits`].
     #[error("{what}: {given}, at most {limit} allowed; {advice}")]
     TooLarge {
         what: String,

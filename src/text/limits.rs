@@ -45,7 +45,7 @@ pub(super) const TEMPLATE_TOKENS: usize = 1024;
 
 /// Limits on the texts of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct TextLimits {
     /// Maximum texts of a request. A pair counts once.
     pub texts: usize,
     /// Maximum bytes of one text, or of one half of a pair.
@@ -58,7 +58,7 @@ pub struct Limits {
     pub deadline: Option<Instant>,
 }
 
-impl Default for Limits {
+impl Default for TextLimits {
     fn default() -> Self {
         Self {
             texts: 16_384,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::Limits;
+use super::limits::TextLimits;
 
 /// An end of a text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub enum Truncation {
 /// Tokenizer options of a request and a model. The default is the same as that of transformers for
 /// `tokenizer(texts, padding=True, truncation=True)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct TokenizeOptions {
     pub add_special_tokens: bool,
     pub padding: Padding,
     /// The padded length is a multiple of this.
@@ -58,10 +58,10 @@ pub struct Options {
     pub fixed_length: Option<usize>,
     /// Whether to return the position of each token in its text, which answers with spans need.
     pub offsets: bool,
-    pub limits: Limits,
+    pub limits: TextLimits,
 }
 
-impl Default for Options {
+impl Default for TokenizeOptions {
     fn default() -> Self {
         Self {
             add_special_tokens: true,
@@ -73,7 +73,7 @@ impl Default for Options {
             max_length: None,
             fixed_length: None,
             offsets: false,
-            limits: Limits::default(),
+            limits: TextLimits::default(),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokenizers::Offsets;
 
 use self::vet::vet;
 use super::error::{TextError, excerpt};
-use super::limits::Limits;
+use super::limits::TextLimits;
 
 /// Maximum backtracking steps in one attempt, for a pattern whose steps are short.
 const STEPS: usize = 1_000_000;
@@ -153,7 +153,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub fn start(limits: &Limits) -> Self {
+    pub fn start(limits: &TextLimits) -> Self {
         Self {
             end: Instant::now() + limits.pattern_time,
             seconds: limits.pattern_time.as_secs_f64(),
@@ -198,9 +198,9 @@ mod tests {
     use super::*;
 
     fn clock(time: Duration) -> Clock {
-        Clock::start(&Limits {
+        Clock::start(&TextLimits {
             pattern_time: time,
-            ..Limits::default()
+            ..TextLimits::default()
         })
     }
 
@@ -264,9 +264,9 @@ mod tests {
             let error = pattern.pieces(&"a".repeat(1 << 20), &clock(Duration::from_millis(50)));
             assert!(matches!(error, Err(TextError::PatternBound { .. })));
         }
-        let past = Clock::start(&Limits {
+        let past = Clock::start(&TextLimits {
             deadline: Some(Instant::now()),
-            ..Limits::default()
+            ..TextLimits::default()
         });
         let pattern = Pattern::regex(GPT_2).unwrap();
         assert_eq!(pattern.pieces(&"a b ".repeat(1000), &past), Err(TextError::Deadline));

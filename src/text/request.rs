@@ -14,7 +14,7 @@ use memchr::memchr_iter;
 use serde_json::{Map, Value};
 
 pub use self::error::RequestError;
-use super::limits::Limits;
+use super::limits::TextLimits;
 
 /// A text to tokenize, or a pair of texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub struct ReadOptions {
     pub pairs: bool,
     /// Whether the first line of CSV is a header. If absent, the names in the line decide.
     pub csv_header: Option<bool>,
-    pub limits: Limits,
+    pub limits: TextLimits,
 }
 
 /// Reads the texts of a body. `essence` is its content type in lower case, without parameters.
@@ -154,11 +154,11 @@ fn utf8(body: &[u8]) -> Result<&str, RequestError> {
 /// Collects texts and checks the limits.
 struct Collected<'a> {
     inputs: Vec<TextInput>,
-    limits: &'a Limits,
+    limits: &'a TextLimits,
 }
 
 impl<'a> Collected<'a> {
-    fn new(limits: &'a Limits) -> Self {
+    fn new(limits: &'a TextLimits) -> Self {
         Self {
             inputs: Vec::new(),
             limits,

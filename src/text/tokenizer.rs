@@ -16,10 +16,10 @@ use self::memory::Measure;
 use super::config::TokenizerConfig;
 use super::error::TextError;
 use super::file::File;
-use super::limits::{FileLimits, Limits};
+use super::limits::{FileLimits, TextLimits};
 use super::model::{ModelSize, TokenModel};
 use super::normalize::Normalize;
-use super::options::{Options, Side};
+use super::options::{Side, TokenizeOptions};
 use super::pattern::Clock;
 use super::post_process::PostProcess;
 use super::pre_tokenize::PreTokenize;
@@ -157,7 +157,7 @@ impl Tokenizer {
     }
 
     /// Maximum tokens of a text, including special ones; `None` if nothing limits them.
-    pub fn max_length(&self, options: &Options) -> Option<usize> {
+    pub fn max_length(&self, options: &TokenizeOptions) -> Option<usize> {
         let own = self
             .config
             .max_seq_length
@@ -181,12 +181,12 @@ impl Tokenizer {
         named.or(self.core.pad_id)
     }
 
-    fn padding_side(&self, options: &Options) -> Side {
+    fn padding_side(&self, options: &TokenizeOptions) -> Side {
         let sides = [options.padding_side, self.config.padding_side, self.core.padding_side];
         sides.into_iter().flatten().next().unwrap_or_default()
     }
 
-    fn truncation_side(&self, options: &Options) -> Side {
+    fn truncation_side(&self, options: &TokenizeOptions) -> Side {
         let sides = [
             options.truncation_side,
             self.config.truncation_side,
@@ -196,7 +196,7 @@ impl Tokenizer {
     }
 
     /// Describes the steps from a text to its tokens, in order, for people.
-    pub fn steps(&self, options: &Options) -> Vec<String> {
+    pub fn steps(&self, options: &TokenizeOptions) -> Vec<String> {
         let [normalizer, pre_tokenizer, post_processor] = &self.core.parts;
         let mut steps = Vec::new();
         if self.config.lower_texts == Some(true) {
@@ -230,7 +230,7 @@ impl Tokenizer {
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
-            .field("steps", &self.steps(&Options::default()))
+            .field("steps", &self.steps(&TokenizeOptions::default()))
             .finish_non_exhaustive()
     }
 }
@@ -254,7 +254,7 @@ impl Core {
         let mut measure = Measure::new(&file.size);
         file.added_tokens.iter().for_each(|token| measure.added(token));
         let bytes = file.added_tokens.iter().map(|token| token.content.len()).sum();
-        let run = normalize.run(bytes, Clock::start(&Limits::default()));
+        let run = normalize.run(bytes, Clock::start(&TextLimits::default()));
         let mut added = AddedVocabulary::new();
         let result = added.add_tokens(file.added_tokens, &file.model, Some(&run));
         run.finish()?;

@@ -13,7 +13,7 @@ pub(super) mod webp;
 use crate::vision::format::PictureFormat;
 use crate::vision::orientation::Orientation;
 use crate::vision::read::tiff;
-use crate::vision::{Limits, VisionError};
+use crate::vision::{ImageLimits, VisionError};
 
 /// The header of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Header {
 const DECODER_BYTES: u64 = 1 << 20;
 
 /// Reads the header of an image and checks it against the limits.
-pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, VisionError> {
+pub fn probe(bytes: &[u8], limits: &ImageLimits) -> Result<Probe, VisionError> {
     let (format, header) = checked(bytes, limits)?;
     let (width, height) = header.orientation.upright((header.width, header.height));
     // Swapping rows and columns needs a copy, after the decoder has been freed.
@@ -73,7 +73,7 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, VisionError> {
 }
 
 /// Returns the format and the header of an image that is within the limits.
-pub(super) fn checked(bytes: &[u8], limits: &Limits) -> Result<(PictureFormat, Header), VisionError> {
+pub(super) fn checked(bytes: &[u8], limits: &ImageLimits) -> Result<(PictureFormat, Header), VisionError> {
     let given = bytes.len() as u64;
     if given > limits.bytes {
         return Err(VisionError::TooManyBytes {

@@ -28,10 +28,10 @@ use image::{ColorType, ImageDecoder, ImageError};
 
 use crate::vision::header::{Header, checked};
 use crate::vision::room::{byte_count, filled, room_for};
-use crate::vision::{Limits, Picture, PictureFormat, VisionError};
+use crate::vision::{ImageLimits, Picture, PictureFormat, VisionError};
 
 /// Decodes an image that is within the limits.
-pub fn read(bytes: &[u8], limits: &Limits) -> Result<Picture, VisionError> {
+pub fn read(bytes: &[u8], limits: &ImageLimits) -> Result<Picture, VisionError> {
     let (format, header) = checked(bytes, limits)?;
     let decoded = || match format {
         PictureFormat::Jpeg => jpeg::read(bytes, &header),

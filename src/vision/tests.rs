@@ -14,9 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value as Json;
 
 use crate::tensor::{DataType, Dim, InputSpec};
-use crate::vision::{Limits, Picture};
+use crate::vision::{ImageLimits, Picture};
 
-const LIMITS: Limits = Limits {
+const LIMITS: ImageLimits = ImageLimits {
     pixels: 1 << 22,
     bytes: 1 << 22,
 };

@@ -4,16 +4,16 @@ use std::ops::Range;
 
 use serde_json::{Map, Value as Json};
 
-use super::body::Frame;
+use super::body::ReplyFrame;
 use super::error::MediaError;
 use super::picture::Placed;
-use super::text::{SeenTexts, Texts, Words};
-use super::{Media, Seen, Source, is_asked_for, no_task};
+use super::text::{RequestTexts, Texts, Words};
+use super::{Media, RequestFacts, Source, is_asked_for, no_task};
 use crate::codec::{Encoded, Format, ReplyPlan};
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
 use crate::task::{
-    Answer, Context, EncodingFormat, Form, Labels, Output, Parameters, PlacedPicture, Question, Settings, Task,
+    Answer, AnswerSettings, Context, EncodingFormat, Form, Labels, Output, Parameters, PlacedPicture, Question, Task,
     TaskError,
 };
 use crate::tensor::{Inputs, Signature, Value, ValueType};
@@ -22,7 +22,7 @@ use crate::tensor::{Inputs, Signature, Value, ValueType};
 #[derive(Debug)]
 pub(super) struct Answering {
     task: Task,
-    settings: Settings,
+    settings: AnswerSettings,
     labels: Labels,
     /// Whether the task also answers requests of tensors.
     answers_tensors: bool,
@@ -74,11 +74,11 @@ impl Answering {
         };
         let own = match Step::settings(step) {
             Some(settings) => Parameters::read(task, settings).map_err(refused)?.settings,
-            None => Settings::default(),
+            None => AnswerSettings::default(),
         };
         let modules = match &manifest.hints.modules {
             Some(modules) if task == Task::SentenceSimilarity => modules.check(signature).map_err(refused)?,
-            Some(_) | None => Settings::default(),
+            Some(_) | None => AnswerSettings::default(),
         };
         let mut settings = own.over(&modules);
         if task.settings().contains(&"problem_type") {
@@ -110,7 +110,7 @@ impl Answering {
     }
 
     /// Combines the settings of the manifest with a request's parameters, which take precedence.
-    pub fn settings(&self, parameters: &Map<String, Json>) -> Result<Settings, MediaError> {
+    pub fn settings(&self, parameters: &Map<String, Json>) -> Result<AnswerSettings, MediaError> {
         let parameters = Parameters::read(self.task, parameters)?;
         Ok(parameters.settings.over(&self.settings))
     }
@@ -142,7 +142,7 @@ fn guessed(manifest: &Manifest, signature: &Signature, source: &Source) -> Optio
 
 impl Media {
     /// Combines the settings of a request with those of the manifest, which have lower precedence.
-    pub(super) fn settings_over(&self, settings: Settings) -> Settings {
+    pub(super) fn settings_over(&self, settings: AnswerSettings) -> AnswerSettings {
         match &self.answering {
             Some(answering) => settings.over(&answering.settings),
             None => settings,
@@ -150,9 +150,9 @@ impl Media {
     }
 
     /// The facts about a request of tensors, if the task answers it.
-    pub fn seen_of_tensors(&self, records: usize, frame: Frame) -> Option<Seen> {
+    pub fn facts_of_tensors(&self, records: usize, frame: ReplyFrame) -> Option<RequestFacts> {
         let answering = self.answering.as_ref().filter(|answering| answering.answers_tensors)?;
-        Some(Seen::of_tensors(records, frame, answering.settings.clone()))
+        Some(RequestFacts::of_tensors(records, frame, answering.settings.clone()))
     }
 
     /// Whether the task can answer in a format; otherwise the response holds the outputs.
@@ -170,7 +170,7 @@ impl Media {
     /// image.
     pub fn encode(
         &self,
-        seen: &Seen,
+        facts: &RequestFacts,
         form: Reply,
         plan: &ReplyPlan,
         model: &str,
@@ -179,21 +179,21 @@ impl Media {
     ) -> Result<Encoded, MediaError> {
         let answering = self.answering.as_ref().ok_or_else(no_task)?;
         let names: Vec<&str> = plan.selected(signature).iter().map(|spec| spec.name.as_str()).collect();
-        if let Some(answer) = self.merged(answering, seen, &names, runs)? {
-            return reply(seen, form, model, &[answer]);
+        if let Some(answer) = self.merged(answering, facts, &names, runs)? {
+            return reply(facts, form, model, &[answer]);
         }
         let mut answers = Vec::with_capacity(runs.len());
         for (index, run) in runs.iter().enumerate() {
             // There is either one run for all records, or one for each.
             let part = if runs.len() == 1 {
-                0..seen.records
+                0..facts.records
             } else {
                 index..index + 1
             };
-            let texts = seen.texts.as_ref();
-            answers.push(self.answer(answering, seen, texts, part, &outputs(&names, run))?);
+            let texts = facts.texts.as_ref();
+            answers.push(self.answer(answering, facts, texts, part, &outputs(&names, run))?);
         }
-        reply(seen, form, model, &answers)
+        reply(facts, form, model, &answers)
     }
 
     /// Merges the answers of a request of texts that was divided into runs; `None` for other
@@ -201,17 +201,17 @@ impl Media {
     fn merged(
         &self,
         answering: &Answering,
-        seen: &Seen,
+        facts: &RequestFacts,
         names: &[&str],
         runs: &[Vec<Value>],
     ) -> Result<Option<Answer>, MediaError> {
-        let Some(texts) = seen.texts.as_ref().filter(|texts| !texts.groups().is_empty()) else {
+        let Some(texts) = facts.texts.as_ref().filter(|texts| !texts.groups().is_empty()) else {
             return Ok(None);
         };
         let mut parts = Vec::with_capacity(runs.len());
         for (rows, run) in texts.groups().iter().zip(runs) {
             let group = texts.group(rows);
-            let answer = self.answer(answering, seen, Some(&group), 0..rows.len(), &outputs(names, run))?;
+            let answer = self.answer(answering, facts, Some(&group), 0..rows.len(), &outputs(names, run))?;
             parts.push((rows.as_slice(), answer));
         }
         let merged = Answer::merge(parts)?;
@@ -219,7 +219,7 @@ impl Media {
             texts.with_question(|question| {
                 answer.conclude(&Context {
                     question,
-                    ..Context::new(seen.records, &answering.labels, &seen.settings)
+                    ..Context::new(facts.records, &answering.labels, &facts.settings)
                 })
             })
         }))
@@ -227,13 +227,13 @@ impl Media {
 
     /// Divides a request of texts into runs with similar lengths, if the answers of the task can be
     /// merged. Returns the inputs of each run.
-    pub fn divide(&self, seen: &mut Seen) -> Result<Option<Vec<Inputs>>, MediaError> {
+    pub fn divide(&self, facts: &mut RequestFacts) -> Result<Option<Vec<Inputs>>, MediaError> {
         let can_merge = self
             .answering
             .as_ref()
             .is_some_and(|answering| answering.task.can_merge());
-        match (&self.source, &mut seen.texts) {
-            (Some(Source::Texts(texts)), Some(seen)) if can_merge => texts.divide(seen),
+        match (&self.source, &mut facts.texts) {
+            (Some(Source::Texts(texts)), Some(facts)) if can_merge => texts.divide(facts),
             _ => Ok(None),
         }
     }
@@ -241,12 +241,12 @@ impl Media {
     fn answer(
         &self,
         answering: &Answering,
-        seen: &Seen,
-        texts: Option<&SeenTexts>,
+        facts: &RequestFacts,
+        texts: Option<&RequestTexts>,
         part: Range<usize>,
         outputs: &[Output<'_>],
     ) -> Result<Answer, MediaError> {
-        let placed: Vec<Placed<'_>> = seen
+        let placed: Vec<Placed<'_>> = facts
             .placements
             .get(part.clone())
             .unwrap_or_default()
@@ -256,7 +256,7 @@ impl Media {
         let pictures: Vec<&dyn PlacedPicture> = placed.iter().map(|placed| placed as &dyn PlacedPicture).collect();
         let context = Context {
             pictures: &pictures,
-            ..Context::new(part.len(), &answering.labels, &seen.settings)
+            ..Context::new(part.len(), &answering.labels, &facts.settings)
         };
         let answer = match (&self.source, texts) {
             (Some(Source::Texts(source)), Some(texts)) => {
@@ -293,11 +293,11 @@ pub(in crate::handler) enum Reply {
     OpenAi(EncodingFormat),
 }
 
-fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<Encoded, MediaError> {
-    let is_one = seen.form == Form::One;
+fn reply(facts: &RequestFacts, form: Reply, model: &str, answers: &[Answer]) -> Result<Encoded, MediaError> {
+    let is_one = facts.form == Form::One;
     let (content_type, body) = match form {
         Reply::Json => {
-            let is_framed = seen.frame == Frame::Predictions;
+            let is_framed = facts.frame == ReplyFrame::Predictions;
             let json = match answers {
                 [only] if is_one && !is_framed => only.to_json(Form::One)?,
                 [only] => only.to_json(Form::List)?,
@@ -330,7 +330,7 @@ fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<En
         }
         Reply::OpenAi(encoding) => match answers {
             [only] => {
-                let tokens = seen.texts.as_ref().map_or(0, SeenTexts::tokens);
+                let tokens = facts.texts.as_ref().map_or(0, RequestTexts::tokens);
                 (Format::Json.media_type(), only.to_open_ai(model, tokens, encoding)?)
             }
             _ => return Err(super::no_texts()),

@@ -28,14 +28,14 @@ use super::multipart;
 const FILE_KEYS: [&str; 6] = ["b64", "image", "image_bytes", "audio", "bytes", "data"];
 
 /// The keys of a request, each with the frame of its response.
-const REQUEST_KEYS: [(&str, Frame); 7] = [
-    ("inputs", Frame::Bare),
-    ("instances", Frame::Predictions),
-    ("images", Frame::Bare),
-    ("image", Frame::Bare),
-    ("audio", Frame::Bare),
-    ("b64", Frame::Bare),
-    ("image_bytes", Frame::Bare),
+const REQUEST_KEYS: [(&str, ReplyFrame); 7] = [
+    ("inputs", ReplyFrame::Bare),
+    ("instances", ReplyFrame::Predictions),
+    ("images", ReplyFrame::Bare),
+    ("image", ReplyFrame::Bare),
+    ("audio", ReplyFrame::Bare),
+    ("b64", ReplyFrame::Bare),
+    ("image_bytes", ReplyFrame::Bare),
 ];
 
 /// The files of a request.
@@ -44,20 +44,20 @@ pub(in crate::handler) struct Files {
     pub files: Vec<Bytes>,
     /// Whether the request holds a single file, and not a list (not even a list of one).
     pub is_single: bool,
-    pub frame: Frame,
+    pub frame: ReplyFrame,
     pub parameters: Map<String, Json>,
 }
 
 /// The JSON around the answers in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::handler) enum Frame {
+pub(in crate::handler) enum ReplyFrame {
     /// No frame: Hugging Face's form.
     Bare,
     /// `{"predictions": [...]}`, as in TensorFlow Serving.
     Predictions,
 }
 
-impl Frame {
+impl ReplyFrame {
     /// The frame of the answer to a body of tensors: that of TensorFlow Serving if the body is in
     /// its format.
     pub fn of_tensors(body: &[u8]) -> Self {
@@ -87,7 +87,7 @@ pub(in crate::handler) fn of_form(body: &Bytes, boundary: &str) -> Result<Files,
     Ok(Files {
         is_single: files.len() == 1,
         files,
-        frame: Frame::Bare,
+        frame: ReplyFrame::Bare,
         parameters,
     })
 }
@@ -97,7 +97,7 @@ pub(in crate::handler) fn of_file(body: Bytes) -> Files {
     Files {
         files: vec![body],
         is_single: true,
-        frame: Frame::Bare,
+        frame: ReplyFrame::Bare,
         parameters: Map::new(),
     }
 }
@@ -121,7 +121,7 @@ pub(in crate::handler) fn of_json(body: &[u8]) -> Option<Result<Files, BodyProbl
             }
             (value?, frame)
         }
-        other => (other, Frame::Bare),
+        other => (other, ReplyFrame::Bare),
     };
     let is_single = !matches!(value, Node::List(_));
     let mut files = Vec::new();
@@ -314,23 +314,23 @@ mod tests {
     #[test]
     fn each_way_to_send_files_in_json_gives_the_same_files() {
         let cases = [
-            (r#"{"inputs": "YWJj"}"#, 1, true, Frame::Bare),
+            (r#"{"inputs": "YWJj"}"#, 1, true, ReplyFrame::Bare),
             (
                 r#"{"inputs": ["YWJj", "YWJj"], "parameters": {"top_k": 2}}"#,
                 2,
                 false,
-                Frame::Bare,
+                ReplyFrame::Bare,
             ),
-            (r#"{"instances": [{"b64": "YWJj"}]}"#, 1, false, Frame::Predictions),
+            (r#"{"instances": [{"b64": "YWJj"}]}"#, 1, false, ReplyFrame::Predictions),
             (
                 r#"{"instances": [{"image_bytes": {"b64": "YWJj"}}]}"#,
                 1,
                 false,
-                Frame::Predictions,
+                ReplyFrame::Predictions,
             ),
-            (r#"{"image": "data:image/png;base64,YWJj"}"#, 1, true, Frame::Bare),
-            (r#""YWJj""#, 1, true, Frame::Bare),
-            (r#"["YW\nJj"]"#, 1, false, Frame::Bare),
+            (r#"{"image": "data:image/png;base64,YWJj"}"#, 1, true, ReplyFrame::Bare),
+            (r#""YWJj""#, 1, true, ReplyFrame::Bare),
+            (r#"["YW\nJj"]"#, 1, false, ReplyFrame::Bare),
         ];
         for (text, count, is_single, frame) in cases {
             let files = json(text).unwrap().unwrap();

@@ -2,7 +2,7 @@
 
 use super::body::Files;
 use super::error::MediaError;
-use super::{Reading, Seen, is_asked_for};
+use super::{Reading, RequestFacts, is_asked_for};
 use crate::codec::Request;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
@@ -73,7 +73,7 @@ impl Pictures {
         self.steps.clone()
     }
 
-    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(Request, Seen), MediaError> {
+    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(Request, RequestFacts), MediaError> {
         let Reading {
             settings,
             limits,
@@ -120,7 +120,7 @@ impl Pictures {
             given.push((&mask.name, self.mask_of(mask, &placements)?));
         }
         let request = Request::of_records(given, count, schema)?;
-        let seen = Seen {
+        let facts = RequestFacts {
             form: if files.is_single { Form::One } else { Form::List },
             frame: files.frame,
             records: count,
@@ -129,7 +129,7 @@ impl Pictures {
             texts: None,
             _memory: memory,
         };
-        Ok((request, seen))
+        Ok((request, facts))
     }
 
     /// Makes the mask: 1 for each pixel of an image, 0 for padding.

@@ -2,7 +2,7 @@
 
 use super::body::Files;
 use super::error::MediaError;
-use super::{Reading, Seen, is_asked_for};
+use super::{Reading, RequestFacts, is_asked_for};
 use crate::audio::{self, AudioInput, AudioProcessor};
 use crate::codec::Request;
 use crate::handler::HandlerError;
@@ -59,7 +59,7 @@ impl Sounds {
         self.processor.steps()
     }
 
-    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(Request, Seen), MediaError> {
+    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(Request, RequestFacts), MediaError> {
         let Reading {
             settings,
             limits,
@@ -91,7 +91,7 @@ impl Sounds {
             given.push((mask, samples.mask));
         }
         let request = Request::of_records(given, rows, schema)?;
-        let seen = Seen {
+        let facts = RequestFacts {
             form: if files.is_single && rows == 1 {
                 Form::One
             } else {
@@ -104,6 +104,6 @@ impl Sounds {
             texts: None,
             _memory: memory,
         };
-        Ok((request, seen))
+        Ok((request, facts))
     }
 }

@@ -6,24 +6,24 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::body::Frame;
+use super::body::ReplyFrame;
 use super::error::MediaError;
-use super::{Media, Seen, SharedTokenizer, is_asked_for};
+use super::{Media, RequestFacts, SharedTokenizer, is_asked_for};
 use crate::codec::{Request, Schema};
 use crate::engine::Ledger;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
-use crate::task::{Form, Parameters, Question, Settings, Task, Tokens, Vocabulary};
+use crate::task::{AnswerSettings, Form, Parameters, Question, Task, Tokens, Vocabulary};
 use crate::tensor::{Inputs, Signature};
 use crate::text::request::{self, ReadOptions, TextForm, TextRequest};
-use crate::text::{Encoded, Options, Padding, Side, TextError, TextInput, TextInputs, Tokenizer, Truncation};
+use crate::text::{Encoded, Padding, Side, TextError, TextInput, TextInputs, TokenizeOptions, Tokenizer, Truncation};
 
 /// The inputs that take tokens, and the tokenizer.
 #[derive(Debug)]
 pub(super) struct Texts {
     tokenizer: SharedTokenizer,
     inputs: TextInputs,
-    options: Options,
+    options: TokenizeOptions,
     /// A prefix for each text, which some embedding networks expect.
     prompt: String,
 }
@@ -44,18 +44,18 @@ struct Keys {
 
 /// The texts of a request, kept for its answer.
 #[derive(Debug)]
-pub(super) struct SeenTexts {
+pub(super) struct RequestTexts {
     /// The texts as they were tokenized: a zero-shot classification has pairs.
     inputs: Vec<TextInput>,
     encoded: Encoded,
-    question: Asked,
+    question: OwnedQuestion,
     /// The texts of each run, if the request is divided into runs with similar lengths.
     groups: Vec<Vec<usize>>,
 }
 
 /// The owned form of [`Question`].
 #[derive(Debug)]
-enum Asked {
+enum OwnedQuestion {
     Records,
     Similarity,
     Ranking,
@@ -96,7 +96,7 @@ impl Texts {
             Err(error) if is_asked_for(step) => return Err(HandlerError::Text(error.to_string())),
             Ok(None) | Err(_) => return Ok(None),
         };
-        let options = Options {
+        let options = TokenizeOptions {
             add_special_tokens: keys.add_special_tokens.unwrap_or(true),
             padding: keys.padding.unwrap_or_default(),
             pad_to_multiple_of: keys.pad_to_multiple_of,
@@ -105,7 +105,7 @@ impl Texts {
             truncation_side: keys.truncation_side,
             max_length: keys.max_length,
             fixed_length: inputs.fixed_length(),
-            ..Options::default()
+            ..TokenizeOptions::default()
         };
         Ok(Some(Self {
             tokenizer,
@@ -131,7 +131,7 @@ impl Texts {
         body: &Bytes,
         schema: &Schema,
         ledger: &dyn Ledger,
-    ) -> Result<Option<(Request, Seen)>, MediaError> {
+    ) -> Result<Option<(Request, RequestFacts)>, MediaError> {
         let task = media.answering.as_ref().map(|answering| answering.task());
         let options = ReadOptions {
             pairs: matches!(task, Some(Task::TextRanking | Task::TextClassification)),
@@ -154,7 +154,7 @@ impl Texts {
         // Clients of text-embeddings-inference put parameters next to the texts.
         parameters.extend(rest.into_iter().filter(|(key, _)| key != "model"));
         let (settings, about_input) = match task {
-            None => (Settings::default(), parameters),
+            None => (AnswerSettings::default(), parameters),
             Some(task) => {
                 let Parameters { settings, input } = Parameters::read(task, &parameters)?;
                 (media.settings_over(settings), input)
@@ -181,7 +181,7 @@ impl Texts {
         }
         let records = encoded.rows.len();
         let tensors: Inputs = self.inputs.tensors(&encoded)?;
-        let seen = Seen {
+        let facts = RequestFacts {
             form: match form {
                 TextForm::One => Form::One,
                 // One answer for the whole request: the similarities, or the ranking.
@@ -189,13 +189,13 @@ impl Texts {
                 TextForm::List | TextForm::Instances | TextForm::Lines(_) => Form::List,
             },
             frame: match form {
-                TextForm::Instances => Frame::Predictions,
-                _ => Frame::Bare,
+                TextForm::Instances => ReplyFrame::Predictions,
+                _ => ReplyFrame::Bare,
             },
             records,
             settings,
             placements: Vec::new(),
-            texts: Some(SeenTexts {
+            texts: Some(RequestTexts {
                 inputs,
                 encoded,
                 question,
@@ -203,30 +203,30 @@ impl Texts {
             }),
             _memory: memory,
         };
-        Ok(Some((Request::of_inputs(tensors, records, schema), seen)))
+        Ok(Some((Request::of_inputs(tensors, records, schema), facts)))
     }
 
     /// Divides a request into runs of texts with similar lengths, so that little of a run is
     /// padding. Returns the inputs of each run; `None` if one run is as good, or if the answer
     /// needs all texts in one run.
-    pub fn divide(&self, seen: &mut SeenTexts) -> Result<Option<Vec<Inputs>>, MediaError> {
-        if matches!(seen.question, Asked::ZeroShot(_) | Asked::Spans(_)) {
+    pub fn divide(&self, facts: &mut RequestTexts) -> Result<Option<Vec<Inputs>>, MediaError> {
+        if matches!(facts.question, OwnedQuestion::ZeroShot(_) | OwnedQuestion::Spans(_)) {
             return Ok(None);
         }
-        let groups = seen.encoded.groups();
+        let groups = facts.encoded.groups();
         if groups.len() < 2 {
             return Ok(None);
         }
         let inputs = groups
             .iter()
-            .map(|rows| self.inputs.tensors(&seen.encoded.select(rows)));
+            .map(|rows| self.inputs.tensors(&facts.encoded.select(rows)));
         let inputs = inputs.collect::<Result<_, _>>()?;
-        seen.groups = groups;
+        facts.groups = groups;
         Ok(Some(inputs))
     }
 
     /// The tokenizer options for a request with these parameters.
-    fn options(&self, parameters: &Map<String, Json>) -> Result<Options, MediaError> {
+    fn options(&self, parameters: &Map<String, Json>) -> Result<TokenizeOptions, MediaError> {
         let mut options = self.options.clone();
         let wrong = |key: &str, allowed: &str| {
             MediaError::Text(TextError::Options(format!("parameter \"{key}\": expected {allowed}")))
@@ -277,8 +277,8 @@ fn question(
     task: Option<Task>,
     inputs: Vec<TextInput>,
     form: &TextForm,
-    settings: &Settings,
-) -> (Vec<TextInput>, Asked) {
+    settings: &AnswerSettings,
+) -> (Vec<TextInput>, OwnedQuestion) {
     match (task, form) {
         (Some(Task::ZeroShotClassification), _) => {
             let labels = settings.candidate_labels.as_deref().unwrap_or_default();
@@ -292,15 +292,15 @@ fn question(
                 let pair = |label: &String| TextInput::Pair(sequence.clone(), settings.hypothesis(label));
                 labels.iter().map(pair)
             });
-            (pairs.collect(), Asked::ZeroShot(sequences))
+            (pairs.collect(), OwnedQuestion::ZeroShot(sequences))
         }
-        (Some(Task::SentenceSimilarity), TextForm::Similarity) => (inputs, Asked::Similarity),
-        (Some(Task::TextRanking), TextForm::Ranking) => (inputs, Asked::Ranking),
+        (Some(Task::SentenceSimilarity), TextForm::Similarity) => (inputs, OwnedQuestion::Similarity),
+        (Some(Task::TextRanking), TextForm::Ranking) => (inputs, OwnedQuestion::Ranking),
         (Some(Task::QuestionAnswering), _) => {
             let rows = vec![1; inputs.len()];
-            (inputs, Asked::Spans(rows))
+            (inputs, OwnedQuestion::Spans(rows))
         }
-        _ => (inputs, Asked::Records),
+        _ => (inputs, OwnedQuestion::Records),
     }
 }
 
@@ -329,7 +329,7 @@ struct Row {
     sequences: Vec<Option<usize>>,
 }
 
-impl SeenTexts {
+impl RequestTexts {
     /// The number of tokens in the request, without padding.
     pub fn tokens(&self) -> usize {
         self.encoded.rows.iter().map(|row| row.len()).sum()
@@ -345,7 +345,7 @@ impl SeenTexts {
         Self {
             inputs: rows.iter().filter_map(|&row| self.inputs.get(row).cloned()).collect(),
             encoded: self.encoded.select(rows),
-            question: Asked::Records,
+            question: OwnedQuestion::Records,
             groups: Vec::new(),
         }
     }
@@ -353,16 +353,16 @@ impl SeenTexts {
     /// Calls `answer` with the question about all texts.
     pub fn with_question<T>(&self, answer: impl FnOnce(Question<'_>) -> T) -> T {
         match &self.question {
-            Asked::Records => answer(Question::Records),
-            Asked::Similarity => answer(Question::Similarity),
-            Asked::Ranking => answer(Question::Ranking {
+            OwnedQuestion::Records => answer(Question::Records),
+            OwnedQuestion::Similarity => answer(Question::Similarity),
+            OwnedQuestion::Ranking => answer(Question::Ranking {
                 texts: &self.texts(0..self.inputs.len()),
             }),
-            Asked::ZeroShot(sequences) => {
+            OwnedQuestion::ZeroShot(sequences) => {
                 let sequences: Vec<&str> = sequences.iter().map(String::as_str).collect();
                 answer(Question::ZeroShot { sequences: &sequences })
             }
-            Asked::Spans(rows) => answer(Question::Spans { rows }),
+            OwnedQuestion::Spans(rows) => answer(Question::Spans { rows }),
         }
     }
 
@@ -469,9 +469,9 @@ impl Vocabulary for Words<'_> {
     }
 
     fn first_id(&self, text: &str) -> Option<u32> {
-        let options = Options {
+        let options = TokenizeOptions {
             add_special_tokens: false,
-            ..Options::default()
+            ..TokenizeOptions::default()
         };
         let encoded = self.0.encode(&[TextInput::One(text.to_owned())], &options).ok()?;
         encoded.rows.first()?.ids.first().copied()

@@ -1,7 +1,7 @@
 //! Writes answers as CSV: a line for each record.
 
 use super::numbers::{CELL, Number, write_elements, write_list};
-use super::{Answer, Body, room};
+use super::{Answer, Body, allocate};
 use crate::task::TaskError;
 
 impl Answer {
@@ -15,7 +15,7 @@ impl Answer {
     /// | ranking | `index,score` on each line |
     /// | one span | `score,start,end,answer` |
     pub fn to_csv(&self) -> Result<Vec<u8>, TaskError> {
-        let mut out = room(self.json_bytes())?;
+        let mut out = allocate(self.json_bytes())?;
         let nested = |problem| Err(self.cannot_carry("text/csv", problem));
         match &self.body {
             Body::Labels { records, .. } => {

@@ -1,14 +1,14 @@
 //! Writes answers as JSON: a document, or a line for each record.
 
 use super::numbers::{FLOAT_BYTES, JSON, Number, write_elements, write_list};
-use super::{Answer, Body, Entity, Features, Fill, Form, Ranked, Span, ZeroShot, room};
+use super::{Answer, Body, Entity, Features, Fill, Form, Ranked, Span, ZeroShot, allocate};
 use crate::task::TaskError;
 
 impl Answer {
     /// Writes the answer as one document: the answer to the record if the request held a single
     /// one, else a list.
     pub fn to_json(&self, form: Form) -> Result<Vec<u8>, TaskError> {
-        let mut out = room(self.json_bytes())?;
+        let mut out = allocate(self.json_bytes())?;
         let records = self.records();
         // The pipeline for texts always puts a list around its single label.
         let is_flat = matches!(self.body, Body::Labels { is_flat: true, .. });
@@ -31,7 +31,7 @@ impl Answer {
 
     /// Writes the answer as JSON Lines: a line for each record.
     pub fn to_json_lines(&self) -> Result<Vec<u8>, TaskError> {
-        let mut out = room(self.json_bytes())?;
+        let mut out = allocate(self.json_bytes())?;
         for record in 0..self.records() {
             self.write_json(record, &mut out)?;
             out.push(b'\n');

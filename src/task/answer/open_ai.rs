@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::json::string;
 use super::numbers::{FLOAT_BYTES, JSON, Number, write_list};
-use super::{Answer, Body, room};
+use super::{Answer, Body, allocate};
 use crate::task::TaskError;
 
 /// The encoding of an embedding: OpenAI's `encoding_format`.
@@ -24,7 +24,7 @@ impl Answer {
         let Body::Embeddings(embeddings) = &self.body else {
             return Err(self.cannot_carry("embeddings of OpenAI", "the answer is not a list of embeddings"));
         };
-        let mut out = room(embeddings.tensor().len().saturating_mul(FLOAT_BYTES))?;
+        let mut out = allocate(embeddings.tensor().len().saturating_mul(FLOAT_BYTES))?;
         out.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
         for (index, row) in embeddings.rows().enumerate() {
             if index > 0 {

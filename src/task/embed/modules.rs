@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::task::error::excerpt;
-use crate::task::outputs::Face;
+use crate::task::outputs::OutputInfo;
 use crate::task::settings::Pooling;
-use crate::task::{Settings, TaskError};
+use crate::task::{AnswerSettings, TaskError};
 use crate::tensor::Signature;
 
 /// The steps after the network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SentenceModules {
     /// The pooling, and whether embeddings are normalized.
-    pub settings: Settings,
+    pub settings: AnswerSettings,
     /// The first unsupported step: its kind and its folder.
     pub unsupported: Option<String>,
 }
@@ -56,18 +56,18 @@ impl SentenceModules {
 
     /// Returns the settings for a model with these outputs. An unsupported step does not matter if
     /// the model returns sentence embeddings itself.
-    pub fn check(&self, signature: &Signature) -> Result<Settings, TaskError> {
-        let faces = Face::declared(signature);
-        let is_pooled = faces
+    pub fn check(&self, signature: &Signature) -> Result<AnswerSettings, TaskError> {
+        let infos = OutputInfo::declared(signature);
+        let is_pooled = infos
             .iter()
-            .any(|face| super::POOLED.contains(&face.plain_name().as_str()));
+            .any(|info| super::POOLED.contains(&info.plain_name().as_str()));
         match &self.unsupported {
             Some(step) if !is_pooled => Err(TaskError::Unsupported(format!(
                 "modules.json: the module {step} is not supported after the network; export the model with an \
                  output sentence_embedding"
             ))),
             // The graph contains these steps.
-            _ if is_pooled => Ok(Settings::default()),
+            _ if is_pooled => Ok(AnswerSettings::default()),
             _ => Ok(self.settings.clone()),
         }
     }
@@ -86,7 +86,7 @@ fn pooling(file: &str, text: &str) -> Result<Vec<Pooling>, TaskError> {
     let wrong = |what: &str| TaskError::Unsupported(format!("{file}: {what}"));
     let config: Json = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
     if let Some(name) = config.get("pooling_mode").filter(|name| !name.is_null()) {
-        let mut settings = Settings::default();
+        let mut settings = AnswerSettings::default();
         settings
             .set("pooling", name)
             .map_err(|error| wrong(&error.to_string()))?;

@@ -11,11 +11,11 @@ use super::{TaskError, missing};
 pub(super) struct Axis {
     /// Pixels of the output along the axis.
     length: usize,
-    places: Vec<Place>,
+    places: Vec<Interpolation>,
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct Interpolation {
     first: u32,
     second: u32,
     /// The weight of the second pixel.
@@ -30,7 +30,7 @@ impl Axis {
     pub fn new(pixels: u32, length: usize, content: (f32, f32), input: u32) -> Result<Self, TaskError> {
         let last = u32::try_from(length).ok().and_then(|length| length.checked_sub(1));
         let last = last.ok_or_else(|| missing("outputs of one pixel or more"))?;
-        let mut places = room(pixels as usize, 1)?;
+        let mut places = allocate(pixels as usize, 1)?;
         let (start, end) = content;
         // Without borders this is `length / pixels`, computed as in PyTorch.
         let is_whole = start == 0.0 && end == input as f32;
@@ -44,7 +44,7 @@ impl Axis {
         for pixel in 0..pixels {
             let at = ((pixel as f32 + 0.5) * scale - 0.5 + offset).clamp(0.0, last as f32);
             let first = at as u32;
-            places.push(Place {
+            places.push(Interpolation {
                 first,
                 second: (first + 1).min(last),
                 weight: at - first as f32,
@@ -59,7 +59,7 @@ impl Axis {
     }
 
     /// Groups the pixels that are between the same two pixels of the output.
-    fn runs(&self) -> impl Iterator<Item = &[Place]> {
+    fn runs(&self) -> impl Iterator<Item = &[Interpolation]> {
         self.places.chunk_by(|one, next| one.first == next.first)
     }
 }
@@ -68,9 +68,9 @@ impl Axis {
 pub(super) fn best(logits: &[f32], classes: usize, columns: &Axis, lines: &Axis) -> Result<Vec<u16>, TaskError> {
     let width = columns.length;
     let scores = by_pixel(logits, classes)?;
-    let mut own = room(width, lines.length)?;
+    let mut own = allocate(width, lines.length)?;
     own.extend(scores.chunks_exact(classes).map(greatest));
-    let mut map = room(columns.pixels(), lines.pixels())?;
+    let mut map = allocate(columns.pixels(), lines.pixels())?;
     let mut mixed = Mixed::new(classes);
     for line in &lines.places {
         let (above, below) = (line.first as usize * width, line.second as usize * width);
@@ -114,12 +114,12 @@ impl Mixed {
 /// Class 1 for pixels where the only channel exceeds `bound`, else class 0.
 pub(super) fn exceeding(logits: &[f32], bound: f32, columns: &Axis, lines: &Axis) -> Result<Vec<u16>, TaskError> {
     let width = columns.length;
-    let mut map = room(columns.pixels(), lines.pixels())?;
+    let mut map = allocate(columns.pixels(), lines.pixels())?;
     let mut mixed = vec![0f32; width];
     for line in &lines.places {
         let of = |at: u32| &logits[at as usize * width..(at as usize + 1) * width];
         mix(of(line.first), of(line.second), line.weight, &mut mixed);
-        let score = |place: &Place| {
+        let score = |place: &Interpolation| {
             let (left, right) = (mixed[place.first as usize], mixed[place.second as usize]);
             left * (1.0 - place.weight) + right * place.weight
         };
@@ -133,7 +133,7 @@ pub(super) fn nearest(classes: &[f32], columns: &Axis, lines: &Axis) -> Result<V
     if classes.iter().any(|class| !(0.0..=f32::from(u16::MAX)).contains(class)) {
         return Err(missing("classes from 0 to 65535"));
     }
-    let mut map = room(columns.pixels(), lines.pixels())?;
+    let mut map = allocate(columns.pixels(), lines.pixels())?;
     for line in &lines.places {
         let start = line.nearest as usize * columns.length;
         let own = &classes[start..start + columns.length];
@@ -147,7 +147,7 @@ fn by_pixel(logits: &[f32], classes: usize) -> Result<Vec<f32>, TaskError> {
     // Limited by the number of cache lines.
     const PIXELS: usize = 16;
     let plane = logits.len() / classes.max(1);
-    let mut scores = room(logits.len(), 1)?;
+    let mut scores = allocate(logits.len(), 1)?;
     scores.resize(logits.len(), 0f32);
     for (block, out) in scores.chunks_mut(PIXELS * classes).enumerate() {
         let start = block * PIXELS;
@@ -187,7 +187,7 @@ fn greatest(scores: &[f32]) -> u16 {
     scores.iter().position(|&score| score == greatest).unwrap_or(0) as u16
 }
 
-fn room<T>(count: usize, times: usize) -> Result<Vec<T>, TaskError> {
+fn allocate<T>(count: usize, times: usize) -> Result<Vec<T>, TaskError> {
     let mut all = Vec::new();
     let count = count.checked_mul(times).ok_or(TaskError::OutOfMemory)?;
     all.try_reserve_exact(count).map_err(|_| TaskError::OutOfMemory)?;

@@ -2,14 +2,14 @@
 //!
 //! | key | treatment |
 //! |---|---|
-//! | a setting of the task | read into [`Settings`] |
+//! | a setting of the task | read into [`AnswerSettings`] |
 //! | about the input (`truncation`, `padding`, ..) | passed to the module that reads the input |
 //! | about other servers (`wait_for_model`, ..) | ignored |
 //! | anything else | an error |
 
 use serde_json::{Map, Value as Json};
 
-use super::Settings;
+use super::AnswerSettings;
 use super::read::{KEYS, canonical};
 use crate::task::Task;
 use crate::task::error::{TaskError, nearest};
@@ -17,7 +17,7 @@ use crate::task::error::{TaskError, nearest};
 /// The `parameters` of a request, divided by purpose.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Parameters {
-    pub settings: Settings,
+    pub settings: AnswerSettings,
     /// The parameters about the input.
     pub input: Map<String, Json>,
 }
@@ -121,7 +121,7 @@ impl Task {
     }
 }
 
-impl Settings {
+impl AnswerSettings {
     /// Refuses settings of the manifest that the task does not have, when a model is loaded.
     /// `problem_type` is allowed for any task, because it comes from `config.json`.
     pub(in crate::task) fn check(&self, task: Task) -> Result<(), TaskError> {

@@ -4,10 +4,10 @@ use std::num::NonZeroUsize;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Aggregation, BoxFamily, BoxLayout, BoxUnit, Function, Pooling, ProblemType, Settings, TopK};
+use super::{Aggregation, AnswerSettings, BoxFamily, BoxLayout, BoxUnit, Function, Pooling, ProblemType, TopK};
 use crate::task::error::{SettingError, nearest};
 
-/// The keys of [`Settings`].
+/// The keys of [`AnswerSettings`].
 pub(super) const KEYS: [&str; 23] = [
     "output",
     "top_k",
@@ -59,7 +59,7 @@ pub(super) fn canonical(name: &str) -> &str {
         .map_or(name, |&(_, key)| key)
 }
 
-impl TryFrom<Map<String, Json>> for Settings {
+impl TryFrom<Map<String, Json>> for AnswerSettings {
     type Error = SettingError;
 
     fn try_from(keys: Map<String, Json>) -> Result<Self, SettingError> {
@@ -78,7 +78,7 @@ const TEXT: &str = "a string";
 const TEXTS: &str = "a list of strings";
 const LABELS: &str = "a list of one or more labels, or a string with commas between them";
 
-impl Settings {
+impl AnswerSettings {
     /// Sets one key. `null` means the default, except for `top_k`, where it means all entries.
     pub(in crate::task) fn set(&mut self, name: &str, value: &Json) -> Result<(), SettingError> {
         let unknown = || SettingError::Unknown {

@@ -5,10 +5,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::{floats, read, settings};
-use crate::task::{Answer, Context, EncodingFormat, Form, Labels, Output, PlacedPicture, Question, Settings, Task};
+use crate::task::{
+    Answer, AnswerSettings, Context, EncodingFormat, Form, Labels, Output, PlacedPicture, Question, Task,
+};
 use crate::tensor::Value;
 
-fn answer(task: Task, name: &str, value: &Value, records: usize, labels: &[&str], settings: &Settings) -> Answer {
+fn answer(task: Task, name: &str, value: &Value, records: usize, labels: &[&str], settings: &AnswerSettings) -> Answer {
     let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
     let labels = Labels::new(&labels);
     let outputs = [Output { name, value }];
@@ -40,7 +42,7 @@ fn labels_are_written_as_lists_lines_or_cells() {
         &scores,
         2,
         &labels,
-        &Settings::default(),
+        &AnswerSettings::default(),
     );
     assert_eq!(
         text(one.to_json_lines().unwrap()),
@@ -57,7 +59,7 @@ fn embeddings_are_written_in_the_formats_of_several_clients() {
         &numbers,
         2,
         &[],
-        &Settings::default(),
+        &AnswerSettings::default(),
     );
     assert_eq!(
         text(embeddings.to_json(Form::List).unwrap()),
@@ -83,7 +85,7 @@ fn embeddings_are_written_in_the_formats_of_several_clients() {
 #[test]
 fn similarities_and_rankings_are_one_answer_to_all_records() {
     let numbers = floats(&[3, 2], &[1.0, 0.0, 0.0, 2.0, -3.0, 0.0]);
-    let (labels, settings) = (Labels::default(), Settings::default());
+    let (labels, settings) = (Labels::default(), AnswerSettings::default());
     let outputs = [Output {
         name: "embeddings",
         value: &numbers,
@@ -135,7 +137,7 @@ fn segmented(classes: &[i64], width: usize, names: &[&str]) -> Answer {
     let tensor = crate::tensor::Tensor::from_vec(vec![1, height, width], classes.to_vec()).unwrap();
     let value = Value::Tensor(tensor);
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-    let (labels, settings) = (Labels::new(&names), Settings::default());
+    let (labels, settings) = (Labels::new(&names), AnswerSettings::default());
     let size = (u32::try_from(width).unwrap(), u32::try_from(height).unwrap());
     let picture = Resized { size, input: size };
     let pictures: [&dyn PlacedPicture; 1] = [&picture];

@@ -8,7 +8,7 @@ use super::answers::Resized;
 use super::settings;
 use super::toy::Toy;
 use crate::task::scores::{greatest, softmax, top};
-use crate::task::{Context, Form, Labels, Output, PlacedPicture, Question, Settings, Task, Tokens, detect};
+use crate::task::{AnswerSettings, Context, Form, Labels, Output, PlacedPicture, Question, Task, Tokens, detect};
 use crate::tensor::{DataType, Tensor, Value};
 
 fn number() -> impl Strategy<Value = f32> {
@@ -198,7 +198,7 @@ fn answer(
 
 #[test]
 fn strings_and_booleans_are_refused_by_all_tasks() {
-    let (labels, settings) = (Labels::default(), Settings::default());
+    let (labels, settings) = (Labels::default(), AnswerSettings::default());
     let strings = Tensor::from_strings(vec![1, 1, 1], vec!["x".into()]).unwrap();
     let booleans = Tensor::from_bools(vec![1, 1, 1], vec![1]).unwrap();
     assert_eq!(booleans.data_type(), DataType::Bool);

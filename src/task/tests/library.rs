@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::toy::Toy;
 use super::{floats, read};
-use crate::task::{Body, Context, Form, Labels, Output, PlacedPicture, Question, Settings, Task, Tokens};
+use crate::task::{AnswerSettings, Body, Context, Form, Labels, Output, PlacedPicture, Question, Task, Tokens};
 use crate::tensor::{Tensor, Value};
 
 const CASES: &str = include_str!("../../../tests/task/cases.json");
@@ -16,7 +16,7 @@ struct Case {
     name: String,
     task: Task,
     labels: Vec<String>,
-    settings: Settings,
+    settings: AnswerSettings,
     outputs: Vec<OutputCase>,
     records: usize,
     form: String,

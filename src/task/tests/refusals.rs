@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::toy::Toy;
 use super::{floats, settings};
-use crate::task::{Context, Labels, Output, SentenceModules, Settings, Task, Tokens};
+use crate::task::{AnswerSettings, Context, Labels, Output, SentenceModules, Task, Tokens};
 use crate::tensor::{DataType, Dim, OutputRows, OutputSpec, Signature, ValueType};
 
 /// The name, type and dimensions of an output; -1 is a dynamic dimension.
@@ -26,14 +26,14 @@ fn signature(outputs: &[Declared<'_>]) -> Signature {
     }
 }
 
-fn check(task: Task, outputs: &[Declared<'_>], settings: &Settings) -> Result<(), String> {
+fn check(task: Task, outputs: &[Declared<'_>], settings: &AnswerSettings) -> Result<(), String> {
     task.check(&signature(outputs), settings, 0)
         .map_err(|error| error.to_string())
 }
 
 #[test]
 fn accepts_models_that_match_their_task() {
-    let usual = Settings::default();
+    let usual = AnswerSettings::default();
     let cases: [(Task, &[Declared<'_>]); 14] = [
         (Task::TextClassification, &[("logits", DataType::F32, &[-1, 2])]),
         (
@@ -91,7 +91,7 @@ fn accepts_models_that_match_their_task() {
 
 #[test]
 fn rejects_a_model_of_another_task_and_says_what_is_expected() {
-    let usual = Settings::default();
+    let usual = AnswerSettings::default();
     assert_eq!(
         check(
             Task::TextClassification,
@@ -136,7 +136,7 @@ fn rejects_a_model_of_another_task_and_says_what_is_expected() {
 
 #[test]
 fn rejects_a_request_that_cannot_be_answered_and_says_why() {
-    let (labels, usual) = (Labels::default(), Settings::default());
+    let (labels, usual) = (Labels::default(), AnswerSettings::default());
     let logits = floats(&[1, 3, 7], &[0.0; 21]);
     let outputs = [Output {
         name: "logits",
@@ -232,7 +232,7 @@ fn reads_pooling_and_normalizing_from_modules_of_sentence_transformers() {
     assert_eq!(modules.check(&tokens).unwrap(), modules.settings);
     // The graph already pools and normalizes.
     let pooled = signature(&[("sentence_embedding", DataType::F32, &[-1, 384])]);
-    assert_eq!(modules.check(&pooled).unwrap(), Settings::default());
+    assert_eq!(modules.check(&pooled).unwrap(), AnswerSettings::default());
     let flags = r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#;
     let several = SentenceModules::parse(MODULES, |_| Some(flags.to_owned())).unwrap();
     assert_eq!(
@@ -262,7 +262,7 @@ fn rejects_a_dense_module_unless_the_graph_contains_it() {
 #[test]
 fn rejects_outputs_with_the_wrong_number_of_records() {
     let logits = floats(&[3, 2], &[0.0; 6]);
-    let (labels, settings) = (Labels::default(), Settings::default());
+    let (labels, settings) = (Labels::default(), AnswerSettings::default());
     let outputs = [Output {
         name: "logits",
         value: &logits,

@@ -17,7 +17,7 @@ pub enum RequestError {
     Item { path: String, problem: String },
     #[error("the body has no texts")]
     Empty,
-    /// The request exceeds a limit of [`crate::text::Limits`].
+    /// The request exceeds a limit of [`crate::text::TextLimits`].
     #[error("{what}: {given}, at most {limit} allowed")]
     TooLarge { what: String, given: u64, limit: u64 },
 }

@@ -265,10 +265,10 @@ fn csv_has_a_text_or_a_pair_in_each_line() {
 #[test]
 fn errors_name_the_limit() {
     let options = ReadOptions {
-        limits: Limits {
+        limits: TextLimits {
             texts: 2,
             text_bytes: 5,
-            ..Limits::default()
+            ..TextLimits::default()
         },
         ..ReadOptions::default()
     };

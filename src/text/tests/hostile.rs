@@ -231,7 +231,9 @@ fn rejects_deeply_nested_files_without_a_stack_overflow() {
 fn many_added_tokens_are_read() {
     let tokens: Vec<Value> = (0..50_000).map(|number| added(&format!("<{number}>"))).collect();
     let tokenizer = parse(with("added_tokens", json!(tokens)).to_string().as_bytes()).unwrap();
-    let encoded = tokenizer.encode(&[one("<49999>")], &Options::default()).unwrap();
+    let encoded = tokenizer
+        .encode(&[one("<49999>")], &TokenizeOptions::default())
+        .unwrap();
     assert_eq!(encoded.rows[0].ids, [50_001]);
     assert_eq!(tokenizer.vocabulary(), 50_002);
 }
@@ -241,7 +243,9 @@ fn stops_normalizers_that_make_texts_too_long() {
     let step = json!({"type": "Replace", "pattern": {"Regex": "a"}, "content": "a".repeat(1000)});
     let steps = json!({"type": "Sequence", "normalizers": vec![step; 10]});
     let tokenizer = parse(with("normalizer", steps).to_string().as_bytes()).unwrap();
-    let error = tokenizer.encode(&[one("aaaa")], &Options::default()).unwrap_err();
+    let error = tokenizer
+        .encode(&[one("aaaa")], &TokenizeOptions::default())
+        .unwrap_err();
     assert!(
         error.to_string().contains("bytes of a text after its normalization"),
         "{error}"
@@ -251,7 +255,7 @@ fn stops_normalizers_that_make_texts_too_long() {
     file["added_tokens"] = json!([added("x")]);
     let tokenizer = parse(file.to_string().as_bytes()).unwrap();
     let error = tokenizer
-        .encode(&[one(&"ax".repeat(1000))], &Options::default())
+        .encode(&[one(&"ax".repeat(1000))], &TokenizeOptions::default())
         .unwrap_err();
     assert!(
         error.to_string().contains("bytes of a text after its normalization"),
@@ -265,9 +269,9 @@ fn a_pattern_that_gives_up_causes_an_error_for_the_text() {
         let part = json!({"type": if key == "normalizer" { "Replace" } else { "Split" },
             "pattern": {"Regex": "(?:a|b|ab)*(?=c)"}, "content": "", "behavior": "Isolated", "invert": false});
         let tokenizer = parse(with(key, part).to_string().as_bytes()).unwrap();
-        tokenizer.encode(&[one("abc")], &Options::default()).unwrap();
+        tokenizer.encode(&[one("abc")], &TokenizeOptions::default()).unwrap();
         let error = tokenizer
-            .encode(&[one(&"ab".repeat(500))], &Options::default())
+            .encode(&[one(&"ab".repeat(500))], &TokenizeOptions::default())
             .unwrap_err();
         assert!(matches!(error, TextError::PatternBound { .. }), "{key}: {error}");
     }
@@ -282,9 +286,9 @@ fn a_million_characters_and_their_added_tokens_are_tokenized() {
         ("llama", "敏捷"),
     ] {
         let text = part.repeat((1 << 20) / part.len());
-        let options = Options {
+        let options = TokenizeOptions {
             max_length: Some(512),
-            ..Options::default()
+            ..TokenizeOptions::default()
         };
         let encoded = tokenizer(name).encode(&[one(&text)], &options).unwrap();
         assert!(encoded.rows[0].len() <= 512, "{name}");
@@ -321,7 +325,7 @@ proptest! {
     fn every_text_is_tokenized_or_causes_an_error(texts in prop::collection::vec(any_text(), 1..4), which in 0..NAMES.len(), most in 0usize..12) {
         let tokenizer = tokenizer(NAMES[which]);
         let inputs: Vec<TextInput> = texts.iter().map(|text| one(text)).collect();
-        let options = Options { max_length: Some(most), offsets: true, ..Options::default() };
+        let options = TokenizeOptions { max_length: Some(most), offsets: true, ..TokenizeOptions::default() };
         if let Ok(encoded) = tokenizer.encode(&inputs, &options) {
             for (row, text) in encoded.rows.iter().zip(&texts) {
                 prop_assert!(row.len() <= most);
@@ -348,7 +352,7 @@ proptest! {
         }
         if let Ok(tokenizer) = parse(&json) {
             let texts = ["It's a fine day <mask> 敏捷 👩‍👩‍👧", "", "ﷺ e\u{301} ①½"].map(one);
-            let _ = tokenizer.encode(&texts, &Options::default());
+            let _ = tokenizer.encode(&texts, &TokenizeOptions::default());
         }
     }
 }

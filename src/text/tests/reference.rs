@@ -34,12 +34,12 @@ fn number(number: usize) -> u32 {
 
 #[track_caller]
 fn check(name: &str, tokenizer: &Tokenizer, input: &TextInput, add_special_tokens: bool, expected: &Value) {
-    let mut options = Options {
+    let mut options = TokenizeOptions {
         add_special_tokens,
         truncation: Truncation::Never,
         max_length: Some(usize::MAX),
         offsets: true,
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     let encoded = tokenizer.encode(std::slice::from_ref(input), &options).unwrap();
     let row = &encoded.rows[0];
@@ -128,10 +128,10 @@ fn tokens_of_pairs_match_the_library() {
 }
 
 /// The options of a call to transformers.
-fn options(case: &Value) -> Options {
+fn options(case: &Value) -> TokenizeOptions {
     let given = &case["options"];
     let length = |value: &Value| value.as_u64().map(|length| usize::try_from(length).unwrap());
-    Options {
+    TokenizeOptions {
         add_special_tokens: given["add_special_tokens"].as_bool().unwrap_or(true),
         padding: match &given["padding"] {
             Value::Bool(true) => Padding::Longest,
@@ -144,7 +144,7 @@ fn options(case: &Value) -> Options {
             other => serde_json::from_value(other.clone()).unwrap(),
         },
         max_length: length(&given["max_length"]),
-        ..Options::default()
+        ..TokenizeOptions::default()
     }
 }
 
@@ -207,11 +207,11 @@ fn truncation_does_not_depend_on_the_length_of_the_text() {
         let tokenizer = tokenizer(name);
         let text = "The quick brown fox jumps over the lazy dog. ".repeat(50);
         for side in [Side::Left, Side::Right] {
-            let mut options = Options {
+            let mut options = TokenizeOptions {
                 max_length: Some(16),
                 truncation_side: Some(side),
                 add_special_tokens: false,
-                ..Options::default()
+                ..TokenizeOptions::default()
             };
             let cut = tokenizer.encode(&[one(&text)], &options).unwrap();
             options.max_length = Some(100_000);
@@ -234,7 +234,7 @@ fn the_configuration_of_bert_overrides_its_tokenizer_file() {
     config.read("tokenizer_config.json", text).unwrap();
     let cased = Tokenizer::parse(&file("bert_uncased"), &config, &FileLimits::default()).unwrap();
     let ids = |tokenizer: &Tokenizer, text: &str| {
-        let encoded = tokenizer.encode(&[one(text)], &Options::default()).unwrap();
+        let encoded = tokenizer.encode(&[one(text)], &TokenizeOptions::default()).unwrap();
         encoded.rows[0].ids.clone()
     };
     let uncased = tokenizer("bert_uncased");
@@ -253,9 +253,9 @@ fn the_configuration_of_bert_overrides_its_tokenizer_file() {
     stripped.read("sentence_bert_config.json", "{}").unwrap();
     let stripped = Tokenizer::parse(&file("gpt2"), &stripped, &FileLimits::default()).unwrap();
     assert_eq!(ids(&stripped, " \u{1c}\nfox\u{3000}"), ids(&stripped, "fox"));
-    let options = Options {
+    let options = TokenizeOptions {
         offsets: true,
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     let encoded = stripped.encode(&[one("  a b ")], &options).unwrap();
     assert_eq!(encoded.rows[0].offsets, [2..3, 3..5]);
@@ -263,7 +263,7 @@ fn the_configuration_of_bert_overrides_its_tokenizer_file() {
 
 #[test]
 fn the_maximum_length_comes_from_the_most_specific_file() {
-    let length = |files: &[(&str, &str)], options: &Options| {
+    let length = |files: &[(&str, &str)], options: &TokenizeOptions| {
         let mut config = TokenizerConfig::default();
         for (file, text) in files {
             config.read(file, text).unwrap();
@@ -274,20 +274,20 @@ fn the_maximum_length_comes_from_the_most_specific_file() {
     let own = ("tokenizer_config.json", r#"{"model_max_length": 512}"#);
     let sentence = ("sentence_bert_config.json", r#"{"max_seq_length": 256}"#);
     let positions = ("config.json", r#"{"max_position_embeddings": 128}"#);
-    let plain = Options::default();
+    let plain = TokenizeOptions::default();
     assert_eq!(length(&[], &plain), Some(16));
     assert_eq!(length(&[own], &plain), Some(512));
     assert_eq!(length(&[own, sentence], &plain), Some(256));
     assert_eq!(length(&[own, sentence, positions], &plain), Some(128));
-    let asked = Options {
+    let asked = TokenizeOptions {
         max_length: Some(1000),
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     assert_eq!(length(&[own], &asked), Some(1000));
     assert_eq!(length(&[own, positions], &asked), Some(128));
-    let fixed = Options {
+    let fixed = TokenizeOptions {
         fixed_length: Some(64),
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     assert_eq!(length(&[own], &fixed), Some(64));
 }

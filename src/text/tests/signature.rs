@@ -92,10 +92,10 @@ fn rows_are_padded_to_a_fixed_length() {
     ];
     let inputs = TextInputs::bind(&signature(inputs)).unwrap().unwrap();
     assert_eq!((inputs.fixed_batch(), inputs.fixed_length()), (Some(1), Some(8)));
-    let options = Options {
+    let options = TokenizeOptions {
         fixed_length: inputs.fixed_length(),
         pad_to_multiple_of: Some(5),
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     let tokenizer = tokenizer("word_level");
     for text in ["fox", "the quick brown fox jumps over the lazy dog and the dog sleeps"] {

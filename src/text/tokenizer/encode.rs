@@ -11,13 +11,13 @@ use tokenizers::{
 use super::{Core, Tokenizer};
 use crate::text::encoded::{Encoded, TokenRow};
 use crate::text::error::{TextError, excerpt};
-use crate::text::options::{Options, Padding, Side, Truncation};
+use crate::text::options::{Padding, Side, TokenizeOptions, Truncation};
 use crate::text::pattern::Clock;
 use crate::text::request::TextInput;
 
 impl Tokenizer {
     /// Tokenizes the texts of a request.
-    pub fn encode(&self, inputs: &[TextInput], options: &Options) -> Result<Encoded, TextError> {
+    pub fn encode(&self, inputs: &[TextInput], options: &TokenizeOptions) -> Result<Encoded, TextError> {
         let limits = &options.limits;
         if inputs.len() > limits.texts {
             return Err(TextError::TooLarge {
@@ -150,7 +150,7 @@ impl Tokenizer {
         first: Encoding,
         second: Option<Encoding>,
         is_cut: bool,
-        options: &Options,
+        options: &TokenizeOptions,
     ) -> Result<TokenRow, TextError> {
         let encoding = self
             .core
@@ -209,7 +209,7 @@ impl Core {
         text: &str,
         type_id: u32,
         stop: Option<(usize, TruncationDirection)>,
-        options: &Options,
+        options: &TokenizeOptions,
     ) -> Result<Encoding, TextError> {
         let clock = Clock::start(&options.limits);
         let run = self.normalize.run(text.len(), clock);
@@ -242,7 +242,7 @@ fn refused(index: usize, problem: &str) -> TextError {
 
 /// The options of a request, combined with those of the tokenizer.
 struct Plan<'a> {
-    options: &'a Options,
+    options: &'a TokenizeOptions,
     max_length: Option<usize>,
     strategy: Option<TruncationStrategy>,
     direction: TruncationDirection,
@@ -251,7 +251,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(tokenizer: &Tokenizer, options: &'a Options) -> Result<Self, TextError> {
+    fn new(tokenizer: &Tokenizer, options: &'a TokenizeOptions) -> Result<Self, TextError> {
         let max_length = tokenizer.max_length(options);
         let least_length = match (options.fixed_length, options.padding) {
             (Some(length), _) => length,

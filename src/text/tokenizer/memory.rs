@@ -9,7 +9,7 @@ use tokenizers::AddedToken;
 use super::Tokenizer;
 use crate::text::model::ModelSize;
 use crate::text::normalize::Growth;
-use crate::text::options::{Options, Truncation};
+use crate::text::options::{TokenizeOptions, Truncation};
 use crate::text::request::TextInput;
 
 /// Bytes of a tokenizer without a vocabulary.
@@ -40,7 +40,7 @@ const ROW_OFFSET: usize = 28;
 
 impl Tokenizer {
     /// Upper bound of the peak memory of [`Tokenizer::encode`] in bytes, without the tensors.
-    pub fn request_memory(&self, inputs: &[TextInput], options: &Options) -> u64 {
+    pub fn request_memory(&self, inputs: &[TextInput], options: &TokenizeOptions) -> u64 {
         let most = match options.truncation {
             Truncation::Never => None,
             Truncation::LongestFirst | Truncation::OnlyFirst | Truncation::OnlySecond => self.max_length(options),

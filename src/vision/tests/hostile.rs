@@ -4,7 +4,7 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 use super::{LIMITS, fixture, json};
-use crate::vision::{Limits, VisionError, probe, read};
+use crate::vision::{ImageLimits, VisionError, probe, read};
 
 fn picture(name: &str) -> Vec<u8> {
     std::fs::read(fixture("pictures").join(name)).unwrap()
@@ -159,7 +159,7 @@ impl Random {
 #[test]
 fn mutated_files_do_not_panic_and_have_the_size_in_their_header() {
     // Mutations may change the size; the limits keep decoded images small.
-    let limits = Limits {
+    let limits = ImageLimits {
         pixels: 1 << 16,
         ..LIMITS
     };

@@ -1,5 +1,5 @@
 use super::{LIMITS, bytes_of, fixture, json, number};
-use crate::vision::{Limits, PictureFormat, VisionError, is_picture, probe, read};
+use crate::vision::{ImageLimits, PictureFormat, VisionError, is_picture, probe, read};
 
 /// The tolerated difference from Pillow's decoder: the maximum and the mean, in levels.
 fn tolerance(name: &str) -> (u8, f64) {
@@ -87,7 +87,7 @@ fn the_error_for_other_bytes_quotes_their_beginning() {
 #[test]
 fn both_limits_are_checked_before_decoding() {
     let bytes = std::fs::read(fixture("pictures/rgb.png")).unwrap();
-    let limits = Limits { pixels: 390, ..LIMITS };
+    let limits = ImageLimits { pixels: 390, ..LIMITS };
     let refusal = read(&bytes, &limits).unwrap_err();
     assert_eq!(
         refusal,
@@ -101,7 +101,7 @@ fn both_limits_are_checked_before_decoding() {
         refusal.to_string(),
         "the image has 23 x 17 = 391 pixels, at most 390 allowed"
     );
-    let limits = Limits { bytes: 100, ..LIMITS };
+    let limits = ImageLimits { bytes: 100, ..LIMITS };
     let refusal = probe(&bytes, &limits).unwrap_err().to_string();
     assert!(refusal.ends_with("at most 100 allowed"), "{refusal}");
 }
