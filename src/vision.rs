@@ -20,6 +20,7 @@
 //!   processed with only some of the steps.
 //! - Limits are checked against the header before decoding. Allocations of the size of an image may
 //!   fail; such a failure is an error of one request.
+mod allocation;
 mod bound;
 mod convolution;
 mod error;
@@ -35,7 +36,6 @@ mod plan;
 mod processor;
 mod read;
 mod resample;
-mod room;
 mod shape;
 mod size;
 mod spec;

@@ -93,7 +93,7 @@ pub fn is_wav(head: &[u8]) -> bool {
 pub fn probe(bytes: &[u8], limits: &AudioLimits) -> Result<WavProbe, AudioError> {
     match bytes.get(..4) {
         Some(b"RF64" | b"BW64" | b"RIFX") => {
-            return Err(AudioError::Unsupported("this kind of WAV file; use RIFF".to_owned()));
+            return Err(AudioError::Unsupported("it is RF64, BW64 or RIFX; use RIFF".to_owned()));
         }
         _ if !is_wav(bytes) => {
             return Err(AudioError::Unsupported(

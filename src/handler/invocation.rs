@@ -67,7 +67,7 @@ pub enum InvocationError {
 
 /// The plan for the response, made when the request is decoded.
 #[derive(Debug)]
-pub struct Plan {
+pub struct InvocationPlan {
     reply: ReplyPlan,
     format: Format,
     /// Set if the response is the answer of the task, and not the outputs.
@@ -76,7 +76,7 @@ pub struct Plan {
     further: Vec<Inputs>,
 }
 
-impl Plan {
+impl InvocationPlan {
     fn outputs(reply: ReplyPlan, format: Format) -> Self {
         Self {
             reply,
@@ -105,19 +105,19 @@ impl Invocation {
         format: Format,
         mut facts: Box<RequestFacts>,
         form: Reply,
-    ) -> Result<(Inputs, Plan), InvocationError> {
+    ) -> Result<(Inputs, InvocationPlan), InvocationError> {
         let mut runs = self.handler.divide(&mut facts)?.unwrap_or_default().into_iter();
         let inputs = runs.next().unwrap_or(inputs);
-        let plan = Plan {
+        let plan = InvocationPlan {
             further: runs.collect(),
-            ..Plan::answer(reply, format, facts, form)
+            ..InvocationPlan::answer(reply, format, facts, form)
         };
         Ok((inputs, plan))
     }
 }
 
 impl Work for Invocation {
-    type Plan = Plan;
+    type Plan = InvocationPlan;
     type Answer = Encoded;
     type Error = InvocationError;
 
@@ -156,31 +156,34 @@ impl Work for Invocation {
         if let Some(facts) = facts {
             // The task picks from all outputs.
             if self.handler.wants_picture(accept) {
-                return Ok((inputs, Plan::answer(request.reply, Format::Json, facts, Reply::Png)));
+                return Ok((
+                    inputs,
+                    InvocationPlan::answer(request.reply, Format::Json, facts, Reply::Png),
+                ));
             }
             let (format, reply) = self.handler.negotiate(accept, default, &request.reply)?;
             return match self.handler.answer_form(format) {
                 Some(form) => self.divided(inputs, request.reply, format, facts, form),
-                None => Ok((inputs, Plan::outputs(reply, format))),
+                None => Ok((inputs, InvocationPlan::outputs(reply, format))),
             };
         }
         let (format, reply) = self.handler.negotiate(accept, default, &request.reply)?;
-        Ok((inputs, Plan::outputs(reply, format)))
+        Ok((inputs, InvocationPlan::outputs(reply, format)))
     }
 
-    fn outputs(plan: &Plan) -> Option<&[usize]> {
+    fn outputs(plan: &InvocationPlan) -> Option<&[usize]> {
         plan.reply.outputs()
     }
 
-    fn further(plan: &Plan) -> &[Inputs] {
+    fn further(plan: &InvocationPlan) -> &[Inputs] {
         &plan.further
     }
 
-    fn apart(&self, plan: &Plan, outputs: Option<&[Value]>) -> Option<usize> {
+    fn apart(&self, plan: &InvocationPlan, outputs: Option<&[Value]>) -> Option<usize> {
         self.handler.apart(plan.format, &plan.reply, outputs)
     }
 
-    fn encode(&self, plan: Plan, runs: &[Vec<Value>]) -> Result<Encoded, InvocationError> {
+    fn encode(&self, plan: InvocationPlan, runs: &[Vec<Value>]) -> Result<Encoded, InvocationError> {
         match &plan.answer {
             Some((facts, form)) => self.handler.answer(facts, *form, &plan.reply, &self.model, runs),
             None => Ok(self.handler.encode(plan.format, &plan.reply, &self.model, runs)?),

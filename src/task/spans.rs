@@ -131,7 +131,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     Ok(Answer::new(TASK, context.labels, Body::Spans(records)))
 }
 
-/// Whether a token may be in an answer: those of the second text, and the first token of the row.
+/// Whether a token may be in an answer: those of the second text, and the beginning token.
 fn is_allowed(tokens: &Tokens<'_>, at: usize, beginning: Option<u32>) -> bool {
     let is_context = tokens.sequences[at] == Some(1);
     tokens.is_attended(at) && (is_context || (beginning.is_some() && beginning == Some(tokens.ids[at])))
@@ -146,7 +146,7 @@ fn probabilities(logits: &[f32], allowed: &[bool]) -> Vec<f32> {
     row
 }
 
-/// The best pairs of a first and a last token that are at most `longest` tokens apart.
+/// The best pairs of a first and a last token, for spans of at most `longest` tokens.
 fn pairs(start: &[f32], end: &[f32], longest: usize, wanted: usize) -> Vec<(usize, usize, f32)> {
     let longest = longest.min(end.len());
     let mut scores = Vec::new();

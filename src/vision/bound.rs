@@ -3,12 +3,12 @@
 use half::f16;
 
 use crate::tensor::{DataType, Dim, Element, InputSpec, Tensor};
+use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::header::Probe;
 use crate::vision::keys::Layout;
 use crate::vision::levels::Levels;
-use crate::vision::plan::Plan;
+use crate::vision::plan::ImagePlan;
 use crate::vision::resample::{Pixels, resized_part};
-use crate::vision::room::{byte_count, filled, room_for};
 use crate::vision::shape::Shape;
 use crate::vision::size::{Size, Target};
 use crate::vision::{Picture, Placement, ProcessorError, VisionError};
@@ -118,7 +118,7 @@ fn guessed<'a>(channels_at: &dyn Fn(Layout) -> &'a Dim) -> Option<Layout> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bound {
     model: ModelInput,
-    plan: Plan,
+    plan: ImagePlan,
     /// Whether the tensor's channels are blue, green, red.
     flips: bool,
     tables: Tables,
@@ -136,7 +136,7 @@ impl Bound {
     pub(super) fn new(
         input: &InputSpec,
         model: ModelInput,
-        plan: Plan,
+        plan: ImagePlan,
         levels: &Levels,
         says_levels: bool,
         pad_value: Option<u8>,
@@ -278,7 +278,7 @@ impl Bound {
         }
         let fill = &shape.fill[..channels];
         let frame_bytes = byte_count(shape.frame.0, shape.frame.1, channels)?;
-        let mut frame: Vec<u8> = room_for(frame_bytes)?;
+        let mut frame: Vec<u8> = reserved(frame_bytes)?;
         frame.extend(fill.iter().copied().cycle().take(frame_bytes));
         let row_bytes = shape.frame.0 as usize * channels;
         let rows = frame.chunks_exact_mut(row_bytes).skip(shape.at.1 as usize);

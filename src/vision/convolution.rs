@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use crate::vision::VisionError;
+use crate::vision::allocation::{byte_count, reserved};
 use crate::vision::resample::{Filter, Pixels};
-use crate::vision::room::{byte_count, room_for};
 
 /// Fractional bits of a weight, as in Pillow.
 const PRECISION: u32 = 32 - 8 - 2;
@@ -35,7 +35,7 @@ pub(super) fn across(
 ) -> Result<Vec<u8>, VisionError> {
     let taps = taps(edge, filter);
     let width = edge.wanted.end - edge.wanted.start;
-    let mut result = room_for(byte_count(width, rows.end - rows.start, source.channels)?)?;
+    let mut result = reserved(byte_count(width, rows.end - rows.start, source.channels)?)?;
     let row_bytes = source.width as usize * source.channels;
     let wanted = rows.start as usize * row_bytes..rows.end as usize * row_bytes;
     for row in source.bytes[wanted].chunks_exact(row_bytes) {
@@ -65,9 +65,9 @@ fn convolve_row<const CHANNELS: usize>(row: &[u8], taps: &[Taps], result: &mut V
 pub(super) fn down(source: Pixels<'_>, first_row: u32, edge: &Edge, filter: Filter) -> Result<Vec<u8>, VisionError> {
     let taps = taps(edge, filter);
     let height = edge.wanted.end - edge.wanted.start;
-    let mut result = room_for(byte_count(source.width, height, source.channels)?)?;
+    let mut result = reserved(byte_count(source.width, height, source.channels)?)?;
     let row_bytes = source.width as usize * source.channels;
-    let mut sums: Vec<i32> = room_for(row_bytes)?;
+    let mut sums: Vec<i32> = reserved(row_bytes)?;
     for Taps { first, weights } in &taps {
         sums.clear();
         sums.resize(row_bytes, HALF);

@@ -17,7 +17,7 @@ use crate::vision::size::Size;
 /// manifest's `image` object. An absent key is the same as null.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Keys {
+pub(super) struct ImageKeys {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub do_resize: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +131,7 @@ const EDGES: [&str; 6] = [
     "max_width",
 ];
 
-impl Keys {
+impl ImageKeys {
     /// Reads the known keys of a file; the others are for other programs.
     pub(super) fn of_file(object: &Map<String, Json>) -> Result<Self, ProcessorError> {
         let mut known = Map::new();

@@ -2,7 +2,7 @@
 
 use crate::vision::ProcessorError;
 use crate::vision::family::Family;
-use crate::vision::keys::{ChannelOrder, Channels, Keys};
+use crate::vision::keys::{ChannelOrder, Channels, ImageKeys};
 
 /// The scaling and normalization of pixel levels.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +20,7 @@ pub(super) struct Levels {
 }
 
 /// Returns the mean and the standard deviation.
-pub(super) fn norm_values(family: &Family, keys: &Keys) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn norm_values(family: &Family, keys: &ImageKeys) -> (Vec<f32>, Vec<f32>) {
     let listed = |channels: &Option<Channels>, default: Option<[f32; 3]>, neutral: f32| match channels {
         Some(Channels::One(value)) => vec![*value],
         Some(Channels::Each(values)) => values.clone(),
@@ -33,7 +33,7 @@ pub(super) fn norm_values(family: &Family, keys: &Keys) -> (Vec<f32>, Vec<f32>) 
 }
 
 impl Levels {
-    pub(super) fn new(family: &Family, keys: &Keys) -> Result<Self, ProcessorError> {
+    pub(super) fn new(family: &Family, keys: &ImageKeys) -> Result<Self, ProcessorError> {
         let is_set = keys.image_mean.is_some() || keys.image_std.is_some();
         let normalizes = keys
             .do_normalize

@@ -3,8 +3,8 @@
 use memchr::memmem;
 
 use crate::vision::VisionError;
+use crate::vision::allocation::reserved;
 use crate::vision::picture::Picture;
-use crate::vision::room::room_for;
 
 /// The eight orientations of the stored pixels relative to the scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,7 +95,7 @@ impl Orientation {
         // Row `y` of the upright image is a column of the stored one, read up or down.
         let from_right = matches!(self, Self::Transversed | Self::Rotated270);
         let from_bottom = matches!(self, Self::Rotated90 | Self::Transversed);
-        let mut upright: Vec<u8> = room_for(picture.rgb.len())?;
+        let mut upright: Vec<u8> = reserved(picture.rgb.len())?;
         let (pixels, _) = picture.rgb.as_chunks::<3>();
         for y in 0..width {
             let column = if from_right { width - 1 - y } else { y };

@@ -2,7 +2,7 @@
 
 use crate::vision::ProcessorError;
 use crate::vision::family::{Family, Rule};
-use crate::vision::keys::{CropMode, Keys};
+use crate::vision::keys::{CropMode, ImageKeys};
 use crate::vision::levels::norm_values;
 use crate::vision::resample::{Filter, Resampling};
 use crate::vision::size::{Size, Target};
@@ -10,7 +10,7 @@ use crate::vision::spec::{MAX_EDGE, Spec, exact};
 
 /// The steps from an image to a tensor, without the scaling of levels.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Plan {
+pub(super) struct ImagePlan {
     /// A crop before resizing: the edges of the crop as fractions of the image's shorter edge.
     pub first_crop: Option<(f64, f64)>,
     pub target: Target,
@@ -54,10 +54,10 @@ pub(super) enum Pad {
     Multiple { multiple: u32, centred: bool },
 }
 
-impl Plan {
+impl ImagePlan {
     /// Makes the plan. `model` is the fixed size of the model's input, if any; it applies if the
     /// file has no size.
-    pub(super) fn new(family: &Family, keys: &Keys, model: Option<Size>) -> Result<Self, ProcessorError> {
+    pub(super) fn new(family: &Family, keys: &ImageKeys, model: Option<Size>) -> Result<Self, ProcessorError> {
         if keys.letterbox == Some(true) {
             return letterbox(keys, model);
         }
@@ -104,7 +104,7 @@ impl Plan {
     fn resize(
         &mut self,
         family: &Family,
-        keys: &Keys,
+        keys: &ImageKeys,
         spec: Option<Spec>,
         multiple: Option<u32>,
     ) -> Result<(), ProcessorError> {
@@ -214,12 +214,12 @@ fn up_to_multiple(spec: Spec, multiple: u32) -> Option<Target> {
 }
 
 /// Ultralytics' letterbox, which resizes in the same way as OpenCV.
-fn letterbox(keys: &Keys, model: Option<Size>) -> Result<Plan, ProcessorError> {
+fn letterbox(keys: &ImageKeys, model: Option<Size>) -> Result<ImagePlan, ProcessorError> {
     let size = match &keys.size {
         Some(size) => exact("size", size)?,
         None => model.ok_or(ProcessorError::OpenSize)?,
     };
-    Ok(Plan {
+    Ok(ImagePlan {
         first_crop: None,
         target: Target::Letterbox(size),
         resampling: resampling(keys, Filter::Bilinear, false)?,
@@ -232,7 +232,7 @@ fn letterbox(keys: &Keys, model: Option<Size>) -> Result<Plan, ProcessorError> {
 }
 
 /// timm's `transforms_imagenet_eval`.
-fn timm(family: &Family, keys: &Keys, model: Option<Size>) -> Result<Plan, ProcessorError> {
+fn timm(family: &Family, keys: &ImageKeys, model: Option<Size>) -> Result<ImagePlan, ProcessorError> {
     let mut size = match &keys.size {
         Some(size) => exact("size", size)?,
         None => model
@@ -273,7 +273,7 @@ fn timm(family: &Family, keys: &Keys, model: Option<Size>) -> Result<Plan, Proce
         },
         CropMode::Center => Target::Cover(scaled),
     };
-    Ok(Plan {
+    Ok(ImagePlan {
         first_crop: None,
         target,
         resampling: resampling(keys, family.filter, true)?,
@@ -288,7 +288,7 @@ fn timm(family: &Family, keys: &Keys, model: Option<Size>) -> Result<Plan, Proce
 
 fn crop_size(
     family: &Family,
-    keys: &Keys,
+    keys: &ImageKeys,
     spec: Option<Spec>,
     of_model: bool,
     model: Option<Size>,
@@ -306,7 +306,7 @@ fn crop_size(
     }
 }
 
-fn resampling(keys: &Keys, filter: Filter, antialias: bool) -> Result<Resampling, ProcessorError> {
+fn resampling(keys: &ImageKeys, filter: Filter, antialias: bool) -> Result<Resampling, ProcessorError> {
     let filter = keys.resample.unwrap_or(filter);
     let antialias = keys.antialias.unwrap_or(antialias);
     if !antialias && !matches!(filter, Filter::Bilinear | Filter::Nearest) {
@@ -320,7 +320,7 @@ fn resampling(keys: &Keys, filter: Filter, antialias: bool) -> Result<Resampling
     Ok(Resampling { filter, antialias })
 }
 
-fn multiple(keys: &Keys, family: &Family) -> Result<Option<u32>, ProcessorError> {
+fn multiple(keys: &ImageKeys, family: &Family) -> Result<Option<u32>, ProcessorError> {
     let multiple = keys.size_divisor.or(family.multiple);
     match multiple {
         Some(0) | Some(MAX_EDGE..) => Err(ProcessorError::value(
@@ -331,7 +331,7 @@ fn multiple(keys: &Keys, family: &Family) -> Result<Option<u32>, ProcessorError>
     }
 }
 
-fn pad(family: &Family, keys: &Keys) -> Result<Option<Pad>, ProcessorError> {
+fn pad(family: &Family, keys: &ImageKeys) -> Result<Option<Pad>, ProcessorError> {
     if !keys.do_pad.unwrap_or(family.pads.is_some() || keys.pad_size.is_some()) {
         return Ok(None);
     }

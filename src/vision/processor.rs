@@ -6,9 +6,9 @@ use serde_json::{Map, Value as Json};
 use crate::tensor::InputSpec;
 use crate::vision::bound::{Bound, ModelInput};
 use crate::vision::family::{self, Family, TIMM, is_known};
-use crate::vision::keys::{Keys, Real, SizeKey};
+use crate::vision::keys::{ImageKeys, Real, SizeKey};
 use crate::vision::levels::Levels;
-use crate::vision::plan::Plan;
+use crate::vision::plan::ImagePlan;
 use crate::vision::size::Size;
 use crate::vision::{ProcessorError, steps};
 
@@ -18,7 +18,7 @@ pub struct Processor {
     /// The name of a processor of transformers, `timm`, or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     name: String,
-    keys: Keys,
+    keys: ImageKeys,
 }
 
 /// Keys that occur only in files about images.
@@ -35,7 +35,7 @@ const PICTURE_KEYS: [&str; 10] = [
     "rescale_factor",
 ];
 
-/// Steps of files that may be ignored: they change labels, or are always done.
+/// Steps of files that can be ignored: they change only labels, or need nothing unsupported.
 const HARMLESS_STEPS: [&str; 4] = [
     "do_reduce_labels",
     "do_convert_annotations",
@@ -86,7 +86,7 @@ impl Processor {
 
     /// Reads a manifest's `image` object, parsed from JSON.
     pub fn of_manifest(object: &Map<String, Json>, base: Option<&Self>) -> Result<Self, ProcessorError> {
-        let keys = Keys::of_manifest(object)?;
+        let keys = ImageKeys::of_manifest(object)?;
         let processor = match base {
             Some(base) => Self {
                 name: base.name.clone(),
@@ -104,9 +104,9 @@ impl Processor {
     /// floats. `None` if the shape does not look like an image.
     pub fn for_input(input: &InputSpec) -> Option<Self> {
         let model = ModelInput::new(input, None).ok()?;
-        let keys = Keys {
+        let keys = ImageKeys {
             do_resize: model.size().is_none().then_some(false),
-            ..Keys::default()
+            ..ImageKeys::default()
         };
         model.says_channels.then_some(Self {
             name: String::new(),
@@ -123,7 +123,7 @@ impl Processor {
     pub fn bind(&self, input: &InputSpec) -> Result<Bound, ProcessorError> {
         let model = ModelInput::new(input, self.keys.layout)?;
         let family = self.family();
-        let plan = Plan::new(&family, &self.keys, model.size())?;
+        let plan = ImagePlan::new(&family, &self.keys, model.size())?;
         let levels = Levels::new(&family, &self.keys)?;
         let keys = &self.keys;
         let says_levels = keys.do_rescale == Some(true)
@@ -137,11 +137,11 @@ impl Processor {
     /// Describes the steps in their order, for people.
     pub fn steps(&self) -> Vec<String> {
         let family = self.family();
-        let plan =
-            Plan::new(&family, &self.keys, None).or_else(|_| Plan::new(&family, &self.keys, Some(Size::OF_MODEL)));
+        let plan = ImagePlan::new(&family, &self.keys, None)
+            .or_else(|_| ImagePlan::new(&family, &self.keys, Some(Size::OF_MODEL)));
         match (plan, Levels::new(&family, &self.keys)) {
             (Ok(plan), Ok(levels)) => steps::describe(&plan, &levels, self.keys.layout),
-            // Unreachable in practice: processors are checked when they are parsed.
+            // Not expected, because processors are checked when they are parsed.
             (Err(error), _) | (_, Err(error)) => vec![error.to_string()],
         }
     }
@@ -152,9 +152,9 @@ impl Processor {
 
     fn checked(self) -> Result<Self, ProcessorError> {
         let family = self.family();
-        match Plan::new(&family, &self.keys, None) {
+        match ImagePlan::new(&family, &self.keys, None) {
             // The model may have the size; check the other keys anyway.
-            Err(ProcessorError::OpenSize) => Plan::new(&family, &self.keys, Some(Size::OF_MODEL)),
+            Err(ProcessorError::OpenSize) => ImagePlan::new(&family, &self.keys, Some(Size::OF_MODEL)),
             plan => plan,
         }?;
         Levels::new(&family, &self.keys)?;
@@ -184,7 +184,7 @@ impl Processor {
         if let Some(step) = missing {
             return Err(unsupported(step));
         }
-        let keys = Keys::of_file(object)?;
+        let keys = ImageKeys::of_file(object)?;
         let is_step = |key: &str| key.starts_with("do_") && !HARMLESS_STEPS.contains(&key) && !is_known_key(key);
         let is_set = |value: &Json| !matches!(value, Json::Null | Json::Bool(false));
         if let Some((key, _)) = object.iter().find(|(key, value)| is_step(key) && is_set(value)) {
@@ -217,7 +217,7 @@ impl Processor {
                 known.insert(ours.to_owned(), value.clone());
             }
         }
-        let mut keys = Keys::of_file(&known)?;
+        let mut keys = ImageKeys::of_file(&known)?;
         keys.size = sizes(config, "input_size")?.map(SizeKey::from);
         keys.test_size = sizes(config, "test_input_size")?;
         keys.test_crop_pct = config.get("test_crop_pct").and_then(Json::as_f64).map(Real);
@@ -226,7 +226,7 @@ impl Processor {
     }
 }
 
-/// Whether [`Keys`] has the step of this key.
+/// Whether [`ImageKeys`] has the step of this key.
 fn is_known_key(key: &str) -> bool {
     matches!(
         key,

@@ -26,8 +26,8 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder, ImageError};
 
+use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::header::{Header, checked};
-use crate::vision::room::{byte_count, filled, room_for};
 use crate::vision::{ImageLimits, Picture, PictureFormat, VisionError};
 
 /// Decodes an image that is within the limits.
@@ -112,7 +112,7 @@ fn rgb_of(mut samples: Vec<u8>, channels: usize, sample_bytes: usize) -> Result<
     match (channels, sample_bytes) {
         (3, 1) => Ok(samples),
         (1 | 2, _) => {
-            let mut rgb = room_for(samples.len() / pixel_bytes * 3)?;
+            let mut rgb = reserved(samples.len() / pixel_bytes * 3)?;
             for pixel in samples.chunks_exact(pixel_bytes) {
                 rgb.extend_from_slice(&[pixel[high]; 3]);
             }

@@ -19,8 +19,8 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::vision::VisionError;
+use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::convolution::{self, Edge};
-use crate::vision::room::{byte_count, filled, room_for};
 
 /// A resampling filter of Pillow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -310,7 +310,7 @@ fn pass(
 
 /// Copies a part of the image without resizing.
 fn copied(source: Pixels<'_>, part: Part) -> Result<Vec<u8>, VisionError> {
-    let mut result = room_for(byte_count(part.width, part.height, source.channels)?)?;
+    let mut result = reserved(byte_count(part.width, part.height, source.channels)?)?;
     let row_bytes = source.width as usize * source.channels;
     let rows = source.bytes.chunks_exact(row_bytes).skip(part.top as usize);
     for row in rows.take(part.height as usize) {
@@ -323,7 +323,7 @@ fn copied(source: Pixels<'_>, part: Part) -> Result<Vec<u8>, VisionError> {
 fn nearest(source: Pixels<'_>, scale: (f64, f64), part: Part) -> Result<Vec<u8>, VisionError> {
     let across = places(scale.0, part.left, part.width, source.width);
     let down = places(scale.1, part.top, part.height, source.height);
-    let mut result = room_for(byte_count(part.width, part.height, source.channels)?)?;
+    let mut result = reserved(byte_count(part.width, part.height, source.channels)?)?;
     let row_bytes = source.width as usize * source.channels;
     for y in down {
         let row = &source.bytes[y * row_bytes..][..row_bytes];

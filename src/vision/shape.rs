@@ -2,7 +2,7 @@
 //! pure function, so that the memory is known before the work begins.
 
 use crate::vision::VisionError;
-use crate::vision::plan::{Frame, Pad, Plan, Rounding};
+use crate::vision::plan::{Frame, ImagePlan, Pad, Rounding};
 use crate::vision::resample::Part;
 use crate::vision::size::{Size, Target, letterbox_gain};
 
@@ -33,7 +33,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn new(plan: &Plan, (width, height): (u32, u32)) -> Result<Self, VisionError> {
+    pub(super) fn new(plan: &ImagePlan, (width, height): (u32, u32)) -> Result<Self, VisionError> {
         let refuse = |problem: String| VisionError::Shape { width, height, problem };
         let source = first_crop(plan, width, height).map_err(refuse)?;
         let used = source.map_or((width, height), |part| (part.width, part.height));
@@ -91,7 +91,7 @@ impl Shape {
 }
 
 /// The crop before resizing, as in Perceiver.
-fn first_crop(plan: &Plan, width: u32, height: u32) -> Result<Option<Part>, String> {
+fn first_crop(plan: &ImagePlan, width: u32, height: u32) -> Result<Option<Part>, String> {
     let Some((part_down, part_across)) = plan.first_crop else {
         return Ok(None);
     };

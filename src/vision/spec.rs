@@ -3,7 +3,7 @@
 
 use crate::vision::ProcessorError;
 use crate::vision::family::{DefaultSize, Family, Rule};
-use crate::vision::keys::{Keys, SizeKey};
+use crate::vision::keys::{ImageKeys, SizeKey};
 use crate::vision::size::Size;
 
 /// Maximum pixels of an edge in a file.
@@ -46,7 +46,7 @@ impl Spec {
     }
 
     /// Interprets the key `size`.
-    pub(super) fn of_key(size: &SizeKey, family: &Family, keys: &Keys) -> Result<Self, ProcessorError> {
+    pub(super) fn of_key(size: &SizeKey, family: &Family, keys: &ImageKeys) -> Result<Self, ProcessorError> {
         let key = "size";
         let square = keys.default_to_square.unwrap_or(family.square);
         let spec = match size {

@@ -2,10 +2,10 @@
 
 use crate::vision::keys::Layout;
 use crate::vision::levels::Levels;
-use crate::vision::plan::{Frame, Pad, Plan};
+use crate::vision::plan::{Frame, ImagePlan, Pad};
 use crate::vision::size::Target;
 
-pub(super) fn describe(plan: &Plan, levels: &Levels, layout: Option<Layout>) -> Vec<String> {
+pub(super) fn describe(plan: &ImagePlan, levels: &Levels, layout: Option<Layout>) -> Vec<String> {
     let mut steps = vec!["decode to RGB, upright".to_owned()];
     if let Some((down, across)) = plan.first_crop {
         steps.push(format!("crop the centre: {down:.4} x {across:.4} of the shorter edge"));

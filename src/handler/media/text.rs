@@ -31,7 +31,7 @@ pub(super) struct Texts {
 /// The manifest's `text` object.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Keys {
+struct TextKeys {
     max_length: Option<usize>,
     padding: Option<Padding>,
     pad_to_multiple_of: Option<usize>,
@@ -82,8 +82,8 @@ impl Texts {
                 false => Ok(None),
             };
         };
-        let keys: Keys = match Step::settings(step) {
-            None => Keys::default(),
+        let keys: TextKeys = match Step::settings(step) {
+            None => TextKeys::default(),
             Some(settings) => serde_json::from_value(Json::Object(settings.clone()))
                 .map_err(|error| HandlerError::Text(error.to_string()))?,
         };

@@ -27,7 +27,7 @@ impl Tokenizer {
                 advice: "send fewer texts at a time",
             });
         }
-        let plan = Plan::new(self, options)?;
+        let plan = EncodePlan::new(self, options)?;
         let mut rows = Vec::with_capacity(inputs.len());
         let (mut longest, mut shortest) = (plan.least_length, usize::MAX);
         for (index, input) in inputs.iter().enumerate() {
@@ -76,7 +76,7 @@ impl Tokenizer {
         Ok(encoded)
     }
 
-    fn row(&self, index: usize, input: &TextInput, plan: &Plan<'_>) -> Result<TokenRow, TextError> {
+    fn row(&self, index: usize, input: &TextInput, plan: &EncodePlan<'_>) -> Result<TokenRow, TextError> {
         let options = plan.options;
         let core = &*self.core;
         let (first, second) = match input {
@@ -241,7 +241,7 @@ fn refused(index: usize, problem: &str) -> TextError {
 }
 
 /// The options of a request, combined with those of the tokenizer.
-struct Plan<'a> {
+struct EncodePlan<'a> {
     options: &'a TokenizeOptions,
     max_length: Option<usize>,
     strategy: Option<TruncationStrategy>,
@@ -250,7 +250,7 @@ struct Plan<'a> {
     multiple_of: usize,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> EncodePlan<'a> {
     fn new(tokenizer: &Tokenizer, options: &'a TokenizeOptions) -> Result<Self, TextError> {
         let max_length = tokenizer.max_length(options);
         let least_length = match (options.fixed_length, options.padding) {

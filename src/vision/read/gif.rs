@@ -5,8 +5,8 @@ use std::num::NonZeroU64;
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
 use super::cause_of;
+use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::header::gif::Gif;
-use crate::vision::room::{byte_count, filled, room_for};
 use crate::vision::{Picture, PictureFormat, VisionError};
 
 const FORMAT: PictureFormat = PictureFormat::Gif;
@@ -50,7 +50,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
 
 /// Draws the frame on the screen; the other pixels are the background.
 fn paint(screen: &Gif, indices: &[u8], palette: &[[u8; 3]; 256], background: [u8; 3]) -> Result<Picture, VisionError> {
-    let mut rgb = room_for(byte_count(screen.width, screen.height, 3)?)?;
+    let mut rgb = reserved(byte_count(screen.width, screen.height, 3)?)?;
     let fill = |rgb: &mut Vec<u8>, pixels: u32| (0..pixels).for_each(|_| rgb.extend_from_slice(&background));
     let mut rows = indices.chunks_exact(screen.frame_width as usize);
     for y in 0..screen.height {

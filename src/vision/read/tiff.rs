@@ -14,9 +14,9 @@ use tiff::{ColorType, TiffError};
 use self::palette::{as_grey, colour_map};
 use self::samples::{divide_by_alpha, interleaved, rgb_of_cmyk, unpacked};
 use super::{cause_of, rgb_of};
+use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::header::Header;
 use crate::vision::orientation::Orientation;
-use crate::vision::room::{byte_count, filled, room_for};
 use crate::vision::{Picture, PictureFormat, VisionError};
 
 const FORMAT: PictureFormat = PictureFormat::Tiff;
@@ -145,7 +145,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
             } else {
                 unpacked(&data, row_bytes, width, bits)?
             };
-            let mut rgb = room_for(byte_count(width, height, 3)?)?;
+            let mut rgb = reserved(byte_count(width, height, 3)?)?;
             indices
                 .iter()
                 .for_each(|&index| rgb.extend_from_slice(&map[usize::from(index)]));

@@ -7,9 +7,9 @@ use tiff::decoder::ChunkType;
 use tiff::tags::{PhotometricInterpretation, PlanarConfiguration, Tag};
 
 use super::{FORMAT, Samples, Source, cause};
+use crate::vision::allocation::{byte_count, filled};
 use crate::vision::header::jpeg::Jpeg;
 use crate::vision::read::jpeg::decoded;
-use crate::vision::room::{byte_count, filled};
 use crate::vision::{Picture, VisionError};
 
 /// Checks that files of this kind are supported.

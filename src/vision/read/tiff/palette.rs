@@ -5,7 +5,7 @@ use tiff::tags::{PhotometricInterpretation, Tag};
 
 use super::{FORMAT, Source, cause};
 use crate::vision::VisionError;
-use crate::vision::room::room_for;
+use crate::vision::allocation::reserved;
 
 /// Copies the file with its pixels declared as grey levels.
 pub(super) fn as_grey(bytes: &[u8]) -> Result<Vec<u8>, VisionError> {
@@ -38,7 +38,7 @@ pub(super) fn as_grey(bytes: &[u8]) -> Result<Vec<u8>, VisionError> {
             .map(|(at, _)| at + value_at)
     };
     let at = find().ok_or_else(not_found)?;
-    let mut grey: Vec<u8> = room_for(bytes.len())?;
+    let mut grey: Vec<u8> = reserved(bytes.len())?;
     grey.extend_from_slice(bytes);
     let value = PhotometricInterpretation::BlackIsZero.to_u16();
     let value = if little {

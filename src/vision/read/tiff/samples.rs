@@ -2,7 +2,7 @@
 
 use super::FORMAT;
 use crate::vision::VisionError;
-use crate::vision::room::room_for;
+use crate::vision::allocation::reserved;
 
 /// Interleaves the samples of separate planes.
 pub(super) fn interleaved(
@@ -11,7 +11,7 @@ pub(super) fn interleaved(
     planes: usize,
     sample_bytes: usize,
 ) -> Result<Vec<u8>, VisionError> {
-    let mut pixels = room_for(plane_bytes * planes)?;
+    let mut pixels = reserved(plane_bytes * planes)?;
     for at in (0..plane_bytes).step_by(sample_bytes) {
         for plane in 0..planes {
             let sample = data
@@ -29,7 +29,7 @@ pub(super) fn unpacked(data: &[u8], row_bytes: usize, width: u32, bits: u8) -> R
     let in_byte = usize::from(8 / bits);
     let mask = ((1u16 << bits) - 1) as u8;
     let rows = data.chunks_exact(row_bytes.max(1));
-    let mut samples = room_for(rows.len() * width)?;
+    let mut samples = reserved(rows.len() * width)?;
     for row in rows {
         for x in 0..width {
             let Some(byte) = row.get(x / in_byte) else {

@@ -4,7 +4,7 @@
 use crate::vision::VisionError;
 
 /// Allocates an empty vector with capacity for `count` items.
-pub(super) fn room_for<T>(count: usize) -> Result<Vec<T>, VisionError> {
+pub(super) fn reserved<T>(count: usize) -> Result<Vec<T>, VisionError> {
     let mut items = Vec::new();
     items.try_reserve_exact(count).map_err(|_| VisionError::OutOfMemory)?;
     Ok(items)
@@ -12,7 +12,7 @@ pub(super) fn room_for<T>(count: usize) -> Result<Vec<T>, VisionError> {
 
 /// Allocates a vector with `count` copies of `item`.
 pub(super) fn filled<T: Clone>(item: T, count: usize) -> Result<Vec<T>, VisionError> {
-    let mut items = room_for(count)?;
+    let mut items = reserved(count)?;
     items.resize(count, item);
     Ok(items)
 }
