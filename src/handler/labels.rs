@@ -6,9 +6,9 @@
 //! | floats with as many columns as there are classes | a map from name to number for each record |
 //! | maps by class number, as `ZipMap` makes them | maps by name |
 //!
-//! Formats of tensors (NPY, the Open Inference Protocol) keep the numbers. CSV keeps all numbers except
-//! those of classes, because a line has no names for its cells. The number of a class without a name
-//! becomes its digits.
+//! Formats of tensors (NPY, the Open Inference Protocol) keep the numbers. CSV keeps all numbers
+//! except those of classes, because a line has no names for its cells. The number of a class
+//! without a name becomes its digits.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use crate::tensor::{Tensor, Value};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Labels(Arc<[Bytes]>);
 
-/// Replaces class numbers by names in the outputs of each run. `labels` has an entry for each output
-/// of the model.
+/// Replaces class numbers by names in the outputs of each run. `labels` has an entry for each
+/// output of the model.
 pub(super) fn apply(labels: &[Option<Labels>], format: Format, plan: &ReplyPlan, runs: &mut [Vec<Value>]) {
     if !plan.has_names(format) {
         return;
