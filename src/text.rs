@@ -23,8 +23,6 @@
 //! - Every function here is pure: no I/O, no HTTP, no ONNX Runtime.
 //! - No file and no text causes a panic, recursion deeper than a constant, or time or memory beyond
 //!   the [`TextLimits`]; an error names the limit.
-//! - No file and no text panics, recurses deeper than a constant, or takes time or memory beyond
-//!   the [`TextLimits`]; an error names the limit.
 
 mod config;
 mod encoded;
