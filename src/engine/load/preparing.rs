@@ -77,6 +77,11 @@ fn usual_memory(facts: Facts) -> u64 {
         .saturating_add(prepare::SLACK)
 }
 
+/// The facts about a model whose narrow constants stay narrow.
+fn unfolded(facts: Facts) -> Facts {
+    Facts { widened: 0, ..facts }
+}
+
 impl Engine {
     /// Looks up the findings about `content` and its prepared form in the cache.
     pub(in crate::engine) async fn known(
@@ -141,7 +146,7 @@ impl Engine {
                 child: 0,
             },
             Some(preparing) => Replacement {
-                peak: usual_memory(facts),
+                peak: usual_memory(unfolded(facts)),
                 child: preparing.preparer.start_cost(),
             },
         }
@@ -164,16 +169,13 @@ impl Engine {
         let reserved = self
             .loads
             .run(move || budget.prepare(memory.saturating_add(child), weights));
+        let mut fold = true;
         let mut reserved = match reserved.await.map_err(LoadError::Pool)? {
             Ok(reserved) => reserved,
-            // Not all constants that can be widened are: rows of a float16 table are cast after
-            // they are looked up.
+            // Without folding, narrow constants stay narrow, and the child needs much less.
             Err(_) if artifact.facts.widened > 0 => {
-                let narrow = Facts {
-                    widened: 0,
-                    ..artifact.facts
-                };
-                memory = usual_memory(narrow).min(most);
+                fold = false;
+                memory = usual_memory(unfolded(artifact.facts)).min(most);
                 let budget = self.budget.clone();
                 let reserved = self
                     .loads
@@ -182,7 +184,6 @@ impl Engine {
             }
             Err(refused) => return Err(refused.into()),
         };
-        let mut fold = true;
         loop {
             let job = PrepareJob {
                 model: artifact.model.clone(),
