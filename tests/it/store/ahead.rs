@@ -1,4 +1,4 @@
-//! The model API in own mode: load ahead, list, unload.
+//! The model API in standalone mode: load before the first request, list, unload.
 
 use serde_json::json;
 
@@ -45,7 +45,7 @@ fn a_load_and_requests_at_once_make_one_download() {
         for asking in asking {
             asking.join().unwrap().expect(200);
         }
-        // Whichever was first.
+        // Either may have been first.
         let status = load.join().unwrap().status;
         assert!([200, 409].contains(&status), "{status}");
     });
@@ -88,7 +88,7 @@ fn a_missing_object_is_named_ahead_too() {
     let server = store.server().start();
     let url = store.url_of("gone.tar.gz");
     let refusal = server.load("gone.tar.gz", &url);
-    // The artifact is bad, or there is none: either tells the platform not to try again.
+    // The artifact is bad, or there is none: either status makes the platform give up.
     assert!([400, 404].contains(&refusal.status), "{}", refusal.text());
     assert!(refusal.message().contains(&url), "{}", refusal.text());
 }
@@ -106,7 +106,7 @@ fn an_unloaded_model_is_gone_until_it_is_asked_for() {
     server.unload("a.tar.gz").expect(404);
     assert_scales(&server, "a.tar.gz", 2.0);
     assert_eq!(listed(&server), ["a.tar.gz"]);
-    // Its archive was kept.
+    // The archive is still on disk.
     assert_eq!(store.sent("a.tar.gz"), size);
 }
 

@@ -1,4 +1,4 @@
-//! First requests: each finds its model, whether one comes or hundreds at once.
+//! First requests: each finds its model, one at a time or hundreds at once.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ fn a_hundred_models_come_out_of_a_bucket_each_with_its_first_request() {
     in_parallel(8, &indices, |&index| {
         assert_scales(&server, &name(index), index as f32 + 0.5)
     });
-    // And from then on without the store.
+    // Later requests do not need the store.
     in_parallel(8, &indices, |&index| {
         assert_scales(&server, &name(index), index as f32 + 0.5)
     });
@@ -46,7 +46,7 @@ fn the_path_of_an_invocation_loads_as_the_header_does() {
     let server = store.server().start();
     server.assert_scales("team/a.tar.gz", 3.0);
     assert_scales(&server, "team/a.tar.gz", 3.0);
-    // MM-7: the path chooses, whatever a header says.
+    // MM-7: the path decides, whatever a header names.
     store.put_scale("team/b.tar.gz", 5.0);
     let both = Server::invocation("team/b.tar.gz")
         .header("X-Amzn-SageMaker-Target-Model", "team/a.tar.gz")
@@ -81,7 +81,7 @@ fn two_hundred_first_requests_of_a_cold_model_make_one_download_and_all_are_answ
         caller.write(&request("cold.tar.gz", &question()).to_bytes()).unwrap();
     }
     store.proxy.wait_for_held(1);
-    // While one is in flight, the others have come as far as they come.
+    // When one is in flight, the others have progressed as far as they can.
     server.ping().expect(200);
     store.proxy.release();
     for caller in &mut callers {

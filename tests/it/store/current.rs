@@ -1,4 +1,5 @@
-//! Objects that are replaced or deleted: noticed after `--revalidate`, and never half of one and half of another.
+//! Objects that are replaced or deleted: the server notices after `--revalidate`, and never mixes
+//! two versions.
 
 use std::thread;
 
@@ -39,7 +40,7 @@ fn a_replaced_object_is_noticed_and_every_answer_is_the_old_or_the_new_models() 
                 assert!(seen == old || seen == new, "round {round}: {seen}");
             }
         });
-        // For good.
+        // The server keeps the new model.
         for _ in 0..10 {
             assert_scales(&server, "a.tar.gz", round as f32 + 1.0);
         }
@@ -58,7 +59,7 @@ fn what_was_checked_lately_is_not_asked_for_again() {
     for _ in 0..10 {
         assert_scales(&server, "a.tar.gz", 1.0);
     }
-    // Nor when its archive is read again.
+    // The server does not ask either when it reads the archive again.
     server.unload("a.tar.gz").expect(200);
     assert_scales(&server, "a.tar.gz", 1.0);
     assert_eq!(store.proxy.requests(), requests);
@@ -82,7 +83,7 @@ fn what_has_not_changed_is_asked_for_and_not_sent_again() {
 
 #[test]
 fn an_object_that_is_written_again_as_it_was_stays_loaded() {
-    // An upload of everything, as pipelines do it, is no reason to load anything again.
+    // A pipeline may upload everything again; equal contents need no load.
     let store = Store::new();
     let size = store.put_scale("a.tar.gz", 1.0);
     let server = store.server().arguments(["--revalidate", "1ms"]).start();
@@ -161,7 +162,7 @@ fn a_replacement_that_is_broken_leaves_the_old_model_in_its_place() {
         assert_scales(&server, "a.tar.gz", 1.0);
         store.sent("a.tar.gz") == sent
     });
-    // However often the model is asked for, that is once.
+    // Requests for the model fetch the broken object only once.
     for _ in 0..20 {
         assert_scales(&server, "a.tar.gz", 1.0);
     }

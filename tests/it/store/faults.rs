@@ -1,4 +1,4 @@
-//! A store that is ill, and the way to it: each fault has a clear error, and what comes after it is clean.
+//! Faults of the store and of the network: each gives a clear error, and leaves nothing behind.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use super::{Store, answer, ask, assert_scales, noise, question, request};
 use crate::harness::{Builder, Fault, Rule, S3, Server, eventually, scale};
 use crate::support::archive::{Form, archive_as};
 
-/// Bytes of an archive that comes in several pieces.
+/// Size of an archive that arrives in several pieces, in bytes.
 const LARGE: usize = 600_000;
 
-/// An archive of about [`LARGE`] bytes of a model that multiplies by `factor`.
+/// An archive of about [`LARGE`] bytes with a model that multiplies by `factor`.
 fn large(factor: f32) -> Vec<u8> {
     let (model, filler) = (scale(factor), noise(LARGE, factor.to_bits().into()));
     archive_as(Form::Gzip, &[("filler.bin", &filler), ("model.onnx", &model)])
 }
 
-/// A server that remembers no failure for long.
+/// A server that forgets failures quickly.
 fn impatient(store: &Store, retries: &str) -> Server {
     store
         .server()
@@ -95,7 +95,7 @@ fn a_bucket_that_is_not_there_is_named() {
     let server = store.server_of("s3://no-such-bucket/models/").start();
     server.ping().expect(200);
     let response = ask(&server, "a.tar.gz");
-    // S3 says 404 of either.
+    // S3 responds with 404 to both.
     assert!([404, 503].contains(&response.status), "{}", response.text());
     assert!(response.message().contains("no-such-bucket"), "{}", response.message());
 }
@@ -170,7 +170,7 @@ fn a_download_that_is_cut_goes_on_where_it_was() {
     let requests = store.proxy.requests_of("a.tar.gz");
     let resumed = requests.iter().rfind(|seen| seen.method == "GET").unwrap();
     assert!(resumed.range.is_some(), "{requests:#?}");
-    // Of the same object, not of what may be there by now.
+    // The rest must come from the same object, which may have been replaced since.
     assert!(resumed.if_match.is_some(), "{requests:#?}");
 }
 
@@ -207,7 +207,7 @@ fn refused_connections_are_503_with_the_reason_until_the_store_is_back() {
     store.proxy.refuse_connections();
     let message = refusal(&server, &store, "b.tar.gz").to_lowercase();
     assert!(message.contains("connect"), "{message}");
-    // What is loaded does not need the store.
+    // Loaded models do not need the store.
     assert_scales(&server, "a.tar.gz", 2.0);
     server.ping().expect(200);
     store.proxy.accept_connections();
@@ -234,6 +234,6 @@ fn the_log_says_why_a_model_was_not_loaded() {
     store.proxy.rule(Rule::new(Fault::DENIED));
     refusal(&server, &store, "a.tar.gz");
     server.wait_for_log(&store.url_of("a.tar.gz"));
-    // Nothing of what authorises requests.
+    // The log contains no part of the credentials.
     assert_eq!(server.count_in_log("secret"), 0);
 }

@@ -1,4 +1,4 @@
-//! What an object may be: an archive of any of these kinds, a model, or a prefix with its files.
+//! Forms of an object: an archive of any supported kind, a model, or a prefix with files.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn archives_of_every_kind_are_served() {
         ("a.tgz", Form::Gzip),
         ("a.tar.zst", Form::Zstd),
         ("a.tar", Form::Plain),
-        // What it is says the content, not the name.
+        // The content decides, not the name.
         ("misnamed.tar", Form::Gzip),
         ("misnamed.tar.gz", Form::Zstd),
         ("misnamed.tgz", Form::Plain),
@@ -59,7 +59,7 @@ fn archives_are_served_however_their_model_lies_in_them() {
         let files: Vec<(&str, &[u8])> = layout
             .iter()
             .map(|&path| match path {
-                // The greater version counts.
+                // The highest version is loaded.
                 "1/model.onnx" => (path, &b"an older one, which is none"[..]),
                 path if path.ends_with(".onnx") && !path.contains("._") => (path, &model[..]),
                 path => (path, &b""[..]),
@@ -73,7 +73,7 @@ fn archives_are_served_however_their_model_lies_in_them() {
 
 #[test]
 fn an_uncompressed_prefix_is_served() {
-    // AR-4: as SageMaker's S3Prefix. Its name ends in a slash, or does not.
+    // AR-4: like SageMaker's S3Prefix, with or without a slash at the end of its name.
     let store = Store::new();
     let local = Models::new();
     let folder = local.place_big("big");

@@ -1,5 +1,5 @@
-//! Archives by strangers, through the store: refused by the name of what is wrong with them, with nothing written where it
-//! should not be.
+//! Hostile archives in the store: each is refused with the reason, and nothing is written outside
+//! the cache.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::harness::{eventually, scale};
 use crate::support::archive::{Entry, Form, tar_of};
 use crate::support::archives::{self, MAX_ENTRIES, MAX_RATIO, MAX_UNPACKED};
 
-/// What the archives would write if they could.
+/// The file that the archives try to write.
 const MARK: &str = "longshore-was-here";
 
-/// The entries before which a good model lies in the archive, and a part of what is said of them.
+/// Entries that precede a valid model in the archive, and a part of the error message.
 fn hostile() -> Vec<(&'static str, Vec<Entry>, &'static str)> {
     let file = |name: &str| Entry::file(name, b"written");
     let absolute = format!("/tmp/{MARK}");
@@ -105,13 +105,13 @@ fn hostile_archives_are_refused_by_name_and_write_nothing_elsewhere() {
             assert_eq!(loaded.status, 400, "{name}: {}", loaded.text());
             assert!(loaded.message().contains(part), "{name}: {}", loaded.message());
         }
-        // Neither where it points to nor in what it was to be unpacked into.
+        // Neither at the target nor in the folder of the unpacked archive.
         assert!(!Path::new("/tmp").join(MARK).exists(), "{what}");
         let names = [MARK, "link", "twice.bin", "big.bin", "zeros.bin", "model.onnx"];
         for name in names {
             assert_eq!(files_called(server.models().root(), name), [] as [&Path; 0], "{what}");
         }
-        eventually("what was unpacked is removed", || {
+        eventually("the unpacked files are removed", || {
             names.iter().all(|name| files_called(&cache, name).is_empty())
         });
     }

@@ -1,4 +1,4 @@
-//! Names: keys below the store's prefix, and nothing else.
+//! Model names: only keys below the store's prefix.
 
 use super::{Store, ask, assert_scales, question, request};
 use crate::harness::{Request, eventually, scale};
@@ -28,12 +28,12 @@ fn names_that_lead_out_of_the_prefix_are_refused_before_the_store_is_asked() {
     ] {
         let message = ask(&server, name).expect(400).message();
         assert!(message.contains("name"), "{name}: {message}");
-        // In a path, too, where it comes with its slashes encoded. Two dots there may be no model's
+        // The same name in a path, with encoded slashes. A path with two dots may not be a model's
         // path at all.
         let refusal = server.invoke(name, &question());
         assert!([400, 404].contains(&refusal.status), "{name}: {}", refusal.text());
     }
-    // What is no blank at the ends of a header is not visible in it.
+    // A header can carry this byte only at its ends, where it is trimmed.
     server.invoke("nul\0byte", &question()).expect(400);
     server.invoke("new\nline", &question()).expect(400);
     assert_eq!(store.proxy.requests(), []);
@@ -76,7 +76,7 @@ fn a_missing_object_is_404_until_it_is_there() {
     server.describe("team/a.tar.gz").expect(404);
     server.unload("team/a.tar.gz").expect(404);
     store.put_scale("team/a.tar.gz", 2.0);
-    // A part of a key is none.
+    // A part of a key is not a key.
     ask(&server, "team/a.tar").expect(404);
     ask(&server, "a.tar.gz").expect(404);
     eventually("the new object is found", || {
@@ -99,7 +99,7 @@ fn a_store_without_a_prefix_is_the_whole_bucket() {
 
 #[test]
 fn a_prefix_ends_where_a_slash_would_be() {
-    // As SageMaker's ModelDataUrl, with which people write it either way.
+    // Like SageMaker's ModelDataUrl, which may be written with or without a slash at the end.
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     store.bucket.put("models2/a.tar.gz", b"another");

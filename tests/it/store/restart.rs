@@ -1,4 +1,4 @@
-//! After the end of a server, however it came: what is on disk is whole, or gone, and is used.
+//! Restarts after any kind of end: files on disk are complete and reused, or gone.
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -7,7 +7,7 @@ use super::{Store, answer, assert_scales, files_called, noise, question, request
 use crate::harness::{Builder, Fault, Process, Rule, Server, eventually, scale, try_send};
 use crate::support::archive::{Form, archive_as};
 
-/// A file that comes first in the archive, so that it is on disk while the rest is on its way.
+/// A file at the start of the archive, which is on disk while the rest is still downloaded.
 const FIRST: &str = "first-of-the-archive.bin";
 
 fn two_parts(factor: f32) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn with_cache(store: &Store, cache: &TempDir) -> Builder {
     store.server().argument("--cache-dir").argument(cache.path())
 }
 
-/// Kills the server, both of its processes, and waits until they are gone.
+/// Kills both processes of the server, and waits until they have ended.
 fn kill(server: Server) {
     let processes: [Process; 2] = [server.process(), server.supervisor()];
     drop(server);
@@ -105,7 +105,7 @@ fn a_kill_in_the_middle_of_a_download_leaves_nothing_that_is_half() {
 
     let server = with_cache(&store, &cache).start();
     assert_scales(&server, "a.tar.gz", 2.0);
-    // The whole one, and no other.
+    // Only the complete archive is left.
     eventually("the unfinished one is gone", || {
         files_called(cache.path(), FIRST).len() == 1
     });
@@ -169,6 +169,6 @@ fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
     asking.write(&request("a.tar.gz", &question()).to_bytes()).unwrap();
     store.proxy.wait_for_held(1);
     server.terminate();
-    // While the download is still in flight.
+    // The download is still in flight.
     assert!(server.wait_for_end().status.success());
 }
