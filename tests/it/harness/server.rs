@@ -194,7 +194,11 @@ impl Server {
     /// Waits for a log line that contains `part`.
     pub fn wait_for_log(&self, part: &str) {
         let found = self.log.wait_for(PATIENCE, |line| line.contains(part).then_some(()));
-        assert!(found.is_some(), "the log does not contain {part:?}:\n{}", self.log.tail());
+        assert!(
+            found.is_some(),
+            "the log does not contain {part:?}:\n{}",
+            self.log.tail()
+        );
     }
 
     pub fn terminate(&self) {

@@ -106,9 +106,12 @@ pub fn all(secret: &Path) -> Vec<Hostile> {
         )
         .file("weights.bin", [0; 16])
         .refused(OUTSIDE),
-        Hostile::bytes("a location behind the magic bytes of the other format", marked("zeros.bin"))
-            .link("zeros.bin", "/dev/zero")
-            .refused(&["link out of the artifact"]),
+        Hostile::bytes(
+            "a location behind the magic bytes of the other format",
+            marked("zeros.bin"),
+        )
+        .link("zeros.bin", "/dev/zero")
+        .refused(&["link out of the artifact"]),
         Hostile::bytes("a location behind a field number too large", overflowing(&up)).refused(&["field"]),
         Hostile::graph(
             "up in an attribute",

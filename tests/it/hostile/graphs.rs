@@ -483,7 +483,11 @@ fn functions() -> Vec<Hostile> {
             model("f").function(&calls("f", "g")).function(&calls("g", "f")),
         )
         .refused(&["recurs"]),
-        Hostile::model("a function that calls a missing function", model("f").function(&calls("f", "g"))).refused(&["g"]),
+        Hostile::model(
+            "a function that calls a missing function",
+            model("f").function(&calls("f", "g")),
+        )
+        .refused(&["g"]),
         Hostile::model("a function that is not there", model("f")).refused(&["f"]),
         Hostile::model("a function without nodes", model("f").function(&function("f"))),
         Hostile::model(

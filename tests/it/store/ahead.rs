@@ -23,7 +23,7 @@ fn a_model_is_loaded_ahead_by_its_url_in_the_store() {
 }
 
 #[test]
-fn a_model_that_was_loaded_on_demand_is_loaded() {
+fn a_model_loaded_on_demand_counts_as_loaded() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     let server = store.server().start();
@@ -32,7 +32,7 @@ fn a_model_that_was_loaded_on_demand_is_loaded() {
 }
 
 #[test]
-fn a_load_and_requests_at_once_make_one_download() {
+fn a_load_and_concurrent_requests_share_one_download() {
     let store = Store::new();
     let size = store.put_scale("a.tar.gz", 2.0);
     let server = store.server().start();
@@ -53,7 +53,7 @@ fn a_load_and_requests_at_once_make_one_download() {
 }
 
 #[test]
-fn urls_that_are_not_the_names_in_the_store_are_refused() {
+fn a_load_refuses_a_url_that_does_not_match_the_name() {
     let store = Store::new();
     store.put_scale("team/a.tar.gz", 2.0);
     store.bucket.put("elsewhere/a.tar.gz", b"");
@@ -83,7 +83,7 @@ fn urls_that_are_not_the_names_in_the_store_are_refused() {
 }
 
 #[test]
-fn a_missing_object_is_named_ahead_too() {
+fn a_load_request_names_a_missing_object() {
     let store = Store::new();
     let server = store.server().start();
     let url = store.url_of("gone.tar.gz");
@@ -94,7 +94,7 @@ fn a_missing_object_is_named_ahead_too() {
 }
 
 #[test]
-fn an_unloaded_model_is_gone_until_it_is_asked_for() {
+fn an_unloaded_model_loads_again_on_demand() {
     let store = Store::new();
     let size = store.put_scale("a.tar.gz", 2.0);
     let server = store.server().start();
@@ -111,7 +111,7 @@ fn an_unloaded_model_is_gone_until_it_is_asked_for() {
 }
 
 #[test]
-fn idle_models_are_unloaded_after_their_time_and_come_back() {
+fn idle_models_are_unloaded_and_load_again_on_demand() {
     let store = Store::new();
     let size = store.put_scale("a.tar.gz", 2.0);
     let server = store.server().arguments(["--idle-unload", "100ms"]).start();

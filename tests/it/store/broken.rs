@@ -35,7 +35,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn broken_archives_are_503_on_demand_and_400_ahead_each_with_the_reason() {
+fn broken_archives_are_a_503_on_demand_and_a_400_for_a_load_request() {
     let store = Store::new();
     let server = store.server().arguments(["--negative-ttl", "1h"]).start();
     for (what, content, part) in broken() {
@@ -56,7 +56,7 @@ fn broken_archives_are_503_on_demand_and_400_ahead_each_with_the_reason() {
 }
 
 #[test]
-fn a_broken_archive_is_fetched_once_however_many_ask() {
+fn a_broken_archive_is_fetched_once_for_many_requests() {
     let store = Store::new();
     let (_, content, _) = broken().swap_remove(1);
     store.put("cut.tar.gz", &content);
@@ -85,19 +85,21 @@ fn a_broken_archive_is_fetched_once_however_many_ask() {
 }
 
 #[test]
-fn a_failure_is_remembered_for_its_time_and_no_longer() {
+fn a_failure_is_remembered_for_the_negative_ttl() {
     let store = Store::new();
     let (_, content, _) = broken().swap_remove(1);
     store.put("a.tar.gz", &content);
     let server = store.server().arguments(["--negative-ttl", "50ms"]).start();
     ask(&server, "a.tar.gz").expect(503);
     store.put_scale("a.tar.gz", 2.0);
-    eventually("the repaired model is served", || ask(&server, "a.tar.gz").status == 200);
+    eventually("the repaired model is served", || {
+        ask(&server, "a.tar.gz").status == 200
+    });
     assert_scales(&server, "a.tar.gz", 2.0);
 }
 
 #[test]
-fn a_load_ahead_tries_again_at_once() {
+fn a_load_request_ignores_a_remembered_failure() {
     // An operator who has repaired the archive does not have to wait.
     let store = Store::new();
     let (_, content, _) = broken().swap_remove(1);

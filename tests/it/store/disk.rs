@@ -34,7 +34,7 @@ fn name(index: usize) -> String {
 }
 
 #[test]
-fn archives_on_disk_stay_within_their_bound_and_all_models_are_served() {
+fn archives_on_disk_stay_within_their_limit_and_all_models_serve() {
     const MODELS: usize = 10;
     const BOUND: usize = 1 << 20;
     let store = Store::new();
@@ -61,7 +61,7 @@ fn archives_on_disk_stay_within_their_bound_and_all_models_are_served() {
 }
 
 #[test]
-fn archives_of_loaded_models_stay_however_many_there_are() {
+fn archives_of_loaded_models_stay_on_disk_beyond_the_limit() {
     const MODELS: usize = 10;
     let store = Store::new();
     for index in 0..MODELS {
@@ -84,7 +84,7 @@ fn archives_of_loaded_models_stay_however_many_there_are() {
 }
 
 #[test]
-fn an_archive_larger_than_the_bound_is_served_while_it_is_loaded() {
+fn an_archive_larger_than_the_limit_is_kept_only_while_it_is_loaded() {
     let store = Store::new();
     put_filled(&store, "large.tar.gz", 2.0);
     let server = store.server().arguments(["--archive-cache-size", "100KiB"]).start();
@@ -98,7 +98,7 @@ fn an_archive_larger_than_the_bound_is_served_while_it_is_loaded() {
 }
 
 #[test]
-fn a_replaced_archive_takes_its_place_alone() {
+fn a_replaced_archive_is_removed_from_disk() {
     let store = Store::new();
     let server = store.server().arguments(["--revalidate", "1ms"]).start();
     for factor in [1.0, 2.0, 3.0, 4.0] {
@@ -112,7 +112,7 @@ fn a_replaced_archive_takes_its_place_alone() {
 }
 
 #[test]
-fn archives_whose_files_somebody_deleted_are_fetched_again() {
+fn archives_with_deleted_files_are_fetched_again() {
     let store = Store::new();
     let size = put_filled(&store, "a.tar.gz", 2.0);
     let server = store.server().start();

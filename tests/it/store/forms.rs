@@ -41,7 +41,7 @@ fn a_bare_model_is_served() {
 }
 
 #[test]
-fn archives_are_served_however_their_model_lies_in_them() {
+fn archives_may_hold_their_model_at_any_supported_place() {
     // AR-2, AR-3, AR-6, AR-7
     let store = Store::new();
     let server = store.server().start();
@@ -130,7 +130,7 @@ fn an_archive_that_longshore_packed_is_served() {
 }
 
 #[test]
-fn a_name_of_an_object_and_of_a_prefix_is_the_object() {
+fn a_name_that_is_both_an_object_and_a_prefix_means_the_object() {
     let store = Store::new();
     store.put("team/a", &archive_of(&scale(2.0)));
     store.put("team/a/model.onnx", &scale(3.0));
@@ -139,7 +139,7 @@ fn a_name_of_an_object_and_of_a_prefix_is_the_object() {
 }
 
 #[test]
-fn a_directory_is_a_store_too() {
+fn a_directory_can_be_a_store() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("team/plain")).unwrap();
     fs::write(folder.path().join("team/a.tar.gz"), archive_of(&scale(2.0))).unwrap();

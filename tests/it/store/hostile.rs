@@ -85,7 +85,7 @@ fn hostile() -> Vec<(&'static str, Vec<Entry>, &'static str)> {
 }
 
 #[test]
-fn hostile_archives_are_refused_by_name_and_write_nothing_elsewhere() {
+fn hostile_archives_are_refused_with_the_reason_and_write_nothing_outside() {
     let store = Store::new();
     let server = store
         .server()
@@ -121,7 +121,7 @@ fn hostile_archives_are_refused_by_name_and_write_nothing_elsewhere() {
 }
 
 #[test]
-fn a_bomb_is_refused_by_its_ratio() {
+fn a_decompression_bomb_is_refused_by_its_ratio() {
     let store = Store::new();
     let server = store.server().arguments(["--max-ratio", "100"]).start();
     let tar = tar_of([Entry::file("zeros.bin", &vec![0; 64 << 20])]);
@@ -154,7 +154,7 @@ fn a_prefix_with_too_many_or_too_large_files_is_refused() {
 }
 
 #[test]
-fn what_nobody_packs_who_means_well_is_refused_for_what_it_is() {
+fn unusual_archive_entries_are_refused_with_their_kind() {
     let store = Store::new();
     let server = store
         .server()

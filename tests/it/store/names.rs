@@ -5,7 +5,7 @@ use crate::harness::{Request, eventually, scale};
 use crate::support::archive::archive_of;
 
 #[test]
-fn names_that_lead_out_of_the_prefix_are_refused_before_the_store_is_asked() {
+fn names_that_leave_the_prefix_are_refused_without_a_request_to_the_store() {
     let store = Store::new();
     let archive = archive_of(&scale(2.0));
     for key in ["secret.tar.gz", "models2/secret.tar.gz", "modelssecret.tar.gz"] {
@@ -40,7 +40,7 @@ fn names_that_lead_out_of_the_prefix_are_refused_before_the_store_is_asked() {
 }
 
 #[test]
-fn names_as_s3_has_them_are_found() {
+fn keys_with_special_characters_are_found() {
     let store = Store::new();
     let names = [
         "a.tar.gz",
@@ -67,7 +67,7 @@ fn names_as_s3_has_them_are_found() {
 }
 
 #[test]
-fn a_missing_object_is_404_until_it_is_there() {
+fn a_missing_object_is_a_404_until_it_exists() {
     let store = Store::new();
     let server = store.server().arguments(["--negative-ttl", "50ms"]).start();
     let message = ask(&server, "team/a.tar.gz").expect(404).message();
@@ -98,7 +98,7 @@ fn a_store_without_a_prefix_is_the_whole_bucket() {
 }
 
 #[test]
-fn a_prefix_ends_where_a_slash_would_be() {
+fn the_prefix_of_a_store_ends_at_a_slash() {
     // Like SageMaker's ModelDataUrl, which may be written with or without a slash at the end.
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
@@ -110,7 +110,7 @@ fn a_prefix_ends_where_a_slash_would_be() {
 }
 
 #[test]
-fn nothing_else_is_asked_of_the_store() {
+fn a_load_sends_only_the_expected_requests_to_the_store() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     let server = store.server().start();

@@ -33,7 +33,7 @@ fn kill(server: Server) {
 }
 
 #[test]
-fn what_is_on_disk_is_used_after_a_restart() {
+fn archives_on_disk_are_used_after_a_restart() {
     let store = Store::new();
     let cache = tempfile::tempdir().unwrap();
     let sizes = [store.put_scale("a.tar.gz", 2.0), store.put_scale("team/b.tar.gz", 3.0)];
@@ -53,7 +53,7 @@ fn what_is_on_disk_is_used_after_a_restart() {
 }
 
 #[test]
-fn what_was_replaced_between_two_servers_is_noticed() {
+fn an_object_replaced_while_the_server_is_down_is_noticed() {
     let store = Store::new();
     let cache = tempfile::tempdir().unwrap();
     store.put_scale("a.tar.gz", 2.0);
@@ -70,7 +70,7 @@ fn what_was_replaced_between_two_servers_is_noticed() {
 }
 
 #[test]
-fn what_is_on_disk_is_served_while_the_store_is_away() {
+fn archives_on_disk_are_served_while_the_store_is_unreachable() {
     let store = Store::new();
     let cache = tempfile::tempdir().unwrap();
     store.put_scale("a.tar.gz", 2.0);
@@ -85,7 +85,7 @@ fn what_is_on_disk_is_served_while_the_store_is_away() {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_a_download_leaves_nothing_that_is_half() {
+fn a_kill_during_a_download_leaves_no_partial_archive() {
     let store = Store::new();
     let cache = tempfile::tempdir().unwrap();
     let archive = two_parts(2.0);
@@ -117,7 +117,7 @@ fn a_kill_in_the_middle_of_a_download_leaves_nothing_that_is_half() {
 }
 
 #[test]
-fn a_killed_worker_is_followed_by_one_that_serves_the_same_models() {
+fn a_new_worker_serves_the_models_of_a_killed_one() {
     let store = Store::new();
     let sizes = [store.put_scale("a.tar.gz", 2.0), store.put_scale("b.tar.gz", 3.0)];
     let server = store.server().start();
@@ -133,7 +133,7 @@ fn a_killed_worker_is_followed_by_one_that_serves_the_same_models() {
 }
 
 #[test]
-fn a_worker_that_is_killed_in_the_middle_of_a_download_is_followed_by_one_that_makes_it() {
+fn a_new_worker_repeats_the_download_of_a_killed_one() {
     let store = Store::new();
     let cache = tempfile::tempdir().unwrap();
     let archive = two_parts(2.0);
@@ -160,7 +160,7 @@ fn a_worker_that_is_killed_in_the_middle_of_a_download_is_followed_by_one_that_m
 }
 
 #[test]
-fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
+fn a_stop_does_not_wait_for_a_silent_store() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     let server = store.server().arguments(["--drain-timeout", "1s"]).start();

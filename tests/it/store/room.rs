@@ -80,7 +80,7 @@ impl Zipf {
 }
 
 #[test]
-fn forty_models_are_served_with_room_for_eight_and_no_request_fails() {
+fn forty_models_are_served_with_memory_for_eight() {
     const MODELS: usize = 40;
     const REQUESTS: usize = 1_000;
     let store = Store::new();
@@ -119,7 +119,7 @@ fn forty_models_are_served_with_room_for_eight_and_no_request_fails() {
 }
 
 #[test]
-fn the_model_that_was_idle_for_longest_goes() {
+fn the_least_recently_used_model_is_evicted() {
     let store = Store::new();
     put_models(&store, 20);
     let server = store.server().arguments(["--memory-limit", LIMIT]).start();
@@ -142,7 +142,7 @@ fn the_model_that_was_idle_for_longest_goes() {
 }
 
 #[test]
-fn a_model_that_runs_is_not_evicted() {
+fn a_running_model_is_not_evicted() {
     let store = Store::new();
     put_models(&store, 12);
     let spin = fs::read(fixture("spin").join("model.onnx")).unwrap();
@@ -164,7 +164,7 @@ fn a_model_that_runs_is_not_evicted() {
 }
 
 #[test]
-fn without_eviction_a_full_memory_is_507_until_something_is_unloaded() {
+fn without_eviction_a_load_into_full_memory_is_a_507_until_an_unload() {
     let store = Store::new();
     put_models(&store, 20);
     let server = store
@@ -181,10 +181,7 @@ fn without_eviction_a_full_memory_is_507_until_something_is_unloaded() {
         false
     });
     let refused = refused.unwrap();
-    assert!(
-        (4..=14).contains(&refused),
-        "{refused} fit: the memory limit is wrong"
-    );
+    assert!((4..=14).contains(&refused), "{refused} fit: the memory limit is wrong");
     println!("{refused} models fit");
     assert_eq!(loaded(&server), (0..refused).collect::<Vec<_>>());
     server.load(&name(refused), &store.url_of(&name(refused))).expect(507);
@@ -196,7 +193,7 @@ fn without_eviction_a_full_memory_is_507_until_something_is_unloaded() {
 }
 
 #[test]
-fn a_load_ahead_evicts_as_a_request_does() {
+fn a_load_request_evicts_like_an_invocation() {
     let store = Store::new();
     put_models(&store, 20);
     let server = store.server().arguments(["--memory-limit", LIMIT]).start();
@@ -209,7 +206,7 @@ fn a_load_ahead_evicts_as_a_request_does() {
 }
 
 #[test]
-fn a_model_that_would_not_fit_alone_is_507_and_evicts_none() {
+fn a_model_larger_than_the_memory_limit_is_a_507_and_evicts_nothing() {
     let store = Store::new();
     put_models(&store, 2);
     let huge = networks::lookup(ITEMS, 24 * WEIGHTS / 4 / ITEMS, first(50));
