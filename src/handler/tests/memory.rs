@@ -1,4 +1,4 @@
-//! The memory that a request reserves covers the memory that reading it takes.
+//! Checks that the reservation of a request covers the memory of reading it.
 
 use std::cell::Cell;
 use std::io::Cursor;
@@ -15,7 +15,7 @@ use crate::handler::{Handler, SharedTokenizer, Tools};
 use crate::tensor::DataType;
 use crate::text::{FileLimits, Tokenizer, TokenizerConfig};
 
-/// Adds up what is reserved.
+/// A ledger that sums the reservations.
 #[derive(Default)]
 struct Counted(Cell<u64>);
 
@@ -26,7 +26,7 @@ impl Ledger for Counted {
     }
 }
 
-/// A picture that does not compress to nothing.
+/// An image that does not compress well.
 fn picture(width: u32, height: u32) -> DynamicImage {
     let level = |x: u32, y: u32, step: u32| (x.wrapping_mul(step) ^ y.wrapping_mul(7)) as u8;
     DynamicImage::from(RgbImage::from_fn(width, height, |x, y| {
@@ -40,7 +40,7 @@ fn file(picture: &DynamicImage, format: ImageFormat) -> Bytes {
     bytes.into_inner().into()
 }
 
-/// Large pictures of each format and colour type that the encoders know.
+/// Large images in each format and colour type of the encoders.
 fn pictures() -> Vec<(String, Bytes)> {
     let rgb = picture(640, 480);
     let colours: [(&str, DynamicImage); 8] = [
@@ -57,7 +57,7 @@ fn pictures() -> Vec<(String, Bytes)> {
     for (name, colour) in &colours {
         files.push((format!("png of {name}"), file(colour, ImageFormat::Png)));
     }
-    // The colour types that these encoders know, as positions in `colours`.
+    // The colour types of these encoders, as positions in `colours`.
     for (format, known) in [
         (ImageFormat::Jpeg, [0, 2].as_slice()),
         (ImageFormat::WebP, &[2, 3]),
@@ -72,7 +72,7 @@ fn pictures() -> Vec<(String, Bytes)> {
     files
 }
 
-/// Bytes that reading a body takes at its peak, and bytes that it reserves.
+/// The peak memory of reading a body, and its reservation, in bytes.
 fn peak_and_reserved(handler: &Handler, content_type: &str, body: &Bytes) -> (u64, u64) {
     let ledger = Counted::default();
     let (read, peak) = with_peak(|| handler.decode(content_type, body.clone(), Documents::One, &ledger));
@@ -96,7 +96,7 @@ fn the_reservation_for_a_picture_covers_decoding_and_resizing_it() {
         let handler = Handler::new(&manifest(json!({"image": step})), &model, Tools::default()).unwrap();
         for (name, body) in pictures() {
             let (peak, reserved) = peak_and_reserved(&handler, "application/x-image", &body);
-            // A request is expected to take twice its body in any case.
+            // The server always reserves twice the body.
             if peak > reserved + body.len() as u64 {
                 wrong.push(format!("{name}, {step}: {peak} bytes, {reserved} reserved"));
             }
@@ -135,7 +135,7 @@ fn the_reservation_for_texts_covers_tokenizing_them() {
         let handler = Handler::new(&manifest(json!({"text": {"truncation": "never"}})), &model, tools).unwrap();
         for (kind, text) in &texts {
             let body = Bytes::from(json!({"inputs": text}).to_string());
-            // Caches of a tokenizer fill up with its first text.
+            // The first text fills the caches of a tokenizer.
             peak_and_reserved(&handler, "application/json", &body);
             let (peak, reserved) = peak_and_reserved(&handler, "application/json", &body);
             let own = 4 * body.len() as u64;
