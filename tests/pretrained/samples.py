@@ -170,7 +170,7 @@ def files() -> dict[str, bytes]:
         "csv": b"id,name,price\n" + b"".join(b"%d,item %d,%d.50\n" % (n, n, n * 3) for n in range(40)),
         "html": b"<!DOCTYPE html>\n<html><head><title>Pier</title></head><body><h1>Pier</h1><p>Text.</p></body></html>\n",
         "shell": b"#!/usr/bin/env bash\nset -euo pipefail\nfor file in *.txt; do\n  wc -l \"$file\"\ndone\n",
-        "prose": b"It was a quiet morning on the long shore, and the boats lay still. Nobody had thought of the tide. " * 5,
+        "prose": b"It was a quiet morning on the long shore, and the boats lay still. Nobody had thought of the tide. " * 5,  # words: quoted
         "png": png(picture),
         "jpeg": encoded(picture, "JPEG"),
         "webp": encoded(picture, "WEBP"),
