@@ -28,7 +28,7 @@ use bytes::Bytes;
 use crate::codec::{
     self, DecodeError, DecodedRequest, Documents, EncodeError, EncodedResponse, Format, ReplyPlan, Schema,
 };
-use crate::engine::Ledger;
+use crate::engine::RequestBudget;
 use crate::manifest::{Manifest, PassedOver, TOKENIZER};
 use crate::tensor::{Inputs, Records, Signature, Value};
 use crate::text::{FileLimits, Tokenizer};
@@ -132,10 +132,10 @@ impl Handler {
         content_type: &str,
         body: Bytes,
         documents: Documents,
-        ledger: &dyn Ledger,
+        budget: &dyn RequestBudget,
     ) -> Result<HandledRequest, InvocationError> {
         if let Some(media) = &self.media
-            && let Some((request, facts)) = media.decode(content_type, &body, &self.schema, ledger)?
+            && let Some((request, facts)) = media.decode(content_type, &body, &self.schema, budget)?
         {
             return Ok(HandledRequest {
                 request: self.complete(request)?,
@@ -169,10 +169,10 @@ impl Handler {
         &self,
         api: TextApi,
         body: Bytes,
-        ledger: &dyn Ledger,
+        budget: &dyn RequestBudget,
     ) -> Result<(DecodedRequest, Box<RequestFacts>, Reply), InvocationError> {
         let media = self.media.as_ref().ok_or_else(media::no_texts)?;
-        let (request, facts, form) = media.decode_texts(api, &body, &self.schema, ledger)?;
+        let (request, facts, form) = media.decode_texts(api, &body, &self.schema, budget)?;
         Ok((self.complete(request)?, Box::new(facts), form))
     }
 

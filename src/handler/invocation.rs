@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::media::Reply;
 use super::{HandledRequest, Handler, MediaError, RequestFacts};
 use crate::codec::{DecodeError, Documents, EncodeError, EncodedResponse, Format, ReplyPlan};
-use crate::engine::{InferenceError, Ledger, RequestMemory, Work};
+use crate::engine::{InferenceError, RequestBudget, RequestMemory, Work};
 use crate::tensor::{Inputs, Value};
 
 /// The parts of a request that determine the model's answer. Decoding and encoding large bodies
@@ -121,7 +121,7 @@ impl Work for Invocation {
     type Answer = EncodedResponse;
     type Error = InvocationError;
 
-    fn decode(&self, ledger: &dyn Ledger) -> Result<(Inputs, Self::Plan), InvocationError> {
+    fn decode(&self, budget: &dyn RequestBudget) -> Result<(Inputs, Self::Plan), InvocationError> {
         let (decoded, accept, default) = match &self.protocol {
             Protocol::Headers {
                 content_type,
@@ -130,11 +130,11 @@ impl Work for Invocation {
                 documents,
             } => {
                 let body = self.body.clone();
-                let decoded = self.handler.decode(content_type, body, *documents, ledger)?;
+                let decoded = self.handler.decode(content_type, body, *documents, budget)?;
                 (decoded, accept.as_deref(), *default)
             }
             Protocol::Texts(api) => {
-                let (request, facts, form) = self.handler.decode_texts(*api, self.body.clone(), ledger)?;
+                let (request, facts, form) = self.handler.decode_texts(*api, self.body.clone(), budget)?;
                 let inputs = Inputs {
                     tensors: request.inputs,
                     optional: request.optional,

@@ -29,7 +29,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{HandlerError, TextApi};
 use crate::codec::{DecodeError, DecodedRequest, Schema};
-use crate::engine::{Ledger, RequestMemory};
+use crate::engine::{RequestBudget, RequestMemory};
 use crate::manifest::{Manifest, PassedOver, Step};
 use crate::task::{AnswerSettings, EncodingFormat, Form, Task, TopK};
 use crate::tensor::Signature;
@@ -128,7 +128,7 @@ struct Reading<'a> {
     settings: AnswerSettings,
     limits: &'a MediaLimits,
     schema: &'a Schema,
-    ledger: &'a dyn Ledger,
+    budget: &'a dyn RequestBudget,
 }
 
 /// Facts from the request that its answer needs.
@@ -212,12 +212,12 @@ impl Media {
         content_type: &str,
         body: &Bytes,
         schema: &Schema,
-        ledger: &dyn Ledger,
+        budget: &dyn RequestBudget,
     ) -> Result<Option<(DecodedRequest, RequestFacts)>, MediaError> {
         let essence = essence(content_type);
         match &self.source {
             None => Ok(None),
-            Some(Source::Texts(texts)) => texts.decode(self, &essence, body, schema, ledger),
+            Some(Source::Texts(texts)) => texts.decode(self, &essence, body, schema, budget),
             Some(source) => {
                 let Some(files) = self.files(source, content_type, &essence, body)? else {
                     return Ok(None);
@@ -227,7 +227,7 @@ impl Media {
                     settings,
                     limits: &self.limits,
                     schema,
-                    ledger,
+                    budget,
                 };
                 match source {
                     Source::Pictures(pictures) => pictures.decode(files, reading),
@@ -245,7 +245,7 @@ impl Media {
         api: TextApi,
         body: &Bytes,
         schema: &Schema,
-        ledger: &dyn Ledger,
+        budget: &dyn RequestBudget,
     ) -> Result<(DecodedRequest, RequestFacts, Reply), MediaError> {
         let (Some(Source::Texts(texts)), Some(answering)) = (&self.source, &self.answering) else {
             return Err(no_texts());
@@ -279,7 +279,7 @@ impl Media {
             plain = Some(Bytes::from(serde_json::to_vec(&keys).unwrap_or_default()));
         }
         let body = plain.as_ref().unwrap_or(body);
-        let read = texts.decode(self, "application/json", body, schema, ledger)?;
+        let read = texts.decode(self, "application/json", body, schema, budget)?;
         let Some((request, mut facts)) = read else {
             return Err(MediaError::Request("the body has no texts".to_owned()));
         };

@@ -11,7 +11,7 @@ use crate::tensor::{DataType, OutputRows, OutputSpec, Tensor};
 /// A ledger that reserves nothing.
 struct Uncounted;
 
-impl Ledger for Uncounted {
+impl RequestBudget for Uncounted {
     fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
         Ok(None)
     }

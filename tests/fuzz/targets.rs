@@ -8,7 +8,7 @@ use bytes::Bytes;
 use longshore::archive;
 use longshore::audio::{self, AudioLimits};
 use longshore::codec::Documents;
-use longshore::engine::{Ledger, NoRoom, RequestMemory};
+use longshore::engine::{NoRoom, RequestBudget, RequestMemory};
 use longshore::handler::{Handler, SharedTokenizer, Tools};
 use longshore::manifest::Manifest;
 use longshore::tensor::{DataType, Dim, InputSpec, OutputRows, OutputSpec, Signature, ValueType};
@@ -181,7 +181,7 @@ fn text_body(bytes: &[u8]) {
 /// Counts nothing.
 struct Uncounted;
 
-impl Ledger for Uncounted {
+impl RequestBudget for Uncounted {
     fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
         Ok(None)
     }

@@ -78,7 +78,7 @@ impl Pictures {
             settings,
             limits,
             schema,
-            ledger,
+            budget,
         } = reading;
         let count = files.files.len();
         let numbered = |index: usize| (count > 1).then_some(index + 1);
@@ -99,7 +99,7 @@ impl Pictures {
         }
         // Several images are copied once more into one tensor.
         let parts = if count > 1 { total.saturating_mul(2) } else { total };
-        let memory = ledger.reserve(largest.saturating_add(parts))?;
+        let memory = budget.reserve(largest.saturating_add(parts))?;
         let mut tensors = Vec::with_capacity(count);
         let mut placements: Vec<Placement> = Vec::with_capacity(count);
         for (index, file) in files.files.iter().enumerate() {

@@ -64,7 +64,7 @@ impl Sounds {
             settings,
             limits,
             schema,
-            ledger,
+            budget,
         } = reading;
         let count = files.files.len();
         let failed = |index: usize| {
@@ -80,7 +80,7 @@ impl Sounds {
             let memory = probe.memory(self.bound.rate(probe.rate));
             bytes = bytes.saturating_add(memory.saturating_mul(2));
         }
-        let memory = ledger.reserve(bytes)?;
+        let memory = budget.reserve(bytes)?;
         let sounds = files.files.iter().enumerate();
         let sounds = sounds.map(|(index, file)| audio::read(file, &limits.audio).map_err(failed(index)));
         let samples = self.bound.apply(sounds.collect::<Result<_, _>>()?, &limits.audio);

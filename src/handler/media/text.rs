@@ -10,13 +10,15 @@ use super::body::ReplyFrame;
 use super::error::MediaError;
 use super::{Media, RequestFacts, SharedTokenizer, is_asked_for};
 use crate::codec::{DecodedRequest, Schema};
-use crate::engine::Ledger;
+use crate::engine::RequestBudget;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
 use crate::task::{AnswerSettings, Form, Parameters, Question, Task, Tokens, Vocabulary};
 use crate::tensor::{Inputs, Signature};
 use crate::text::request::{self, ReadOptions, TextForm, TextRequest};
-use crate::text::{Encoded, Padding, Side, TextError, TextInput, TextInputs, TokenizeOptions, Tokenizer, Truncation};
+use crate::text::{
+    Encoded, Padding, Side, TextError, TextInput, TextInputs, TextLimits, TokenizeOptions, Tokenizer, Truncation,
+};
 
 /// The inputs that take tokens, and the tokenizer.
 #[derive(Debug)]
@@ -130,7 +132,7 @@ impl Texts {
         essence: &str,
         body: &Bytes,
         schema: &Schema,
-        ledger: &dyn Ledger,
+        budget: &dyn RequestBudget,
     ) -> Result<Option<(DecodedRequest, RequestFacts)>, MediaError> {
         let task = media.answering.as_ref().map(|answering| answering.task());
         let options = ReadOptions {
@@ -161,7 +163,10 @@ impl Texts {
             }
         };
         let mut options = self.options(&about_input)?;
-        options.limits = media.limits.text;
+        options.limits = TextLimits {
+            deadline: budget.deadline(),
+            ..media.limits.text
+        };
         options.offsets = matches!(task, Some(Task::TokenClassification | Task::QuestionAnswering));
         let (mut inputs, question) = question(task, inputs, &form, &settings);
         if !self.prompt.is_empty() {
@@ -170,7 +175,7 @@ impl Texts {
         if task == Some(Task::QuestionAnswering) && options.truncation == Truncation::LongestFirst {
             options.truncation = Truncation::OnlySecond;
         }
-        let memory = ledger.reserve(self.tokenizer().request_memory(&inputs, &options))?;
+        let memory = budget.reserve(self.tokenizer().request_memory(&inputs, &options))?;
         let encoded = self.tokenizer().encode(&inputs, &options)?;
         if !self.inputs.has_mask() && encoded.rows.iter().any(|row| row.len() != encoded.rows[0].len()) {
             return Err(MediaError::Text(TextError::Options(

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::Cursor;
+use std::time::Instant;
 
 use bytes::Bytes;
 use image::{DynamicImage, ImageFormat, RgbImage};
@@ -10,7 +11,7 @@ use serde_json::json;
 use super::manifest;
 use crate::codec::Documents;
 use crate::codec::testing::{input, output, signature};
-use crate::engine::{Ledger, NoRoom, RequestMemory, with_peak};
+use crate::engine::{NoRoom, RequestBudget, RequestMemory, with_peak};
 use crate::handler::{Handler, SharedTokenizer, Tools};
 use crate::tensor::DataType;
 use crate::text::{FileLimits, Tokenizer, TokenizerConfig};
@@ -19,7 +20,7 @@ use crate::text::{FileLimits, Tokenizer, TokenizerConfig};
 #[derive(Default)]
 struct Counted(Cell<u64>);
 
-impl Ledger for Counted {
+impl RequestBudget for Counted {
     fn reserve(&self, bytes: u64) -> Result<Option<RequestMemory>, NoRoom> {
         self.0.set(self.0.get() + bytes);
         Ok(None)
@@ -145,4 +146,37 @@ fn the_reservation_for_texts_covers_tokenizing_them() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn tokenizing_ends_at_the_deadline_of_the_request() {
+    struct Late;
+    impl RequestBudget for Late {
+        fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
+            Ok(None)
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            Some(Instant::now())
+        }
+    }
+    let model = signature(
+        &[input("input_ids", DataType::I64, &[-1, -1])],
+        &[output("logits", DataType::F32, &[-1, 2])],
+    );
+    let json = json!({"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}});
+    let json = json.to_string();
+    let tokenizer = Tokenizer::parse(json.as_bytes(), &TokenizerConfig::default(), &FileLimits::default()).unwrap();
+    let tools = Tools {
+        tokenizer: Some(SharedTokenizer::of(tokenizer)),
+        ..Tools::default()
+    };
+    let handler = Handler::new(&manifest(json!({})), &model, tools).unwrap();
+    let body = || Bytes::from_static(br#"{"inputs": "a"}"#);
+    let refused = handler.decode("application/json", body(), Documents::One, &Late);
+    let refusal = refused.unwrap_err().to_string();
+    assert!(refusal.contains("deadline passed"), "{refusal}");
+    handler
+        .decode("application/json", body(), Documents::One, &Counted::default())
+        .unwrap();
 }
