@@ -40,7 +40,7 @@ pub trait RequestBudget {
     /// Returns `None` if memory is not counted.
     fn reserve(&self, bytes: u64) -> Result<Option<RequestMemory>, NoRoom>;
 
-    /// The time at which nobody waits for the answer any more; `None` if there is no such time.
+    /// The time at which no client waits for the answer any more; `None` if there is no such time.
     fn deadline(&self) -> Option<std::time::Instant> {
         None
     }

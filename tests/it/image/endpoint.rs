@@ -121,7 +121,7 @@ fn a_killed_container_is_started_again() {
         let now = containers(&name);
         now.len() == 1 && now != before
     });
-    eventually("it answers", || {
+    eventually("the model answers", || {
         let request = LocalEndpoint::invocation("one").json(&json!({"instances": [5]}));
         local.send(&request).status == 200
     });

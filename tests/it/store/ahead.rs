@@ -6,7 +6,7 @@ use super::{Store, ask, assert_scales, listed};
 use crate::harness::{Fault, Models, Rule, eventually};
 
 #[test]
-fn a_model_is_loaded_ahead_by_its_url_in_the_store() {
+fn a_load_request_names_a_model_by_its_url_in_the_store() {
     let store = Store::new();
     let size = store.put_scale("team/a.tar.gz", 2.0);
     let server = store.server().start();

@@ -93,7 +93,7 @@ fn an_archive_larger_than_the_limit_is_kept_only_while_it_is_loaded() {
     }
     server.unload("large.tar.gz").expect(200);
     let cache = server.models().cache().to_owned();
-    eventually("it is gone", || on_disk(&cache) == 0);
+    eventually("the archive is removed", || on_disk(&cache) == 0);
     assert_scales(&server, "large.tar.gz", 2.0);
 }
 
@@ -108,7 +108,9 @@ fn a_replaced_archive_is_removed_from_disk() {
         });
     }
     let cache = server.models().cache().to_owned();
-    eventually("the old ones are gone", || files_called(&cache, FILLER_NAME).len() == 1);
+    eventually("the old archives are removed", || {
+        files_called(&cache, FILLER_NAME).len() == 1
+    });
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn an_uncompressed_prefix_is_served() {
 }
 
 #[test]
-fn a_prefix_whose_file_is_replaced_is_noticed() {
+fn a_replaced_file_below_a_prefix_is_noticed() {
     let store = Store::new();
     store.put("team/a/model.onnx", &scale(2.0));
     store.put("team/a/readme.txt", b"as it was");

@@ -171,7 +171,7 @@ fn unusual_archive_entries_are_refused_with_their_kind() {
         assert!(message.contains(hostile.says), "{}: {message}", hostile.name);
     }
     assert_eq!(server.metric("longshore_archives"), 0);
-    eventually("nothing is left of them", || {
+    eventually("the archives are removed", || {
         server.metric("longshore_archive_bytes") == 0
     });
     store.put_scale("good.tar.gz", 2.0);

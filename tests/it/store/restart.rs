@@ -106,7 +106,7 @@ fn a_kill_during_a_download_leaves_no_partial_archive() {
     let server = with_cache(&store, &cache).start();
     assert_scales(&server, "a.tar.gz", 2.0);
     // Only the complete archive is left.
-    eventually("the unfinished one is gone", || {
+    eventually("the unfinished archive is removed", || {
         files_called(cache.path(), FIRST).len() == 1
     });
     let before = store.sent("a.tar.gz");
@@ -154,7 +154,7 @@ fn a_new_worker_repeats_the_download_of_a_killed_one() {
         asked.is_ok_and(|response| response.status == 200)
     });
     assert_scales(&server, "a.tar.gz", 2.0);
-    eventually("the unfinished one is gone", || {
+    eventually("the unfinished archive is removed", || {
         files_called(cache.path(), FIRST).len() == 1
     });
 }

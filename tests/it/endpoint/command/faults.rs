@@ -80,7 +80,7 @@ fn assert_cut_off(answer: &Response, container: &str) {
 }
 
 #[test]
-fn memory_of_containers_can_be_scarce() {
+fn a_fault_can_limit_the_memory_of_containers() {
     let cache = tempfile::tempdir().unwrap();
     let local = LocalEndpoint::start(
         Builder::endpoint()
@@ -92,7 +92,7 @@ fn memory_of_containers_can_be_scarce() {
     );
     local.wait_until_served("longshore");
     let [container] = containers_below(cache.path())[..] else {
-        panic!("not one container");
+        panic!("expected exactly one container");
     };
     let limit = format!("LONGSHORE_MEMORY_LIMIT={}", 512 << 20);
     assert!(words(container, "environ").contains(&limit));
