@@ -146,7 +146,7 @@ async fn containers_of_an_asynchronous_endpoint_accept_larger_bodies_and_longer_
         .header("Content-Type", "application/x-npy")
         .header("Accept", "application/x-npy")
         .body(body);
-    for (endpoint, container, asynchronous, status, is_patient) in table {
+    for (endpoint, container, asynchronous, status, has_long_timeout) in table {
         let mut deployment = deployment(endpoint, [variant("a", 1)], setup::model([container]));
         deployment.asynchronous = asynchronous;
         test.fleets.deploy(deployment).await.unwrap();
@@ -154,11 +154,11 @@ async fn containers_of_an_asynchronous_endpoint_accept_larger_bodies_and_longer_
         let instance = fleet.variant("a").unwrap().choose().unwrap();
         send(&instance.containers()[0], &request).expect(status);
         let variables = words(test.only_process(), "environ");
-        let patience = variables
+        let timeout = variables
             .iter()
             .find(|word| word.starts_with("LONGSHORE_REQUEST_TIMEOUT="));
-        let expected = is_patient.then(|| "LONGSHORE_REQUEST_TIMEOUT=3600000ms".to_owned());
-        assert_eq!(patience.cloned(), expected, "{endpoint}");
+        let expected = has_long_timeout.then(|| "LONGSHORE_REQUEST_TIMEOUT=3600000ms".to_owned());
+        assert_eq!(timeout.cloned(), expected, "{endpoint}");
         drop((instance, fleet));
         test.fleets.remove(endpoint).await;
     }
@@ -311,9 +311,9 @@ async fn an_attached_container_is_watched_but_never_stopped() {
 
     let mut unreachable = Container::new("unreachable");
     unreachable.address = Some("http://127.0.0.1:9".to_owned());
-    let mut patient = variant("a", 1);
-    patient.startup_timeout = Some(Duration::from_millis(200));
-    let failed = test.deploy("unreachable", [patient], [unreachable]).await;
+    let mut short_startup = variant("a", 1);
+    short_startup.startup_timeout = Some(Duration::from_millis(200));
+    let failed = test.deploy("unreachable", [short_startup], [unreachable]).await;
     let Err(FleetError::Failed(reason)) = failed else {
         panic!("{failed:?}");
     };

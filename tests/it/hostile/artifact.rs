@@ -33,16 +33,16 @@ pub enum Expected {
     /// The load is refused with 400, and the message contains these words.
     Refused(&'static [&'static str]),
     /// The load may succeed; then the request is refused.
-    Unanswered,
-    /// The load succeeds with 200, and the request too.
+    RequestRefused,
+    /// The load succeeds with 200. The request is answered with 200, or refused with 400 or 507.
     Serves,
-    /// The load may succeed; then the request never ends by itself.
+    /// The load may succeed; then the request runs until its deadline, and gets 504.
     Endless,
     /// Any outcome that does no harm: the load and the request may succeed or fail.
     Harmless,
 }
 
-use Expected::{Endless, Harmless, Refused, Serves, Unanswered};
+use Expected::{Endless, Harmless, Refused, RequestRefused, Serves};
 
 impl Hostile {
     /// An empty artifact.
@@ -81,28 +81,28 @@ impl Hostile {
         self.with(path, Content::Link(target.into()))
     }
 
-    pub fn asked(self, body: Value) -> Self {
+    pub fn with_request(self, body: Value) -> Self {
         Self { body, ..self }
     }
 
-    pub fn is(self, expected: Expected) -> Self {
+    pub fn expecting(self, expected: Expected) -> Self {
         Self { expected, ..self }
     }
 
     pub fn refused(self, words: &'static [&'static str]) -> Self {
-        self.is(Refused(words))
+        self.expecting(Refused(words))
     }
 
-    pub fn unanswered(self) -> Self {
-        self.is(Unanswered)
+    pub fn request_refused(self) -> Self {
+        self.expecting(RequestRefused)
     }
 
     pub fn serves(self) -> Self {
-        self.is(Serves)
+        self.expecting(Serves)
     }
 
     pub fn endless(self) -> Self {
-        self.is(Endless)
+        self.expecting(Endless)
     }
 
     /// Writes the artifact into `folder`.

@@ -19,7 +19,7 @@ fn folded(name: &str, tensors: impl IntoIterator<Item = Tensor>, node: Node) -> 
     let graph = graph
         .node(node)
         .node(Node::new("ReduceMax", ["big"], ["y"]).attribute("keepdims", 0));
-    Hostile::graph(name, gives_y(graph)).asked(json!({"inputs": {}}))
+    Hostile::graph(name, gives_y(graph)).with_request(json!({"inputs": {}}))
 }
 
 /// Constants that one operator inflates.
@@ -180,7 +180,7 @@ fn constants() -> Vec<Hostile> {
             "outer product",
         ];
         let impossible = never.iter().any(|part| hostile.name.contains(part));
-        if impossible { hostile.unanswered() } else { hostile }
+        if impossible { hostile.request_refused() } else { hostile }
     };
     all.into_iter().map(expect).collect()
 }
@@ -196,7 +196,7 @@ fn growth() -> Vec<Hostile> {
         graph = graph
             .node(Node::new("Size", ["v40"], ["y"]))
             .output(Info::ints("y", []));
-        Hostile::model(name, Model::new(graph).opset(20).ir_version(9)).asked(json!({"inputs": {}}))
+        Hostile::model(name, Model::new(graph).opset(20).ir_version(9)).with_request(json!({"inputs": {}}))
     };
     vec![
         chain(
@@ -225,7 +225,7 @@ fn time() -> Vec<Hostile> {
     }
     products = products.node(Node::new("ReduceMax", ["v2000"], ["y"]).attribute("keepdims", 0));
     vec![
-        Hostile::graph("2,000 products of constants", gives_y(products)).asked(json!({"inputs": {}})),
+        Hostile::graph("2,000 products of constants", gives_y(products)).with_request(json!({"inputs": {}})),
         function_bomb(28),
         function_bomb(60),
         Hostile::graph("a sum of a million values", {
@@ -340,7 +340,7 @@ fn loops() -> Vec<Hostile> {
         Hostile::graph("a loop without end over the request", on_x(turn())).endless(),
         Hostile::graph("a loop without end in a loop without end", nested).endless(),
         Hostile::graph("a loop without end over a constant", on_constant(turn()))
-            .asked(json!({"inputs": {}}))
+            .with_request(json!({"inputs": {}}))
             .endless(),
         Hostile::graph(
             "a loop that doubles",
@@ -353,7 +353,7 @@ fn loops() -> Vec<Hostile> {
                 Node::new("Concat", ["state", "state"], ["next"]).attribute("axis", 0),
             ))
         })
-        .asked(json!({"inputs": {}})),
+        .with_request(json!({"inputs": {}})),
         Hostile::graph("a loop that keeps a megabyte each round", collecting),
         Hostile::graph("a loop of fewer than no rounds", {
             let graph = Graph::new()
@@ -362,7 +362,7 @@ fn loops() -> Vec<Hostile> {
                 .initializer(Tensor::floats("start", &[1], &[1.0]));
             gives_y(graph.node(endless_loop(turn())))
         })
-        .asked(json!({"inputs": {}})),
+        .with_request(json!({"inputs": {}})),
     ]
 }
 
@@ -423,7 +423,7 @@ fn requests() -> Vec<Hostile> {
                 .input(input),
         );
         Hostile::graph(format!("a request to {operator} for 1 TB"), graph.node(node))
-            .asked(body)
+            .with_request(body)
             .serves()
     };
     let sizes = || Info::ints("sizes", [1.into()]);

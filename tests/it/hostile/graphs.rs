@@ -300,7 +300,7 @@ fn types() -> Vec<Hostile> {
                 .output(Info::any_rank("y", element::FLOAT))
                 .node(Node::new("Neg", ["x"], ["y"]))
         })
-        .asked(json!({"instances": [[], []]})),
+        .with_request(json!({"instances": [[], []]})),
     ]
 }
 

@@ -80,7 +80,7 @@ pub fn all() -> Vec<Hostile> {
             let donor = bases[random.below(bases.len())].model().1;
             let (file, model) = base.model();
             let (how, mutated) = mutate(model, donor, &mut random);
-            let mut mutant = Hostile::new(format!("{} {how} {each}", base.name)).asked(base.body.clone());
+            let mut mutant = Hostile::new(format!("{} {how} {each}", base.name)).with_request(base.body.clone());
             for (name, content) in &base.files {
                 let content = if name == file { &mutated } else { content };
                 mutant = mutant.with(name, Content::File(content.clone()));

@@ -413,7 +413,8 @@ fn trees() -> Vec<Hostile> {
             .attribute("target_ids", tree.target_ids)
             .attribute("target_weights", &[1.0f32, 2.0][..]);
         let model = Model::new(gives_y(takes_x()).node(node)).import("ai.onnx.ml", 3);
-        Hostile::model(format!("a tree {}", tree.name), model).asked(json!({"instances": [[0.0, 1.0, 2.0, 3.0]]}))
+        Hostile::model(format!("a tree {}", tree.name), model)
+            .with_request(json!({"instances": [[0.0, 1.0, 2.0, 3.0]]}))
     };
     table.map(model).into()
 }

@@ -41,9 +41,9 @@ fn broken_archives_are_a_503_on_demand_and_a_400_for_a_load_request() {
     for (what, content, part) in broken() {
         let name = format!("{what}.tar.gz");
         store.put(&name, &content);
-        let asked = ask(&server, &name);
-        assert_eq!(asked.status, 503, "{what}: {}", asked.text());
-        assert!(asked.message().contains(part), "{what}: {}", asked.message());
+        let response = ask(&server, &name);
+        assert_eq!(response.status, 503, "{what}: {}", response.text());
+        assert!(response.message().contains(part), "{what}: {}", response.message());
         let loaded = server.load(&name, &store.url_of(&name));
         assert_eq!(loaded.status, 400, "{what}: {}", loaded.text());
         assert!(loaded.message().contains(part), "{what}: {}", loaded.message());

@@ -98,9 +98,9 @@ fn hostile_archives_are_refused_with_the_reason_and_write_nothing_outside() {
         for (form, extension) in [(Form::Gzip, "tar.gz"), (Form::Zstd, "tar.zst"), (Form::Plain, "tar")] {
             let name = format!("{what}.{extension}");
             store.put(&name, &form.pack(&tar));
-            let asked = ask(&server, &name);
-            assert_eq!(asked.status, 503, "{name}: {}", asked.text());
-            assert!(asked.message().contains(part), "{name}: {}", asked.message());
+            let response = ask(&server, &name);
+            assert_eq!(response.status, 503, "{name}: {}", response.text());
+            assert!(response.message().contains(part), "{name}: {}", response.message());
             let loaded = server.load(&name, &store.url_of(&name));
             assert_eq!(loaded.status, 400, "{name}: {}", loaded.text());
             assert!(loaded.message().contains(part), "{name}: {}", loaded.message());

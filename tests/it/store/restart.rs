@@ -124,8 +124,8 @@ fn a_new_worker_serves_the_models_of_a_killed_one() {
     assert_scales(&server, "a.tar.gz", 2.0);
     server.process().signal(Signal::KILL);
     eventually("another process serves", || {
-        let asked = try_send(server.address(), &request("a.tar.gz", &question()));
-        asked.is_ok_and(|response| response.status == 200)
+        let result = try_send(server.address(), &request("a.tar.gz", &question()));
+        result.is_ok_and(|response| response.status == 200)
     });
     assert_scales(&server, "a.tar.gz", 2.0);
     assert_scales(&server, "b.tar.gz", 3.0);
@@ -150,8 +150,8 @@ fn a_new_worker_repeats_the_download_of_a_killed_one() {
     server.process().signal(Signal::KILL);
     store.proxy.release();
     eventually("another process serves", || {
-        let asked = try_send(server.address(), &request("a.tar.gz", &question()));
-        asked.is_ok_and(|response| response.status == 200)
+        let result = try_send(server.address(), &request("a.tar.gz", &question()));
+        result.is_ok_and(|response| response.status == 200)
     });
     assert_scales(&server, "a.tar.gz", 2.0);
     eventually("the unfinished archive is removed", || {

@@ -89,11 +89,11 @@ fn forty_models_are_served_with_memory_for_eight() {
     let zipf = Zipf::new(MODELS);
     // A random permutation assigns the ranks to the names.
     let mut random = Random::new(1);
-    let asked: Vec<(usize, usize)> = (0..REQUESTS)
+    let requests: Vec<(usize, usize)> = (0..REQUESTS)
         .map(|_| (zipf.draw(&mut random) * 7 % MODELS, random.below(ITEMS)))
         .collect();
     let most = AtomicUsize::new(0);
-    in_parallel(4, &asked, |&(index, item)| {
+    in_parallel(4, &requests, |&(index, item)| {
         assert_eq!(ask(&server, index, item).expect(200).json(), answer(index, item));
         if item % 16 == 0 {
             most.fetch_max(server.metric("longshore_models_loaded") as usize, Ordering::Relaxed);

@@ -70,14 +70,14 @@ fn the_manifests_match_kserves_schemas_and_start_a_server() {
     let container = &runtime["spec"]["containers"][0];
     let models = Models::new();
     let model = models.place_scale("m", 2.0);
-    // Like KServe, puts the model at /mnt/models. A store stays at the address of the service.
+    // Local paths stand for /mnt/models, where KServe puts the model, and for the bucket.
     let place = |argument: String| {
         argument
             .replace("/mnt/models", &model)
             .replace("s3://bucket/segments", fixture("").to_str().unwrap())
             .replace("--port=8080", "--port=0")
     };
-    for (service, asked) in [(one, one["metadata"]["name"].as_str().unwrap()), (many, "scale")] {
+    for (service, name) in [(one, one["metadata"]["name"].as_str().unwrap()), (many, "scale")] {
         assert_eq!(service["kind"], "InferenceService");
         let predictor = &service["spec"]["predictor"]["model"];
         assert_eq!(predictor["runtime"], runtime["metadata"]["name"]);
@@ -100,7 +100,7 @@ fn the_manifests_match_kserves_schemas_and_start_a_server() {
         let mut arguments = arguments.into_iter();
         assert_eq!(arguments.next().as_deref(), Some("serve"));
         let arguments: Vec<String> = arguments.map(place).collect();
-        // Without a port of its own, the builder would add another one.
+        // The variable keeps the builder from adding another `--port`.
         let server = Builder::default()
             .environment("SAGEMAKER_BIND_TO_PORT", "0")
             .arguments(&arguments)
@@ -111,7 +111,7 @@ fn the_manifests_match_kserves_schemas_and_start_a_server() {
             let path = probe["path"].as_str().unwrap();
             eventually("the probe passes", || get(&server, path).status == 200);
         }
-        ask(&server, asked).expect(200);
-        get(&server, &format!("/v2/models/{asked}")).expect(200);
+        ask(&server, name).expect(200);
+        get(&server, &format!("/v2/models/{name}")).expect(200);
     }
 }

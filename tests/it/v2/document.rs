@@ -126,12 +126,12 @@ fn requested_outputs_are_returned_in_the_requested_order() {
     ]);
     let sum = json!({"name": "sum", "datatype": "FP32", "shape": [1, 3], "data": [5.0, 6.0, 7.0]});
     let positive = json!({"name": "positive", "datatype": "BOOL", "shape": [1], "data": [true]});
-    for (asked, given) in [
+    for (requested, expected) in [
         (json!(["positive", "sum"]), json!([positive, sum])),
         (json!(["positive"]), json!([positive])),
         (json!([]), json!([sum, positive])),
     ] {
-        let outputs: Vec<Value> = asked
+        let outputs: Vec<Value> = requested
             .as_array()
             .unwrap()
             .iter()
@@ -141,7 +141,7 @@ fn requested_outputs_are_returned_in_the_requested_order() {
             .send(&infer("m").json(&json!({"inputs": inputs, "outputs": outputs})))
             .expect(200)
             .json();
-        assert_eq!(reply["outputs"], given, "{asked}");
+        assert_eq!(reply["outputs"], expected, "{requested}");
         assert!(reply.get("id").is_none());
     }
 }

@@ -123,10 +123,10 @@ fn variables_that_load_code_into_a_process_are_refused_by_name() {
     std::fs::write(&file, with_environment(&json!({"LD_PRELOAD": "/tmp/x.so"})).to_string()).unwrap();
     let ended = Builder::endpoint().argument("--config").argument(&file).run_to_end();
     assert_eq!(ended.status.code(), Some(1));
-    let said = ended.log.join("\n");
+    let log = ended.log.join("\n");
     assert!(
-        said.contains("The Environment of container model: the variable LD_PRELOAD is not allowed"),
-        "{said}"
+        log.contains("The Environment of container model: the variable LD_PRELOAD is not allowed"),
+        "{log}"
     );
 }
 

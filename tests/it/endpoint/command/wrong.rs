@@ -38,9 +38,9 @@ fn an_invalid_command_line_ends_the_endpoint_with_the_reason() {
     for (arguments, reason) in table {
         let ended = Builder::endpoint().arguments(*arguments).run_to_end();
         assert_eq!(ended.status.code(), Some(1), "{arguments:?}");
-        let said = ended.log.join("\n");
-        assert!(said.contains(reason), "{arguments:?}: {said}");
-        assert!(!said.contains("panic"), "{said}");
+        let log = ended.log.join("\n");
+        assert!(log.contains(reason), "{arguments:?}: {log}");
+        assert!(!log.contains("panic"), "{log}");
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
