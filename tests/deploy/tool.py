@@ -9,7 +9,7 @@ configurations and endpoints of our templates. These parts of CloudFormation it 
 - Alarms and scaling: it leaves resources of these types out.
 - Models of several containers: it fails. So stacks here have the modes MultiModel and Single, and
   tests/deploy/local_endpoint.py deploys the other two.
-- The `EndpointName` of an endpoint: it chooses a name of its own.
+- The `EndpointName` of an endpoint: it chooses another name.
 - Checks of parameters, beyond those that are missing, and the rules of a template.
 - Changes of a change set that only parameters make: it lists none of them.
 - The outputs and the parameters of a stack after a change set, and a failure of a change set:
@@ -226,7 +226,7 @@ class Tool(unittest.TestCase):
         self.assertIn("stack segments: to be updated\n", output)
         self.assertEqual(output.count("UPDATE_COMPLETE "), 1, output)
         self.assertEqual(self.configuration()["ProductionVariants"][0]["InitialInstanceCount"], 2)
-        # A parameter that is left out has its default again.
+        # An omitted parameter has its default again.
         self.deploy()
         self.assertEqual(self.configuration()["ProductionVariants"][0]["InitialInstanceCount"], 1)
 

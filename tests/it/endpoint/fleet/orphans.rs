@@ -45,7 +45,7 @@ fn a_kill_of_the_parent_leaves_no_orphan() {
 
 /// Serves until the test above kills it.
 #[tokio::test]
-#[ignore = "a process of its own, which the test above starts"]
+#[ignore = "a helper process, which the test above starts"]
 async fn the_process_to_kill() {
     let Some(folder) = env::var_os(FOLDER) else {
         return;
