@@ -68,7 +68,7 @@ class Scene:
         self.random = random
 
     def covers(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Whether a point has the ball's colour, or is white, or is ground: 1, 2 and 0."""
+        """The colour at a point: 1 for the ball's, 2 for white, 0 for the ground."""
         x, y = x - self.place[0], y - self.place[1]
         sin, cos = np.sin(self.turn), np.cos(self.turn)
         along, across = (cos * x + sin * y) / self.size, (cos * y - sin * x) / self.size

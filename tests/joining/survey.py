@@ -243,7 +243,7 @@ def sklearn_models() -> Iterator[tuple[str, bytes]]:
     yield from export("ColumnTransformer", lambda: serialised(line, kinds))
 
 
-# What the tests have
+# The models of the tests
 
 
 def fixture_models() -> Iterator[tuple[str, Path]]:
