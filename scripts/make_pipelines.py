@@ -221,7 +221,7 @@ def fit_things(random: np.random.Generator) -> tuple[list[np.ndarray], np.ndarra
     weights, constants = least_squares((found - mean) / spread, targets, 1.0)
     weights = weights / spread[:, np.newaxis]
     constants = constants - mean @ weights
-    # Scales the difference between the best and the others from one to ten.
+    # Scales the difference between the best and the others from about one to about ten.
     return filters, 10 * weights, 10 * constants
 
 

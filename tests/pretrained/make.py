@@ -36,8 +36,8 @@ NETWORKS = {
 
 
 class OneThread(onnxruntime.InferenceSession):
-    """Options of the sessions in the packages: other tests need the cores too, and threads that
-    wait for work would spin.
+    """The sessions of the packages, with one thread: other tests need the cores too, and threads
+    that wait for work would spin.
     """
 
     def __init__(self, model, sess_options=None, **more) -> None:
@@ -47,7 +47,7 @@ class OneThread(onnxruntime.InferenceSession):
 
 
 def main() -> None:
-    # The packages are imported below this line.
+    # The packages are imported after this line, so they use the class.
     onnxruntime.InferenceSession = OneThread
     folder, *wanted = sys.argv[1:]
     for name in wanted or NETWORKS:

@@ -62,7 +62,7 @@ def silero() -> list[Network]:
     """
     folder = installed("silero_vad")
     file = folder / "data/silero_vad_16k_sequence.onnx"
-    # The package's other classes need only the names of PyTorch.
+    # Only the package's other classes use PyTorch; here its names are enough.
     torch = ModuleType("torch")
     torch.Tensor = object
     torch.no_grad = lambda: lambda function: function
