@@ -6,6 +6,7 @@
 //! loaded. So the state that must survive lives where no model runs: the socket, whose backlog
 //! holds clients while there is no worker; the list of the loaded models, which the worker reports
 //! before it answers; and the kills of each content.
+//!
 //! A killed worker is followed by another one, which lists the same models at once and loads them
 //! again, the most recently used first. When a model is to blame, the next worker starts at once
 //! and refuses that content for a while. Pauses follow only kills without a known culprit. A worker
