@@ -73,7 +73,7 @@ impl Response {
     /// Checks what the platform relies on in every response, whatever the request was.
     pub fn check(&self, method: &str) {
         let text = format!("{} {:?} {}", self.status, self.headers, self.text());
-        // IN-4: neither 1xx nor 3xx. MM-13: nor "accepted, done later".
+        // IN-4: neither 1xx nor 3xx. MM-13: never 202 (accepted).
         assert!(
             self.status == 200 || (400..600).contains(&self.status),
             "a status that the platform does not know: {text}"
