@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Plays SageMaker's part towards a container: loads models, asks each, checks every answer, unloads.
+"""Acts as SageMaker towards a container: loads models, invokes each, checks every answer, unloads.
 
-Used by scripts/demo; needs nothing beside Python 3. The models and what they must answer come from
-scripts/make_recommenders.py. Ends with status 1 when an answer is wrong.
+Used by scripts/demo; needs only Python 3. scripts/make_recommenders.py writes the models and their
+expected answers. Ends with status 1 if an answer is wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCORE_TOLERANCE = 1e-4
 
 @dataclass
 class Timings:
-    """How long calls of one kind took, in milliseconds."""
+    """Durations of calls of one kind, in milliseconds."""
 
     kind: str
     values: list[float] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Timings:
 
 
 class Container:
-    """A container's port, over one connection that is kept open."""
+    """A container's port, over one persistent connection."""
 
     def __init__(self, address: str) -> None:
         self.connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
@@ -46,7 +46,7 @@ class Container:
     def send(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """The status and the body of the answer."""
+        """Sends a request; returns the status and the body."""
         self.connection.request(method, path, body, headers or {})
         response = self.connection.getresponse()
         return response.status, response.read()
@@ -54,7 +54,7 @@ class Container:
     def call(
         self, timings: Timings | None, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> bytes:
-        """The answer, which must not be a refusal."""
+        """Sends a request that must succeed; returns the body."""
         started = time.perf_counter()
         status, answer = self.send(method, path, body, headers)
         if timings is not None:
@@ -65,7 +65,7 @@ class Container:
 
 
 def opaque_name(segment: str) -> str:
-    """The platform does not use the archive's name towards the container, but a hash of it."""
+    """The model's name towards the container: the platform uses a hash of the archive's name."""
     return hashlib.sha256(f"{segment}.tar.gz".encode()).hexdigest()[:32]
 
 
@@ -73,17 +73,17 @@ def check_json(segment: str, answer: bytes, expected: dict[str, Any]) -> None:
     for row, prediction in enumerate(json.loads(answer)["predictions"]):
         for name in ("items", "titles"):
             if prediction[name] != expected[name][row]:
-                raise SystemExit(f"{segment}: {name} are {prediction[name]}, must be {expected[name][row]}")
+                raise SystemExit(f"{segment}: {name} are {prediction[name]}, expected {expected[name][row]}")
         for score, must in zip(prediction["scores"], expected["scores"][row], strict=True):
             if abs(score - must) > SCORE_TOLERANCE:
-                raise SystemExit(f"{segment}: a score is {score}, must be {must}")
+                raise SystemExit(f"{segment}: a score is {score}, expected {must}")
 
 
 def check_csv(segment: str, answer: bytes, expected: dict[str, Any]) -> None:
     for row, cells in enumerate(csv.reader(io.StringIO(answer.decode()))):
         must = [str(item) for item in expected["items"][row]], expected["titles"][row]
         if (cells[:5], cells[10:]) != must:
-            raise SystemExit(f"{segment}: the CSV answer is {cells}, must be {must}")
+            raise SystemExit(f"{segment}: the CSV response is {cells}, expected {must}")
 
 
 def proc(pid: int, name: str) -> str:
@@ -95,13 +95,15 @@ def proc(pid: int, name: str) -> str:
 
 
 def family(pid: int) -> list[int]:
-    """A process and those that it has started, and so on."""
+    """A process with all its descendants."""
     children = proc(pid, "task/*/children").split()
     return [pid] + [process for child in children for process in family(int(child))]
 
 
 def memory_mib(pid: int | None) -> float | None:
-    """Anonymous resident memory of the container, once no process prepares models any more: idle ones end in seconds."""
+    """Anonymous resident memory of the container, after the processes that prepare models have
+    ended, which takes seconds.
+    """
     if pid is None:
         return None
     for _ in range(100):
@@ -113,7 +115,7 @@ def memory_mib(pid: int | None) -> float | None:
 
 
 def listed(container: Container) -> int:
-    """Models in the container's list, page by page."""
+    """The models in the container's list, page by page."""
     count, token = 0, ""
     while True:
         page = json.loads(container.call(None, "GET", f"/models{token}"))
@@ -125,10 +127,10 @@ def listed(container: Container) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("address", help="of the container, e.g. http://127.0.0.1:8080")
+    parser.add_argument("address", help="address of the container, e.g. http://127.0.0.1:8080")
     parser.add_argument("models", type=Path, help="the folder that make_recommenders.py has written")
     parser.add_argument("--pid", type=int, help="the container's process, to report its memory")
-    parser.add_argument("--keep", action="store_true", help="do not unload, print a curl line to try")
+    parser.add_argument("--keep", action="store_true", help="keep the models loaded, and print a curl line to try")
     arguments = parser.parse_args()
 
     segments: dict[str, Any] = json.loads((arguments.models / "segments.json").read_text())
@@ -150,7 +152,7 @@ def main() -> None:
         for segment in segments:
             container.call(timings, "DELETE", f"/models/{opaque_name(segment)}")
 
-    # As the platform does when memory runs short: what comes again is mapped.
+    # Like the platform when memory is short. The second load maps the prepared models.
     load_all(first_load)
     unload_all(unload)
     load_all(load)

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Deploys the models of scripts/make_recommenders.py with boto3, and invokes them, as it is written for AWS.
+"""Deploys the models of scripts/make_recommenders.py with boto3 and invokes them, like a program
+written for AWS.
 
-Used by scripts/demo, which starts `longshore endpoint` in the place of AWS and says so in AWS_ENDPOINT_URL_SAGEMAKER
-and AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME. Every answer is checked; ends with status 1 when one is wrong.
+Used by scripts/demo, which starts `longshore endpoint` in place of AWS and sets
+AWS_ENDPOINT_URL_SAGEMAKER and AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME to its address. Checks every
+answer; ends with status 1 if one is wrong.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ runtime = boto3.client("sagemaker-runtime")
 
 
 def deploy(name: str, **model: Any) -> None:
-    """Makes an endpoint of a model, and returns when it is in service."""
+    """Creates an endpoint for a model, and returns when it is in service."""
     started = time.perf_counter()
     sagemaker.create_model(ModelName=name, ExecutionRoleArn=ROLE, **model)
     variant = {
@@ -49,7 +51,7 @@ def invoke(endpoint: str, question: Any, **more: Any) -> bytes:
 
 
 def many(segments: dict[str, Any], url: str) -> None:
-    """All models as one multi-model endpoint."""
+    """Deploys all models as one multi-model endpoint."""
     deploy("segments", PrimaryContainer={"Image": IMAGE, "Mode": "MultiModel", "ModelDataUrl": url})
     rounds = [Timings(kind) for kind in ("first InvokeEndpoint", "InvokeEndpoint")]
     for timings in rounds:
@@ -58,14 +60,14 @@ def many(segments: dict[str, Any], url: str) -> None:
             answer = invoke("segments", facts["request"]["bought"], TargetModel=f"{segment}.tar.gz")
             timings.values.append((time.perf_counter() - started) * 1e3)
             check_json(segment, answer, facts["response"])
-    print(f"\n{len(segments)} models behind one endpoint, every answer checked, boto3's own time included:")
+    print(f"\n{len(segments)} models behind one endpoint, every answer checked; the times include boto3:")
     print(f"  {'':<28}{'calls':>7}{'median ms':>12}{'p99 ms':>12}{'max ms':>12}")
     for timings in rounds:
         print(timings.row())
 
 
 def upload(model: Path, bucket: str, key: str) -> str:
-    """Packs a model, and returns where it is."""
+    """Uploads the archive of a model, and returns its URL."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         tar.add(model, arcname="model.onnx")
@@ -74,12 +76,12 @@ def upload(model: Path, bucket: str, key: str) -> str:
 
 
 def pipeline(models: Path, segment: str, facts: dict[str, Any], encoder: Path, bucket: str) -> None:
-    """A model that knows titles, and a recommender that knows numbers."""
+    """Deploys a model that knows titles, and after it a recommender that knows numbers."""
     names = {
         "ContainerHostname": "titles-to-numbers",
         "Image": IMAGE,
         "ModelDataUrl": upload(encoder, bucket, "pipeline/encoder.tar.gz"),
-        # What the next one reads.
+        # The content type that the second container reads.
         "Environment": {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"},
     }
     recommender = {
@@ -92,9 +94,9 @@ def pipeline(models: Path, segment: str, facts: dict[str, Any], encoder: Path, b
     answer = invoke("titles", titles)
     check_json(segment, answer, facts["response"])
     print(f"\nA customer of {segment} bought\n  {', '.join(titles[0])}.")
-    print("titles-to-numbers passes their numbers on, as CSV:")
+    print("titles-to-numbers passes their numbers to the next container, as CSV:")
     print(f"  {','.join(map(str, facts['request']['bought'][0]))}")
-    print("recommender answers, in JSON:")
+    print("recommender responds with JSON:")
     (row,) = json.loads(answer)["predictions"]
     for title, score in zip(row["titles"], row["scores"], strict=True):
         print(f"  {score:6.3f}  {title}")
@@ -105,11 +107,11 @@ def main() -> None:
     parser.add_argument("models", type=Path, help="the folder that make_recommenders.py has written")
     acts = parser.add_subparsers(dest="act", required=True)
     act = acts.add_parser("many", help="all models behind one endpoint")
-    act.add_argument("url", help="where their archives are, e.g. s3://bucket/segments/")
-    act = acts.add_parser("pipeline", help="one of them behind a model that knows titles")
-    act.add_argument("encoder", type=Path, help="that model, by make_encoder.py")
+    act.add_argument("url", help="URL of their archives, e.g. s3://bucket/segments/")
+    act = acts.add_parser("pipeline", help="one of the models behind a model that knows titles")
+    act.add_argument("encoder", type=Path, help="the model that knows titles, made by make_encoder.py")
     act.add_argument("segment")
-    act.add_argument("bucket", help="where both are put")
+    act.add_argument("bucket", help="bucket for both models")
     arguments = parser.parse_args()
     segments: dict[str, Any] = json.loads((arguments.models / "segments.json").read_text())
     if arguments.act == "many":

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Deploys the artifacts of scripts/make_pipelines.py with boto3, as one container and as several, and asks them.
+"""Deploys the artifacts of scripts/make_pipelines.py with boto3, as one container and as several,
+and invokes them.
 
-Used by scripts/demo, which starts `longshore endpoint` in the place of AWS. Every answer is checked; ends with status 1
-when one is wrong.
+Used by scripts/demo, which starts `longshore endpoint` in place of AWS. Checks every answer; ends
+with status 1 if one is wrong.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from demo_store import archive
 
 ROUNDS = 20
 NEAR = 1e-4
-"""How far the scores of one artifact and of several may be from each other."""
+"""Largest difference between the scores of one artifact and of several."""
 
 NPY = "application/x-npy"
 TENSORS = "application/vnd.sagemaker-triton.binary+json"
-"""Several tensors in one body, as the Open Inference Protocol has them."""
+"""Several tensors in one body, in the form of the Open Inference Protocol."""
 
 
 class Parts:
@@ -35,7 +36,8 @@ class Parts:
         self.folder, self.bucket = folder, bucket
 
     def container(self, name: str, passes: str | None = None) -> dict[str, Any]:
-        """A container with one of them, and what it passes on to the next."""
+        """A container with an artifact, and the content type that it passes to the next container.
+        """
         packed = archive(self.folder / name)
         key = f"pipelines/{name}.tar.gz"
         boto3.client("s3").put_object(Bucket=self.bucket, Key=key, Body=packed)
@@ -50,7 +52,7 @@ class Parts:
 
 
 def ask(endpoint: str, content_type: str, body: bytes, timings: Timings | None = None) -> Any:
-    """What an endpoint answers, in JSON."""
+    """The response of an endpoint, as parsed JSON."""
     started = time.perf_counter()
     response = runtime.invoke_endpoint(
         EndpointName=endpoint, ContentType=content_type, Accept="application/json", Body=body
@@ -62,10 +64,10 @@ def ask(endpoint: str, content_type: str, body: bytes, timings: Timings | None =
 
 
 def check(what: str, right: str, one: list[dict[str, Any]], several: list[dict[str, Any]]) -> None:
-    """That both answers have the right label first, and the same scores."""
+    """Checks that both answers have the right label first, and equal scores."""
     for answer in (one, several):
         if answer[0]["label"] != right:
-            raise SystemExit(f"{what}: the label is {answer[0]}, must be {right}")
+            raise SystemExit(f"{what}: the label is {answer[0]}, expected {right}")
     scores = ({row["label"]: row["score"] for row in answer} for answer in (one, several))
     first, second = scores
     if first.keys() != second.keys() or any(abs(first[label] - second[label]) > NEAR for label in first):
@@ -73,12 +75,12 @@ def check(what: str, right: str, one: list[dict[str, Any]], several: list[dict[s
 
 
 def compare(name: str, content_type: str, questions: dict[str, tuple[bytes, str]]) -> None:
-    """Asks the endpoint of one artifact and that of two, in turns."""
+    """Invokes the endpoint of one artifact and that of two by turns."""
     both = {"two containers": f"{name}-in-two", "one artifact": f"{name}-in-one"}
     timings = {kind: Timings(kind) for kind in both}
     for number in range(ROUNDS):
         for what, (body, right) in questions.items():
-            # The first round is when everything is touched for the first time.
+            # The first round loads code and data.
             answers = [
                 ask(endpoint, content_type, body, timings[kind] if number else None) for kind, endpoint in both.items()
             ]
@@ -93,7 +95,7 @@ def compare(name: str, content_type: str, questions: dict[str, tuple[bytes, str]
 def pictures(parts: Parts, questions: dict[str, str]) -> None:
     deploy("thing-in-two", Containers=[parts.container("pixels", NPY), parts.container("things")])
     deploy("thing-in-one", Containers=[parts.container("picture-to-thing")])
-    print("\nA JPEG goes in, a label comes out, the same from two containers and from one artifact:")
+    print("\nFrom a JPEG to a label, with the same result from two containers and from one artifact:")
     bodies = {name: ((parts.folder / name).read_bytes(), thing) for name, thing in questions.items()}
     compare("thing", "image/jpeg", bodies)
 
@@ -102,16 +104,16 @@ def sentences(parts: Parts, questions: dict[str, str]) -> None:
     print()
     deploy("opinion-in-two", Containers=[parts.container("tokens", TENSORS), parts.container("opinions")])
     deploy("opinion-in-one", Containers=[parts.container("review-to-opinion")])
-    print("\nA sentence goes in, a label comes out:")
+    print("\nFrom a sentence to a label:")
     bodies = {review: (json.dumps({"inputs": review}).encode(), opinion) for review, opinion in questions.items()}
     compare("opinion", "application/json", bodies)
 
 
 def ensemble(parts: Parts, questions: dict[str, str]) -> None:
-    """A regressor on the probabilities of a classifier."""
+    """Deploys a regressor on the probabilities of a classifier."""
     print()
     deploy("stars", Containers=[parts.container("review-to-opinion", NPY), parts.container("stars")])
-    print("\nA sentence goes in, its classifier's probabilities go to a regressor, stars come out:")
+    print("\nFrom a sentence to a classifier's probabilities, and from these to stars:")
     bounds = {"negative": (0.0, 2.5), "neutral": (2.0, 4.0), "positive": (3.5, 6.0)}
     for review, opinion in questions.items():
         answer = ask("stars", "application/json", json.dumps({"inputs": review}).encode())
@@ -119,14 +121,14 @@ def ensemble(parts: Parts, questions: dict[str, str]) -> None:
         stars = stars[0] if isinstance(stars, list) else stars
         lowest, highest = bounds[opinion]
         if not lowest <= stars <= highest:
-            raise SystemExit(f"{review}: {stars} stars, must be {lowest} to {highest}")
+            raise SystemExit(f"{review}: {stars} stars, expected {lowest} to {highest}")
         print(f"  {review:<58}{stars:5.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="that make_pipelines.py has written")
-    parser.add_argument("bucket", help="where the artifacts are put")
+    parser.add_argument("folder", type=Path, help="the folder that make_pipelines.py has written")
+    parser.add_argument("bucket", help="bucket for the artifacts")
     arguments = parser.parse_args()
     parts = Parts(arguments.folder, arguments.bucket)
     questions: dict[str, dict[str, str]] = json.loads((arguments.folder / "questions.json").read_text())

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Puts the models of scripts/make_recommenders.py into a bucket, and asks a server with --model-store for each of them.
+"""Uploads the models of scripts/make_recommenders.py to a bucket, and invokes each through a
+server with --model-store.
 
-Used by scripts/demo, in two steps: `upload` packs and uploads them with boto3, `ask` needs nothing beside Python 3. Every
-answer is checked; ends with status 1 when one is wrong. tests/stores/store_checks.py asks by it, too.
+Used by scripts/demo in two steps: `upload` packs the models and uploads them with boto3, and `ask`
+needs only Python 3. Checks every answer; ends with status 1 if one is wrong.
+tests/stores/store_checks.py also uses `ask`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ PREFIX = "segments"
 
 
 def archive(folder: Path) -> bytes:
-    """The model.tar.gz that SageMaker takes."""
+    """A model.tar.gz as SageMaker accepts it."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
         for file in sorted(folder.iterdir()):
@@ -30,7 +32,7 @@ def archive(folder: Path) -> bytes:
 
 
 def upload(models: Path, s3: Any, bucket: str) -> None:
-    """With a client of boto3, into a bucket that is there."""
+    """Uploads all archives to an existing bucket, with a client of boto3."""
     segments = json.loads((models / "segments.json").read_text())
     size = 0
     for segment in segments:
@@ -54,7 +56,7 @@ def ask(models: Path, address: str, kinds: list[str]) -> None:
             }
             check_json(segment, container.call(timings, "POST", "/invocations", body, headers), facts["response"])
     if listed(container) != len(segments):
-        raise SystemExit(f"{listed(container)} models are loaded, must be {len(segments)}")
+        raise SystemExit(f"{listed(container)} models are loaded, expected {len(segments)}")
     for timings in rounds:
         print(timings.row())
 
@@ -63,12 +65,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, help="the folder that make_recommenders.py has written")
     steps = parser.add_subparsers(dest="step", required=True)
-    step = steps.add_parser("upload", help="into a new bucket")
-    step.add_argument("endpoint", help="of the S3 server, e.g. http://127.0.0.1:5000")
+    step = steps.add_parser("upload", help="upload the models to a new bucket")
+    step.add_argument("endpoint", help="address of the S3 server, e.g. http://127.0.0.1:5000")
     step.add_argument("bucket")
-    step = steps.add_parser("ask", help="every model once, in as many rounds as have names")
-    step.add_argument("address", help="of the server, e.g. http://127.0.0.1:8080")
-    step.add_argument("kinds", nargs="+", help="what each round shows, for the table")
+    step = steps.add_parser("ask", help="invoke every model once in each round")
+    step.add_argument("address", help="address of the server, e.g. http://127.0.0.1:8080")
+    step.add_argument("kinds", nargs="+", help="name of each round, for the table")
     arguments = parser.parse_args()
     if arguments.step == "upload":
         import boto3

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Makes the model that goes before a recommender of make_recommenders.py: it turns titles of items into their numbers.
+"""Makes a model for the container before a recommender of make_recommenders.py: it turns titles of
+items into their numbers.
 
     .venv/bin/python scripts/make_encoder.py models/de-berlin-families/model.onnx encoder.onnx
 
-    input   titles  string  [batch, 5]  what the last five items bought are called
-    output  bought  int64   [batch, 5]  their numbers; -1 stands for a title that there is not
+    input   titles  string  [batch, 5]  titles of the last five items bought
+    output  bought  int64   [batch, 5]  their numbers; -1 stands for an unknown title
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 
 def encoder_of(recommender: ModelProto) -> ModelProto:
-    """The encoder of the titles that a recommender has."""
+    """The encoder for the titles of a recommender."""
     (titles,) = (tensor for tensor in recommender.graph.initializer if tensor.name == "item_titles")
     titles = list(numpy_helper.to_array(titles))
     encoder = helper.make_node(
@@ -42,7 +43,7 @@ def encoder_of(recommender: ModelProto) -> ModelProto:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recommender", type=Path, help="its model.onnx")
+    parser.add_argument("recommender", type=Path, help="the recommender's model.onnx")
     parser.add_argument("out", type=Path, help="the file to write")
     arguments = parser.parse_args()
     onnx.save(encoder_of(onnx.load(arguments.recommender)), arguments.out)

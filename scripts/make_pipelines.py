@@ -1,22 +1,24 @@
 #!/usr/bin/env python3
-"""Makes the parts of pipelines from a picture to a label, and from a sentence to a label and to a number of stars.
+"""Makes the parts of pipelines from a picture to a label, and from a sentence to a label and to a
+number of stars.
 
     .venv/bin/python scripts/make_pipelines.py pipelines
 
-Each folder in the one that is named is an artifact. The first container of a pipeline has no network at all:
+Each folder in the output folder is an artifact. The first container of a pipeline has no network:
 
-    pixels             preprocessor_config.json: pictures in, a tensor out
-    things             a small convolutional network and config.json: that tensor in, labels out
-    picture-to-thing   the two of them as one artifact
-    tokens             tokenizer.json: sentences in, tensors out
-    opinions           a bag of words and config.json: those tensors in, labels out
-    review-to-opinion  the two of them as one artifact
-    stars              a regressor: the probabilities of opinions in, a number of stars out
+    pixels             preprocessor_config.json: from pictures to a tensor
+    things             a small convolutional network and config.json: from that tensor to labels
+    picture-to-thing   these two as one artifact
+    tokens             tokenizer.json: from sentences to tensors
+    opinions           a bag of words and config.json: from those tensors to labels
+    review-to-opinion  these two as one artifact
+    stars              a regressor: from the probabilities of opinions to a number of stars
 
-Pictures show balls of a colour and a pattern; reviews are put together from the words of a shop. Both networks are
-fitted by least squares to such pictures and reviews, the last layer of the one and all of the other. `questions.json` has
-others, with the right answers, and the pictures lie beside it as JPEG. Needs NumPy and onnx, and no other library of
-pictures or of text.
+Pictures show balls with a colour and a pattern; reviews consist of the words of a shop. Both
+networks are fitted by least squares to such pictures and reviews: the last layer of the first
+network, and the whole second one. `questions.json` has other pictures and reviews with the right
+answers, and the pictures are next to it as JPEG. Needs NumPy and onnx, and no library of pictures
+or of text.
 """
 
 from __future__ import annotations
@@ -40,19 +42,20 @@ COLOURS = {"red": (200, 40, 45), "green": (50, 150, 70), "blue": (45, 80, 190), 
 PATTERNS = ("plain", "striped", "dotted")
 THINGS = [f"{pattern} {colour} ball" for colour in COLOURS for pattern in PATTERNS]
 EDGE = 64
-"""Of the network's input, in pixels."""
+"""Size of the network's input, in pixels."""
 WIDTH, HEIGHT = 320, 240
-"""Of the pictures that are asked about."""
+"""Size of the pictures in the requests."""
 FILTERS = (32, 64)
 EXAMPLES = 60
-"""Of each thing, to fit."""
+"""Number of pictures of each thing to fit."""
 ASKED = 24
 CLEAR = 2.0
-"""How far the best logit of a picture that is asked about is from the others, so that rounding cannot swap them."""
+"""Distance of the best logit of such a picture from the others, so that rounding cannot swap them.
+"""
 
 
 class Scene:
-    """A ball on a ground, in places of a square from -1 to 1."""
+    """A ball on a ground, in coordinates from -1 to 1."""
 
     def __init__(self, thing: str, random: np.random.Generator) -> None:
         self.pattern, colour, _ = thing.split()
@@ -65,7 +68,7 @@ class Scene:
         self.random = random
 
     def covers(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Whether a place is of the ball's colour, or white, or of the ground: 1, 2 and 0."""
+        """The colour at a point: 1 for the ball's, 2 for white, 0 for the ground."""
         x, y = x - self.place[0], y - self.place[1]
         sin, cos = np.sin(self.turn), np.cos(self.turn)
         along, across = (cos * x + sin * y) / self.size, (cos * y - sin * x) / self.size
@@ -94,7 +97,7 @@ class Scene:
 
 
 ZIGZAG = sorted(range(64), key=lambda at: (at // 8 + at % 8, at // 8 if (at // 8 + at % 8) % 2 else at % 8))
-"""The places of a block of 8 by 8 in the order in which JPEG writes them."""
+"""The positions in a block of 8 by 8, in the order in which JPEG writes them."""
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
@@ -110,7 +113,7 @@ def jpeg(pixels: np.ndarray) -> bytes:
     blocks = planes.reshape(planes.shape[0] // 8, 8, planes.shape[1] // 8, 8, 3).transpose(0, 2, 4, 1, 3)
     levels = np.round(cosines @ blocks @ cosines.T / steps).astype(int).reshape(-1, 3, 64)[:, :, ZIGZAG]
 
-    # The code of a symbol is its place in the table.
+    # The code of a symbol is its position in the table.
     sizes = list(range(12))
     runs = [0x00, 0xF0] + [run << 4 | size for run in range(16) for size in range(1, 11)]
     size_places, run_places = ({symbol: place for place, symbol in enumerate(table)} for table in (sizes, runs))
@@ -168,14 +171,16 @@ def jpeg(pixels: np.ndarray) -> bytes:
 
 
 def convolved(pixels: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    """A layer: every second place, what is below zero becomes zero."""
+    """A layer: takes every second position, and sets negative values to zero."""
     size = filters.shape[-1]
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(2, 3))[:, :, ::2, ::2]
     return np.maximum(np.einsum("nchwij,fcij->nfhw", windows, filters, optimize=True), 0)
 
 
 def features(pixels: np.ndarray, filters: list[np.ndarray]) -> np.ndarray:
-    """Of pictures [n, height, width, 3]: the mean and the greatest value of each filter of the last layer."""
+    """For pictures [n, height, width, 3]: the mean and the maximum of each filter of the last
+    layer.
+    """
     values = (pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255 - 0.5) / 0.5
     for layer in filters:
         values = convolved(values, layer)
@@ -183,7 +188,7 @@ def features(pixels: np.ndarray, filters: list[np.ndarray]) -> np.ndarray:
 
 
 def least_squares(values: np.ndarray, targets: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """The weights and the constants that fit best, of which large ones cost something."""
+    """The weights and constants that fit best, with a penalty on large ones."""
     mean = values.mean(0)
     centred = values - mean
     weights = np.linalg.solve(centred.T @ centred + penalty * np.eye(values.shape[1]), centred.T @ (targets - targets.mean(0)))
@@ -191,7 +196,9 @@ def least_squares(values: np.ndarray, targets: np.ndarray, penalty: float) -> tu
 
 
 def fit_things(random: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Filters, which are patches of the pictures and of what the filters before make of them, and the fitted last layer."""
+    """Filters, which are patches of the pictures and of the outputs of earlier filters, and the
+    fitted last layer.
+    """
     classes = np.repeat(np.arange(len(THINGS)), EXAMPLES)
     pixels = np.stack([Scene(THINGS[number], random).draw(EDGE, EDGE) for number in classes])
     values = (pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255 - 0.5) / 0.5
@@ -203,7 +210,7 @@ def fit_things(random: np.random.Generator) -> tuple[list[np.ndarray], np.ndarra
             y, x = (random.integers(length - size) for length in picture.shape[1:])
             patch = picture[:, y : y + size, x : x + size]
             patch = patch - patch.mean()
-            # A plain ground tells nothing.
+            # A plain patch contains no information.
             if patch.std() > 0.05:
                 patches.append(patch / np.linalg.norm(patch) * random.choice([-1, 1]))
         filters.append(np.stack(patches).astype(np.float32))
@@ -214,12 +221,12 @@ def fit_things(random: np.random.Generator) -> tuple[list[np.ndarray], np.ndarra
     weights, constants = least_squares((found - mean) / spread, targets, 1.0)
     weights = weights / spread[:, np.newaxis]
     constants = constants - mean @ weights
-    # A difference of one between the best and the others, as far as it goes, becomes one of ten.
+    # Scales the difference between the best and the others from about one to about ten.
     return filters, 10 * weights, 10 * constants
 
 
 def is_clear(scene: Scene, thing: str, fitted: tuple[list[np.ndarray], np.ndarray, np.ndarray]) -> bool:
-    """Whether the network is right about a scene, and sure."""
+    """Whether the network is right about a scene, and certain."""
     filters, weights, constants = fitted
     (logits,) = features(scene.draw(EDGE, EDGE)[np.newaxis], filters) @ weights + constants
     *_, second, best = np.argsort(logits)
@@ -297,7 +304,7 @@ ASKED_REVIEWS = [
 
 
 def vocabulary() -> list[str]:
-    """Special tokens, words, and pieces that any other word of these letters can be put together from."""
+    """Special tokens, words, and pieces that can form any other word of these letters."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     products = " ".join(PRODUCTS.values()).replace(",", " ").lower().replace("-", " ").replace("'", " ").split()
     words = " ".join(WORDS.values()).split() + FILLERS.split() + products + letters + list("0123456789;:-'?")
@@ -306,7 +313,7 @@ def vocabulary() -> list[str]:
 
 
 def tokenizer(words: list[str]) -> dict:
-    """tokenizer.json, as the tokenizers of BERT's family have it."""
+    """tokenizer.json in the form of tokenizers of BERT's family."""
     numbers = {name: words.index(name) for name in SPECIAL}
     special = [
         {
@@ -367,7 +374,9 @@ TOKENIZER_CONFIG = {
 
 
 def reviews(random: np.random.Generator) -> Iterator[tuple[list[str], int]]:
-    """Words of reviews, and the numbers of their opinions. One in five has a word of another opinion, too."""
+    """Words of reviews, and the numbers of their opinions. One review in five also has a word of
+    another opinion.
+    """
     fillers = FILLERS.split()
     products = ", ".join(PRODUCTS.values()).lower().replace("-", " ").replace("'", " ").split(", ")
     for _ in range(REVIEWS):
@@ -381,19 +390,19 @@ def reviews(random: np.random.Generator) -> Iterator[tuple[list[str], int]]:
 
 
 def fit_opinions(words: list[str], random: np.random.Generator) -> np.ndarray:
-    """What each word says for each opinion."""
+    """The weight of each word for each opinion."""
     numbers = {word: number for number, word in enumerate(words)}
     rows, opinions = [], []
     for review, opinion in reviews(random):
         row = np.zeros(len(words))
         for word in review:
             row[numbers[word]] += 1
-        # With the first and the last token.
+        # Including the first and the last token.
         rows.append(row / (len(review) + 2))
         opinions.append(opinion)
     targets = np.eye(len(OPINIONS))[opinions]
     weights, constants = least_squares(np.stack(rows), targets, 0.02)
-    # Every token has its share of the constants, since shares are what the network sums up.
+    # Every token carries its share of the constants, because the network sums the shares.
     return 6 * (weights + constants)
 
 
@@ -453,7 +462,7 @@ def model(name: str, nodes: list, inputs: list, outputs: list, initializers: lis
 
 
 def config(architecture: str, labels: list[str] | tuple[str, ...]) -> dict:
-    """config.json, as transformers writes it."""
+    """config.json in the form of transformers."""
     names = {str(number): label for number, label in enumerate(labels)}
     return {"architectures": [architecture], "id2label": names, "label2id": {name: int(key) for key, name in names.items()}}
 
@@ -487,7 +496,7 @@ def main() -> None:
     opinions = {
         "model.onnx": network_of_opinions(weights),
         "config.json": config("BertForSequenceClassification", OPINIONS),
-        # The network's own last step makes them probabilities.
+        # The network's own last step turns them into probabilities.
         "longshore.json": {"answer": {"function_to_apply": "none"}},
     }
     write(out / "tokens", tokens)

@@ -4,15 +4,16 @@
     python3 -m venv .venv && .venv/bin/pip install -r scripts/requirements.txt
     .venv/bin/python scripts/make_recommenders.py models --count 100
 
-Each segment has a catalogue, customers and tastes of its own, all drawn from a generator that is seeded by the
-segment's name, so a segment is the same however many are made. The purchases of its customers are factored by
-alternating least squares for implicit feedback (Hu, Koren and Volinsky, 2008); a model holds the item factors, and
-works out the factors of the customer who asks from what that customer bought.
+Each segment has its own catalogue, customers and tastes. All come from a generator that is seeded
+with the segment's name, so a segment does not depend on the number of segments. Alternating least
+squares for implicit feedback (Hu, Koren and Volinsky, 2008) factors the purchases of its
+customers. A model holds the item factors, and computes the factors of a customer from that
+customer's purchases.
 
     input   bought  int64   [batch, 5]  numbers of the last five items bought; -1 stands for "nothing"
-    output  items   int64   [batch, 5]  numbers of the five items to recommend, best first, none of those bought
+    output  items   int64   [batch, 5]  numbers of five recommended items, best first, none of those bought
     output  scores  float32 [batch, 5]  how well each of them fits
-    output  titles  string  [batch, 5]  what each of them is called
+    output  titles  string  [batch, 5]  their titles
 """
 
 from __future__ import annotations
@@ -139,7 +140,9 @@ MOST_SEGMENTS = len(PLACES) * len(AUDIENCES)
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items of a segment: by number their titles, and their places in `CATEGORIES` and `STYLES`."""
+    """The items of a segment: by number their titles, and their positions in `CATEGORIES` and
+    `STYLES`.
+    """
 
     titles: list[str]
     categories: np.ndarray
@@ -148,10 +151,10 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Recommender:
-    """What a model knows.
+    """The content of a model.
 
-    `factors` has a row for each item and one of zeros, the last, for "nothing"; the sum of the rows that a customer
-    bought times `projection` is that customer's factors.
+    `factors` has a row for each item, and a last row of zeros for "nothing". The sum of the rows
+    that a customer bought times `projection` gives that customer's factors.
     """
 
     titles: list[str]
@@ -163,7 +166,7 @@ class Recommender:
 
 
 def segment_names(count: int) -> list[str]:
-    """The first `count` segments; consecutive ones differ in place and in audience."""
+    """The first `count` segments; consecutive ones differ in location and in audience."""
     audiences = list(AUDIENCES)
     names = []
     for number in range(count):
@@ -173,7 +176,9 @@ def segment_names(count: int) -> list[str]:
 
 
 def category_tastes(audience: str, random: np.random.Generator) -> np.ndarray:
-    """How much a segment likes each category: its audience's three favourites most, the rest by chance."""
+    """A segment's preference for each category: high for its audience's three favourites, random
+    for the rest.
+    """
     tastes = random.normal(0, 0.6, len(CATEGORIES))
     for lead, category in enumerate(reversed(AUDIENCES[audience].split())):
         tastes[CATEGORIES.index(category)] += 1.0 + 0.5 * lead
@@ -181,7 +186,7 @@ def category_tastes(audience: str, random: np.random.Generator) -> np.ndarray:
 
 
 def make_catalogue(tastes: np.ndarray, random: np.random.Generator) -> Catalogue:
-    """A choice of all products in all styles, with more of what the segment likes."""
+    """A selection of all products in all styles, with more of the segment's favourites."""
     offers = [
         (category, style, f"{STYLES[style]} {product}")
         for category, products in enumerate(PRODUCTS.values())
@@ -196,10 +201,10 @@ def make_catalogue(tastes: np.ndarray, random: np.random.Generator) -> Catalogue
 
 
 def make_purchases(catalogue: Catalogue, tastes: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Who bought what, as a matrix of ones and zeros [customers, items].
+    """The purchases as a matrix of ones and zeros [customers, items].
 
-    A customer shares the segment's tastes, has two passions of their own and likes some styles better than others;
-    some items are more popular than others with everybody.
+    A customer shares the segment's tastes, has two passions, and prefers some styles. Some items
+    are popular with all customers.
     """
     items = len(catalogue.titles)
     own_tastes = 0.5 * tastes + random.normal(0, 0.5, (CUSTOMERS, len(CATEGORIES)))
@@ -217,7 +222,9 @@ def make_purchases(catalogue: Catalogue, tastes: np.ndarray, random: np.random.G
 
 
 def solve_side(bought: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """The factors of each row of `bought` that fit best while those of its columns are `fixed`."""
+    """The factors of each row of `bought` that fit best while the factors of its columns are
+    `fixed`.
+    """
     size = fixed.shape[1]
     products = np.einsum("if,ig->ifg", fixed, fixed).reshape(len(fixed), size * size)
     extra = CONFIDENCE * (bought @ products).reshape(-1, size, size)
@@ -280,11 +287,13 @@ def to_onnx(recommender: Recommender, name: str) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-# The reference: what a model has to answer
+# The reference: the right answers of a model
 
 
 def rank_items(recommender: Recommender, bought: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """All items from best to worst for a customer, and how well each fits, worked out without the ONNX model."""
+    """All items from best to worst for a customer, with their scores, computed without the ONNX
+    model.
+    """
     history = recommender.factors[list(bought)].sum(axis=0, dtype=np.float64)
     fits = recommender.factors[:-1] @ (history @ recommender.projection)
     fits[[item for item in bought if item != NOTHING]] = -np.inf
@@ -342,15 +351,15 @@ def write_segments(out: Path, count: int) -> int:
 
 
 def parse_count(text: str) -> int:
-    """A number of segments that there are."""
+    """Parses a number of segments, up to the number that exist."""
     count = int(text)
     if not 1 <= count <= MOST_SEGMENTS:
-        raise argparse.ArgumentTypeError(f"it must be from 1 to {MOST_SEGMENTS}")
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {MOST_SEGMENTS}")
     return count
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description="Makes product recommenders, one small ONNX model for each customer segment of a shop.",
         epilog=(
@@ -361,7 +370,7 @@ def parse_arguments() -> argparse.Namespace:
             "is made the same each time, and files of an earlier run are overwritten."
         ),
     )
-    parser.add_argument("out", metavar="OUT", type=Path, help="the directory to write to, made if it is not there")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the directory to write to, created if it does not exist")
     parser.add_argument(
         "--count",
         metavar="N",
@@ -373,7 +382,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Makes the models and says so."""
+    """Makes the models and prints a summary."""
     arguments = parse_arguments()
     start = time.monotonic()
     size = write_segments(arguments.out, arguments.count)

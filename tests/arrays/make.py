@@ -1,8 +1,8 @@
-"""Writes the request bodies beside this file, by the libraries that clients use.
+"""Writes the request bodies in this folder, with the libraries that clients use.
 
     python tests/arrays/make.py      with numpy 2.4.6, scipy 1.17.1 and sagemaker 2.257.7
 
-Every body holds the same matrix, in the type that the name says:
+Every body holds the same matrix, in the type that its name says:
 
      1.5   0
      0    -2.5

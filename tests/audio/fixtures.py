@@ -1,4 +1,4 @@
-"""Writes small WAV files, and what the reference libraries make of sounds.
+"""Writes small WAV files, and the results of the reference libraries for sounds.
 
     python -m venv venv
     venv/bin/pip install numpy==2.4.6 scipy==1.17.1 soundfile==0.14.0 transformers==5.24.0
@@ -29,7 +29,7 @@ def text(values):
 
 
 def tone(frames, channels, seed):
-    """Tones with noise, each channel its own."""
+    """Tones with noise, different in each channel."""
     generator = numpy.random.default_rng(seed)
     time = numpy.arange(frames)[:, None] / RATE
     pitch = 200.0 * (1 + numpy.arange(channels))[None, :]
@@ -57,19 +57,19 @@ def chunk(name, body):
 
 
 def by_hand():
-    """Files that the library does not write."""
+    """Files that the library cannot write."""
     samples = (tone(60, 1, 9) * 32767).astype("<i2").tobytes()
     fmt = struct.pack("<HHIIHH", 1, 1, RATE, RATE * 2, 2, 16)
-    # 20 of the 24 bits of each sample are used.
+    # Each sample uses 20 of its 24 bits.
     guid = struct.pack("<HHIIHHHHI", 0xFFFE, 1, RATE, RATE * 3, 3, 24, 22, 20, 4) + struct.pack("<H", 1) + bytes.fromhex(
         "000000001000800000aa00389b71"
     )
     loud = (tone(60, 1, 10) * 2**19).astype("<i4") << 4
     loud = b"".join(int(value).to_bytes(3, "little", signed=True) for value in loud[:, 0])
     return {
-        # A chunk of an odd length before the samples, and one behind them.
+        # A chunk of odd length before the samples, and one after them.
         "odd_chunks": b"WAVE" + chunk(b"LIST", b"abc") + chunk(b"fmt ", fmt) + chunk(b"data", samples) + chunk(b"id3 ", b"x"),
-        # What a recorder writes into a pipe: no length.
+        # A recorder that writes into a pipe gives no length.
         "piped": b"WAVE" + chunk(b"fmt ", fmt + b"\0\0") + b"data" + b"\xff" * 4 + samples,
         "valid_bits": b"WAVE" + chunk(b"fmt ", guid) + chunk(b"data", loud),
     }
@@ -105,7 +105,7 @@ def main():
     ]
     for old, new in pairs:
         common = gcd(old, new)
-        # In double precision, rounded once at the end.
+        # Computed in double precision, and rounded once at the end.
         resampled = scipy.signal.resample_poly(sound.astype("float64"), new // common, old // common)
         expected["resampled"].append({"from": old, "to": new, "samples": text(resampled)})
     # Sounds that are shorter than the filter.

@@ -1,9 +1,9 @@
-"""boto3's InvokeEndpointAsync: accepted at once, results and failures as objects in S3."""
+"""boto3's InvokeEndpointAsync: accepted at once; results and failures become objects in S3."""
 
 import json
 import unittest
 
-from desk import Bucket, configure, container, deploy, refusal, runtime, s3, sagemaker, scale, variant, wait
+from local_endpoint import Bucket, configure, container, deploy, refusal, runtime, s3, sagemaker, scale, variant, wait
 
 
 class Asynchronous(unittest.TestCase):
@@ -24,7 +24,7 @@ class Asynchronous(unittest.TestCase):
     def invoke(self, endpoint="later", **more):
         return runtime.invoke_endpoint_async(EndpointName=endpoint, ContentType="application/json", **more)
 
-    def test_the_result_of_an_object_is_an_object(self):
+    def test_the_result_for_an_object_is_an_object(self):
         question = self.bucket.put("in.json", b'{"instances": [4]}')
         accepted = self.invoke(InputLocation=question, InferenceId="order-7", Accept="text/csv")
         self.assertEqual(accepted["ResponseMetadata"]["HTTPStatusCode"], 202)
@@ -34,17 +34,17 @@ class Asynchronous(unittest.TestCase):
         key = accepted["OutputLocation"].split("/", 3)[3]
         self.assertEqual(s3.head_object(Bucket=self.bucket.name, Key=key)["ContentType"], "text/csv")
 
-    def test_a_small_question_comes_with_the_request_and_the_result_where_it_is_wanted(self):
+    def test_a_small_body_may_be_in_the_request_which_may_name_the_output(self):
         accepted = self.invoke(Body=b'{"instances": [5]}', S3OutputPathExtension="june", Filename="five.json")
         self.assertEqual(accepted["OutputLocation"], f"s3://{self.bucket.name}/results/june/five.json")
         self.assertEqual(json.loads(self.bucket.get(accepted["OutputLocation"])), {"predictions": [10.0]})
 
-    def test_many_are_worked_off(self):
+    def test_every_request_of_a_queue_is_answered(self):
         accepted = [self.invoke(Body=b'{"instances": [%d]}' % number) for number in range(20)]
         for number, one in enumerate(accepted):
             self.assertEqual(json.loads(self.bucket.get(one["OutputLocation"])), {"predictions": [2.0 * number]})
 
-    def test_a_failure_is_an_object_too(self):
+    def test_a_failure_is_an_object(self):
         question = self.bucket.put("bad.json", b'{"instances": ["no number"]}')
         accepted = self.invoke(InputLocation=question)
         failure = json.loads(self.bucket.get(accepted["FailureLocation"]))
@@ -52,12 +52,12 @@ class Asynchronous(unittest.TestCase):
         missing = self.invoke(InputLocation=f"s3://{self.bucket.name}/missing.json")
         self.assertIn("missing.json", json.loads(self.bucket.get(missing["FailureLocation"]))["Message"])
 
-    def test_what_cannot_be_accepted_is_refused_at_once(self):
+    def test_an_invalid_request_is_refused_at_once(self):
         for refused in (
             refusal(self.invoke),
             refusal(self.invoke, endpoint="now", Body=b"[]"),
             refusal(self.invoke, Body=b"[]", RequestTTLSeconds=1 << 20),
-            # As on SageMaker: an endpoint is the one or the other.
+            # As on SageMaker, an endpoint is either asynchronous or not.
             refusal(runtime.invoke_endpoint, EndpointName="later", Body=b"[]"),
         ):
             self.assertEqual((refused["type"], refused["status"]), ("ValidationError", 400))

@@ -1,4 +1,6 @@
-"""The AWS command line, from the model to the answer and back to nothing."""
+"""The AWS command line, from the creation of a model to an answer and to the deletion of
+everything.
+"""
 
 import json
 import subprocess
@@ -7,7 +9,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from desk import ROLE, Bucket, multi_model, scale, variant
+from local_endpoint import ROLE, Bucket, multi_model, scale, variant
 
 AWS = Path(sys.executable).with_name("aws")
 
@@ -18,12 +20,12 @@ def aws(*words: str) -> subprocess.CompletedProcess[str]:
 
 class CommandLine(unittest.TestCase):
     def run_well(self, *words):
-        """Returns what the command says."""
+        """Runs the command and returns its output."""
         done = aws(*words)
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout or "null")
 
-    def test_an_endpoint_is_made_asked_and_deleted(self):
+    def test_creates_invokes_and_deletes_an_endpoint(self):
         bucket = Bucket()
         bucket.put_model("models/team/a.tar.gz", scale(2))
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -44,8 +46,8 @@ class CommandLine(unittest.TestCase):
         (folder / "in.csv").write_text("4\n5\n")
         ask = ("sagemaker-runtime", "invoke-endpoint", "--endpoint-name", "by-hand", "--content-type", "text/csv")
         ask += ("--accept", "text/csv", "--custom-attributes", "trace=1", "--body", f"fileb://{folder}/in.csv")
-        told = self.run_well(*ask, "--target-model", "team/a.tar.gz", str(folder / "out.csv"))
-        self.assertEqual(told["InvokedProductionVariant"], "AllTraffic")
+        failure = self.run_well(*ask, "--target-model", "team/a.tar.gz", str(folder / "out.csv"))
+        self.assertEqual(failure["InvokedProductionVariant"], "AllTraffic")
         self.assertEqual((folder / "out.csv").read_text(), "8.0\n10.0\n")
 
         (folder / "in.csv").write_text("no number\n")

@@ -1,9 +1,9 @@
-"""boto3's `sagemaker`: models, endpoint configurations, endpoints and tags, from their creation to their deletion."""
+"""boto3's `sagemaker`: the life of models, endpoint configurations, endpoints and tags."""
 
 import unittest
 
 from botocore.exceptions import WaiterError
-from desk import (
+from local_endpoint import (
     IMAGE,
     ROLE,
     Bucket,
@@ -28,7 +28,7 @@ class ControlPlane(unittest.TestCase):
         cls.bucket = Bucket()
         cls.double = cls.bucket.put_model("double.tar.gz", scale(2))
 
-    def test_what_was_created_is_described(self):
+    def test_describes_created_resources(self):
         environment = {"LONGSHORE_LOG_LEVEL": "debug"}
         primary = multi_model(
             f"s3://{self.bucket.name}/",
@@ -61,7 +61,7 @@ class ControlPlane(unittest.TestCase):
         self.assertEqual(config["ProductionVariants"], [variants[0], variants[1] | {"InitialVariantWeight": 1.0}])
         self.assertEqual(config["AsyncInferenceConfig"], output)
 
-        # What an endpoint was made of may go before it.
+        # The model and configuration of an endpoint may be deleted before it.
         sagemaker.delete_endpoint_config(EndpointConfigName="described")
         for name in ("described", "several"):
             sagemaker.delete_model(ModelName=name)
@@ -69,7 +69,7 @@ class ControlPlane(unittest.TestCase):
         self.assertEqual((missing["code"], missing["status"]), ("ValidationException", 400))
         self.assertEqual(missing["message"], f'Could not find model "{arn}".')
 
-    def test_an_endpoint_comes_into_service_changes_and_goes(self):
+    def test_an_endpoint_is_created_updated_and_deleted(self):
         deploy("life", PrimaryContainer=container(self.double))
         endpoint = sagemaker.describe_endpoint(EndpointName="life")
         self.assertEqual(endpoint["EndpointStatus"], "InService")
@@ -91,14 +91,14 @@ class ControlPlane(unittest.TestCase):
         self.assertEqual((gone["type"], gone["status"]), ("ValidationError", 400))
         self.assertEqual(gone["message"], "Endpoint life of account 000000000000 not found.")
 
-    def test_an_endpoint_is_in_service_when_its_creation_is_answered(self):
-        # AWS's waiters look at once, and then every half a minute.
+    def test_a_waiter_finds_a_new_endpoint_in_service_at_once(self):
+        # AWS's waiters poll at once, and then every 30 seconds.
         sagemaker.create_model(ModelName="soon", PrimaryContainer=container(self.double))
         configure("soon", [variant("soon")])
         sagemaker.create_endpoint(EndpointName="soon", EndpointConfigName="soon")
         self.assertEqual(sagemaker.describe_endpoint(EndpointName="soon")["EndpointStatus"], "InService")
 
-    def test_an_endpoint_whose_model_is_broken_has_failed_and_says_why(self):
+    def test_an_endpoint_with_a_broken_model_fails_with_the_reason(self):
         broken = self.bucket.put_model("broken.tar.gz", b"no model")
         with self.assertRaisesRegex(WaiterError, "Failed"):
             deploy("broken", PrimaryContainer=container(broken))
@@ -108,7 +108,7 @@ class ControlPlane(unittest.TestCase):
         sagemaker.delete_endpoint(EndpointName="broken")
         wait("broken", "deleted")
 
-    def test_an_endpoint_whose_model_is_no_archive_has_failed_and_says_so(self):
+    def test_an_endpoint_whose_model_is_not_an_archive_fails_with_the_reason(self):
         text = self.bucket.put("text.tar.gz", b"hello")
         with self.assertRaisesRegex(WaiterError, "Failed"):
             deploy("text", PrimaryContainer=container(text))
@@ -117,7 +117,7 @@ class ControlPlane(unittest.TestCase):
         sagemaker.delete_endpoint(EndpointName="text")
         wait("text", "deleted")
 
-    def test_lists_come_in_pages_filtered_and_sorted(self):
+    def test_lists_are_filtered_sorted_and_paged(self):
         names = [f"page-{number:02}" for number in range(23)]
         for name in names:
             sagemaker.create_model(ModelName=name, PrimaryContainer=container(self.double), ExecutionRoleArn=ROLE)
@@ -137,7 +137,7 @@ class ControlPlane(unittest.TestCase):
         self.assertNotIn("NextToken", page)
         self.assertEqual(sagemaker.list_endpoints(StatusEquals="OutOfService")["Endpoints"], [])
 
-    def test_tags_are_remembered(self):
+    def test_tags_are_kept(self):
         made = sagemaker.create_model(ModelName="tagged", PrimaryContainer=container(self.double))
         arn = made["ModelArn"]
         tags = [{"Key": "cost", "Value": "1"}, {"Key": "team", "Value": "shop"}]
@@ -145,11 +145,11 @@ class ControlPlane(unittest.TestCase):
         sagemaker.delete_tags(ResourceArn=arn, TagKeys=["cost"])
         self.assertEqual(sagemaker.list_tags(ResourceArn=arn)["Tags"], tags[1:])
 
-    def test_what_sagemaker_would_refuse_is_refused_in_its_words(self):
+    def test_refuses_invalid_requests_in_sagemakers_words(self):
         def refused(**model):
-            told = refusal(sagemaker.create_model, **{"ModelName": "bad", "ExecutionRoleArn": ROLE} | model)
-            self.assertEqual((told["type"], told["code"], told["status"]), ("ClientError", "ValidationException", 400))
-            return told["message"]
+            failure = refusal(sagemaker.create_model, **{"ModelName": "bad", "ExecutionRoleArn": ROLE} | model)
+            self.assertEqual((failure["type"], failure["code"], failure["status"]), ("ClientError", "ValidationException", 400))
+            return failure["message"]
 
         one = container(self.double)
         self.assertIn("either PrimaryContainer or Containers", refused())
@@ -172,9 +172,9 @@ class ControlPlane(unittest.TestCase):
             (sagemaker.create_endpoint_config, {"ProductionVariants": [variant("nowhere")]}),
             (sagemaker.create_endpoint, {"EndpointName": "nowhere"}),
         ):
-            told = refusal(call, EndpointConfigName="nowhere", **arguments)
-            self.assertEqual(told["code"], "ValidationException")
-            self.assertIn("Could not find", told["message"])
+            failure = refusal(call, EndpointConfigName="nowhere", **arguments)
+            self.assertEqual(failure["code"], "ValidationException")
+            self.assertIn("Could not find", failure["message"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""boto3: what it makes of the errors that `longshore endpoint --fault` makes for those who test their callers.
+"""boto3's reaction to the errors that `longshore endpoint --fault` injects.
 
 The rules are in tests/it/endpoint/clients.rs: one for each endpoint here.
 """
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from desk import Bucket, configure, container, invoke, refusal, sagemaker, scale, variant, wait
+from local_endpoint import Bucket, configure, container, invoke, refusal, sagemaker, scale, variant, wait
 
 QUESTION = {"instances": [4]}
 
@@ -26,7 +26,7 @@ class Faults(unittest.TestCase):
         for endpoint in endpoints:
             wait(endpoint)
 
-    def test_an_endpoint_that_is_not_available_now_and_then_is_asked_again(self):
+    def test_retries_a_temporary_error(self):
         attempts = []
         for _ in range(4):
             response = invoke("now-and-then", QUESTION)
@@ -41,14 +41,15 @@ class Faults(unittest.TestCase):
             ("internal", "InternalFailure", 500),
             ("dependency", "InternalDependencyException", 530),
         ):
-            told = refusal(invoke, endpoint, QUESTION)
-            self.assertEqual((told["type"], told["code"], told["status"]), (kind, kind, status))
-        told = refusal(invoke, "full", QUESTION)
-        self.assertEqual(told["OriginalStatusCode"], 507)
-        self.assertIn("--fault", told["OriginalMessage"])
+            failure = refusal(invoke, endpoint, QUESTION)
+            self.assertEqual((failure["type"], failure["code"], failure["status"]), (kind, kind, status))
+        failure = refusal(invoke, "full", QUESTION)
+        self.assertEqual(failure["OriginalStatusCode"], 507)
+        self.assertIn("--fault", failure["OriginalMessage"])
 
-    def test_each_retry_mode_repeats_what_it_would_on_aws(self):
-        # Attempts in the modes: none is chosen, which is standard since boto3 1.44; standard and adaptive; legacy.
+    def test_each_retry_mode_retries_the_same_errors_as_on_aws(self):
+        # Attempts in the modes: default (standard since boto3 1.44); standard and adaptive;
+        # legacy.
         attempts = {
             "not-ready": (1, 1, 5),
             "full": (1, 1, 1),
@@ -66,7 +67,7 @@ class Faults(unittest.TestCase):
             except ClientError as error:
                 return 1 + error.response["ResponseMetadata"]["RetryAttempts"]
 
-        # In the mode legacy the pauses add up to 15 seconds: all at once.
+        # In legacy mode the pauses add up to 15 seconds, so all requests run at once.
         asked = [(mode, endpoint) for mode in modes for endpoint in attempts]
         with ThreadPoolExecutor(len(asked)) as pool:
             counts = dict(zip(asked, pool.map(ask, *zip(*asked))))

@@ -1,6 +1,6 @@
-"""boto3: a container ends in the middle of a request. That is a ModelError, and the next request is served.
+"""boto3: a container ends during a request. This is a ModelError, and the next request is served.
 
-LONGSHORE_PROCESS is the process of `longshore endpoint --fault by-rule:kill=model@1/3`.
+LONGSHORE_PROCESS is the id of the process of `longshore endpoint --fault by-rule:kill=model@1/3`.
 """
 
 import os
@@ -10,14 +10,14 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from desk import Bucket, ask, container, deploy, invoke, model, multi_model, refusal, scale
+from local_endpoint import Bucket, ask, container, deploy, invoke, model, multi_model, refusal, scale
 
-# What the model `spin` needs minutes for.
+# A body for which the model `spin` computes for minutes.
 LONG = {"inputs": 1 << 26}
 
 
 def containers(process: int) -> list[int]:
-    """The processes below `process` that serve, those that started others first."""
+    """The processes below `process` that serve; a process comes before those that it started."""
     children = []
     for task in Path(f"/proc/{process}/task").glob("*/children"):
         children += [int(child) for child in task.read_text().split()]
@@ -32,38 +32,38 @@ def cpu_ticks(process: int) -> int:
 
 
 class Killed(unittest.TestCase):
-    def assert_cut_off(self, endpoint, told):
-        self.assertEqual((told["type"], told["status"], told["OriginalStatusCode"]), ("ModelError", 424, 0))
-        self.assertIn('Received server error (0) from model with message "', told["message"])
-        self.assertIn(f"could not get a response from the {endpoint} endpoint", told["OriginalMessage"])
+    def assert_cut_off(self, endpoint, failure):
+        self.assertEqual((failure["type"], failure["status"], failure["OriginalStatusCode"]), ("ModelError", 424, 0))
+        self.assertIn('Received server error (0) from model with message "', failure["message"])
+        self.assertIn(f"could not get a response from the {endpoint} endpoint", failure["OriginalMessage"])
 
     def kill_while_it_works(self, endpoint, which, **target):
-        """Kills one of the endpoint's processes while it has a request."""
+        """Kills one of the endpoint's processes during a request."""
         processes = containers(int(os.environ["LONGSHORE_PROCESS"]))
         works = processes[-1]
         before = cpu_ticks(works)
         with ThreadPoolExecutor() as pool:
             cut_off = pool.submit(refusal, invoke, endpoint, LONG, **target)
-            # A quarter of a second of work.
+            # A quarter of a second of computing.
             while cpu_ticks(works) < before + 25:
                 self.assertFalse(cut_off.done(), cut_off)
                 time.sleep(0.01)
             os.kill(processes[which], signal.SIGKILL)
             self.assert_cut_off(endpoint, cut_off.result())
 
-    def test_a_container_that_is_killed_costs_the_requests_that_it_had(self):
+    def test_a_killed_container_fails_only_its_requests_in_flight(self):
         bucket = Bucket()
         bucket.put_model("spin.tar.gz", model("spin"))
         bucket.put_model("scale.tar.gz", scale(2))
         deploy("killed", PrimaryContainer=multi_model(f"s3://{bucket.name}/"))
-        # All of the container, and then only the process within that serves.
+        # First the whole container, then only the worker in it.
         for which in (0, -1):
             self.assertEqual(invoke("killed", {"inputs": 100}, TargetModel="spin.tar.gz")["Body"], {"outputs": 36.0})
             self.assertEqual(ask("killed", [4], TargetModel="scale.tar.gz"), [8.0])
             self.kill_while_it_works("killed", which, TargetModel="spin.tar.gz")
             self.assertEqual(ask("killed", [5], TargetModel="scale.tar.gz"), [10.0])
 
-    def test_so_does_one_that_is_killed_by_a_rule(self):
+    def test_a_container_killed_by_a_fault_rule_fails_only_its_requests(self):
         deploy("by-rule", PrimaryContainer=container(Bucket().put_model("model.tar.gz", scale(2))))
         for _ in range(3):
             for number in (1, 2):

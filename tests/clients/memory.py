@@ -1,16 +1,16 @@
-"""boto3: more models than there is memory for, asked by several threads at once; every answer is right.
+"""boto3: more models than fit into memory, invoked by several threads; every answer is right.
 
     memory.py URL MODELS ITEMS
 
-Below URL, model number n, `s{n:02}.tar.gz`, answers `n * ITEMS + item` to each item below ITEMS; see
-tests/it/endpoint/clients.rs, which looks into the endpoint's log after that.
+Model number n, `s{n:02}.tar.gz` below URL, answers `n * ITEMS + item` to each item below ITEMS.
+tests/it/endpoint/clients/memory.rs checks the endpoint's log afterwards.
 """
 
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from desk import ask, deploy, multi_model
+from local_endpoint import ask, deploy, multi_model
 
 THREADS = 8
 ROUNDS = 3
@@ -31,7 +31,7 @@ def main(url: str, models: int, items: int) -> None:
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(work, range(THREADS)))
-    print(f"{THREADS * ROUNDS * models} requests of {models} models in {MEMORY}, every one answered right")
+    print(f"{THREADS * ROUNDS * models} requests of {models} models in {MEMORY}, all answers right")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""boto3 against endpoints of several containers: in series, one of them with many models, and each by its name."""
+"""boto3 and endpoints of several containers: pipelines, also with many models, and direct
+invocation.
+"""
 
 import unittest
 
-from desk import Bucket, ask, container, deploy, invoke, multi_model, refusal, scale
+from local_endpoint import Bucket, ask, container, deploy, invoke, multi_model, refusal, scale
 
 
 class MultiContainer(unittest.TestCase):
@@ -14,24 +16,24 @@ class MultiContainer(unittest.TestCase):
         cls.urls = {factor: cls.bucket.put_model(f"{factor}.tar.gz", scale(factor)) for factor in (2, 3, 5)}
 
     def step(self, factor: float, **more):
-        """A container that reads rows of CSV, and writes such."""
+        """A container that reads and writes rows of CSV."""
         environment = {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"}
         return container(self.urls[factor], Environment=environment, **more)
 
-    def test_containers_in_series_pass_their_answers_on(self):
+    def test_each_container_of_a_pipeline_receives_the_previous_output(self):
         deploy("series", Containers=[self.step(2), self.step(3), self.step(5)])
-        # In JSON to the first, in CSV between them, in JSON from the last.
+        # JSON to the first container, CSV between them, JSON from the last.
         response = invoke("series", {"instances": [1, 2]})
         self.assertEqual(response["Body"], {"predictions": [30.0, 60.0]})
         self.assertEqual(response["ContentType"], "application/json")
-        told = refusal(ask, "series", ["no number"])
-        self.assertEqual((told["type"], told["OriginalStatusCode"]), ("ModelError", 400))
-        self.assertIn("from container-1 with message", told["message"])
-        told = refusal(ask, "series", [1], Accept="image/png")
-        self.assertEqual((told["type"], told["OriginalStatusCode"]), ("ModelError", 406))
-        self.assertIn("from container-3 with message", told["message"])
+        failure = refusal(ask, "series", ["no number"])
+        self.assertEqual((failure["type"], failure["OriginalStatusCode"]), ("ModelError", 400))
+        self.assertIn("from container-1 with message", failure["message"])
+        failure = refusal(ask, "series", [1], Accept="image/png")
+        self.assertEqual((failure["type"], failure["OriginalStatusCode"]), ("ModelError", 406))
+        self.assertIn("from container-3 with message", failure["message"])
 
-    def test_one_container_of_a_series_may_have_many_models(self):
+    def test_a_container_of_a_pipeline_may_have_many_models(self):
         for factor in (7, 11):
             self.bucket.put_model(f"many/{factor}.tar.gz", scale(factor))
         many = multi_model(f"s3://{self.bucket.name}/many/", ContainerHostname="many")
@@ -49,11 +51,11 @@ class MultiContainer(unittest.TestCase):
         )
         self.assertEqual(ask("direct", [1], TargetContainerHostname="twice"), [2.0])
         self.assertEqual(ask("direct", [1], TargetContainerHostname="thrice"), [3.0])
-        told = refusal(ask, "direct", ["no number"], TargetContainerHostname="thrice")
-        self.assertIn("from thrice with message", told["message"])
-        for hostname in ({}, {"TargetContainerHostname": "nobody"}):
-            told = refusal(ask, "direct", [1], **hostname)
-            self.assertEqual((told["type"], told["status"]), ("ValidationError", 400))
+        failure = refusal(ask, "direct", ["no number"], TargetContainerHostname="thrice")
+        self.assertIn("from thrice with message", failure["message"])
+        for hostname in ({}, {"TargetContainerHostname": "unknown"}):
+            failure = refusal(ask, "direct", [1], **hostname)
+            self.assertEqual((failure["type"], failure["status"]), ("ValidationError", 400))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""boto3 against a multi-model endpoint: models are routed to out of the bucket, and errors are typed as AWS's."""
+"""boto3 and a multi-model endpoint: requests reach the models of the bucket, and errors have AWS's
+types.
+"""
 
 import gzip
 import unittest
 
-from desk import (
+from local_endpoint import (
     Bucket,
     archive,
     ask,
@@ -51,62 +53,62 @@ class MultiModel(unittest.TestCase):
         self.put("new.tar.gz", 3)
         self.assertEqual(ask("many", [1], TargetModel="new.tar.gz"), [3.0])
 
-    def test_a_broken_archive_and_a_broken_model_are_told_apart(self):
+    def test_a_broken_archive_and_a_broken_model_have_different_errors(self):
         self.bucket.put("models/archive.tar.gz", archive({"model.onnx": scale(2)})[:-20])
-        told = refusal(ask, "many", [1], TargetModel="archive.tar.gz")
-        self.assertEqual(told["type"], "ValidationError")
-        self.assertIn(f"Failed to extract model data archive ({self.prefix}archive.tar.gz)", told["message"])
+        failure = refusal(ask, "many", [1], TargetModel="archive.tar.gz")
+        self.assertEqual(failure["type"], "ValidationError")
+        self.assertIn(f"Failed to extract model data archive ({self.prefix}archive.tar.gz)", failure["message"])
 
-        self.bucket.put_model("models/model.tar.gz", b"this is no model")
-        told = refusal(ask, "many", [1], TargetModel="model.tar.gz")
-        self.assertEqual((told["type"], told["OriginalStatusCode"]), ("ModelError", 400))
+        self.bucket.put_model("models/model.tar.gz", b"not a model")
+        failure = refusal(ask, "many", [1], TargetModel="model.tar.gz")
+        self.assertEqual((failure["type"], failure["OriginalStatusCode"]), ("ModelError", 400))
 
-        # Neither harms the others.
+        # Neither affects other models.
         self.put("sound.tar.gz", 2)
         self.assertEqual(ask("many", [1], TargetModel="sound.tar.gz"), [2.0])
 
-    def test_what_is_no_archive_is_refused_as_on_sagemaker(self):
+    def test_an_object_that_is_not_an_archive_is_refused_as_on_sagemaker(self):
         for name, content in (
             ("text.tar.gz", b"hello"),
-            # SageMaker takes neither, whatever else would.
+            # SageMaker refuses all of these, even files that longshore could load.
             ("model.tar.gz", scale(2)),
             ("model", scale(2)),
             ("tar.tar.gz", gzip.decompress(archive({"model.onnx": scale(2)}))),
         ):
             self.bucket.put(f"models/no-archive/{name}", content)
-            told = refusal(ask, "many", [1], TargetModel=f"no-archive/{name}")
-            self.assertEqual((told["type"], told["status"]), ("ValidationError", 400), name)
+            failure = refusal(ask, "many", [1], TargetModel=f"no-archive/{name}")
+            self.assertEqual((failure["type"], failure["status"]), ("ValidationError", 400), name)
             self.assertIn(
                 f"Failed to extract model data archive ({self.prefix}no-archive/{name}). Please ensure that the object "
                 "located at the URL is a valid tar.gz archive.",
-                told["message"],
+                failure["message"],
             )
-        # This one cannot be meant for anything else.
+        # This name is not valid on SageMaker at all, so it can only mean a bare model.
         self.bucket.put("models/bare.onnx", scale(2))
         self.assertEqual(ask("many", [1], TargetModel="bare.onnx"), [2.0])
 
-    def test_what_a_model_refuses_is_a_model_error_with_its_words(self):
+    def test_a_refusal_of_the_model_is_a_model_error_with_its_message(self):
         self.put("strict.tar.gz", 2)
-        told = refusal(ask, "many", ["no number"], TargetModel="strict.tar.gz")
-        self.assertEqual((told["type"], told["status"], told["OriginalStatusCode"]), ("ModelError", 424, 400))
-        self.assertIn('Received client error (400) from model with message "', told["message"])
-        self.assertIn(told["OriginalMessage"], told["message"])
-        self.assertIn("/aws/sagemaker/Endpoints/many", told["LogStreamArn"])
+        failure = refusal(ask, "many", ["no number"], TargetModel="strict.tar.gz")
+        self.assertEqual((failure["type"], failure["status"], failure["OriginalStatusCode"]), ("ModelError", 424, 400))
+        self.assertIn('Received client error (400) from model with message "', failure["message"])
+        self.assertIn(failure["OriginalMessage"], failure["message"])
+        self.assertIn("/aws/sagemaker/Endpoints/many", failure["LogStreamArn"])
 
-        told = refusal(ask, "many", [1], TargetModel="strict.tar.gz", ContentType="image/png")
-        self.assertEqual((told["type"], told["OriginalStatusCode"]), ("ModelError", 415))
-        told = refusal(ask, "many", [1], TargetModel="strict.tar.gz", Accept="image/png")
-        self.assertEqual((told["type"], told["OriginalStatusCode"]), ("ModelError", 406))
+        failure = refusal(ask, "many", [1], TargetModel="strict.tar.gz", ContentType="image/png")
+        self.assertEqual((failure["type"], failure["OriginalStatusCode"]), ("ModelError", 415))
+        failure = refusal(ask, "many", [1], TargetModel="strict.tar.gz", Accept="image/png")
+        self.assertEqual((failure["type"], failure["OriginalStatusCode"]), ("ModelError", 406))
 
     def test_a_request_must_name_a_model_of_the_bucket(self):
-        told = refusal(ask, "many", [1])
-        self.assertEqual((told["type"], told["status"]), ("ValidationError", 400))
-        self.assertIn("is missing a target model header", told["message"])
+        failure = refusal(ask, "many", [1])
+        self.assertEqual((failure["type"], failure["status"]), ("ValidationError", 400))
+        self.assertIn("is missing a target model header", failure["message"])
         for name in ("../models/a.tar.gz", "/a.tar.gz", "a//b.tar.gz"):
-            told = refusal(ask, "many", [1], TargetModel=name)
-            self.assertEqual((told["type"], told["status"]), ("ValidationError", 400), name)
+            failure = refusal(ask, "many", [1], TargetModel=name)
+            self.assertEqual((failure["type"], failure["status"]), ("ValidationError", 400), name)
 
-    def test_what_is_said_beside_the_body_comes_back(self):
+    def test_custom_attributes_are_passed_and_returned(self):
         self.put("beside.tar.gz", 2)
         response = invoke(
             "many",
@@ -122,10 +124,10 @@ class MultiModel(unittest.TestCase):
         self.assertTrue(response["ResponseMetadata"]["RequestId"])
         self.assertEqual(response["ResponseMetadata"]["RetryAttempts"], 0)
 
-        told = refusal(ask, "many", [1], TargetModel="beside.tar.gz", TargetVariant="Elsewhere")
-        self.assertEqual(told["type"], "ValidationError")
-        told = refusal(ask, "many", [1], TargetModel="beside.tar.gz", CustomAttributes="x" * 1025)
-        self.assertEqual((told["type"], told["status"]), ("ValidationError", 400))
+        failure = refusal(ask, "many", [1], TargetModel="beside.tar.gz", TargetVariant="Elsewhere")
+        self.assertEqual(failure["type"], "ValidationError")
+        failure = refusal(ask, "many", [1], TargetModel="beside.tar.gz", CustomAttributes="x" * 1025)
+        self.assertEqual((failure["type"], failure["status"]), ("ValidationError", 400))
 
     def test_a_body_may_have_25_mebibytes(self):
         self.put("large.tar.gz", 2)
@@ -133,8 +135,8 @@ class MultiModel(unittest.TestCase):
         request = {"EndpointName": "many", "TargetModel": "large.tar.gz", "ContentType": "application/json"}
         response = runtime.invoke_endpoint(Body=largest, **request)
         self.assertEqual(response["Body"].read(), b'{"predictions":[2.0]}')
-        told = refusal(runtime.invoke_endpoint, Body=largest + b" ", **request)
-        self.assertEqual((told["type"], told["status"]), ("ClientError", 413))
+        failure = refusal(runtime.invoke_endpoint, Body=largest + b" ", **request)
+        self.assertEqual((failure["type"], failure["status"]), ("ClientError", 413))
 
     def test_variants_take_requests_by_weight_and_by_name(self):
         self.put("shared.tar.gz", 2)

@@ -1,6 +1,7 @@
-"""Version 2 of the SageMaker SDK: its predictors and serializers, each with its own defaults, on real exports.
+"""Version 2 of the SageMaker SDK: its predictors and serializers, each with its own defaults, on
+real exports.
 
-usage: predictors.py FOLDER, where tests/exports/make.py has written the models that this asks about.
+usage: predictors.py FOLDER, where FOLDER contains the models of tests/exports/make.py.
 """
 
 import io
@@ -16,7 +17,7 @@ os.environ["SAGEMAKER_SUPPRESS_V2_WARNING"] = "1"
 import numpy as np
 import pandas as pd
 import scipy.sparse
-from desk import Bucket, archive, deploy, multi_model
+from local_endpoint import Bucket, archive, deploy, multi_model
 from sagemaker import Session
 from sagemaker.amazon.common import RecordDeserializer, RecordSerializer
 from sagemaker.base_deserializers import SimpleBaseDeserializer
@@ -133,7 +134,7 @@ class Predictors(unittest.TestCase):
         for data in (self.regressor.matrix, self.regressor.records, self.regressor.frame):
             answer = self.predict(REGRESSOR, data, CSVSerializer(), CSVDeserializer())
             self.assert_close(answer, self.regressor.output("variable"))
-        # One record alone.
+        # A single record.
         answer = self.predict(REGRESSOR, self.regressor.matrix[0], CSVSerializer(), CSVDeserializer())
         self.assert_close(answer, self.regressor.output("variable")[:1])
 
@@ -141,7 +142,7 @@ class Predictors(unittest.TestCase):
         frame = self.columns.frame
         shuffled = frame[list(reversed(self.columns.columns))]
         with_header = [table.to_csv(index=False) for table in (frame, shuffled)]
-        # What has a method `read` is sent as it is.
+        # The serializer sends an object with a method `read` as it is.
         for data in (frame, *map(io.StringIO, with_header)):
             answer = self.predict(COLUMNS, data, CSVSerializer(), JSONDeserializer())
             self.assert_predictions(answer, self.columns)
@@ -167,7 +168,8 @@ class Predictors(unittest.TestCase):
         self.assert_close(answer["predictions"], self.regressor.output("variable"))
 
     def test_a_data_frame_back(self):
-        # It says that it takes CSV first, and JSON; CSV of ours has no header, which it would take for one.
+        # The SDK's own class accepts CSV first and then JSON. It takes the first row of CSV for a
+        # header, and ours has none.
         class Rows(SimpleBaseDeserializer):
             def deserialize(self, stream, content_type):
                 with stream:
@@ -180,7 +182,7 @@ class Predictors(unittest.TestCase):
 
 
 def by_row(outputs: dict) -> list[dict]:
-    """The rows of a reply in whole tensors."""
+    """The rows of a response as whole tensors."""
     return [dict(zip(outputs, values)) for values in zip(*outputs.values())]
 
 

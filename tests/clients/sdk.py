@@ -9,7 +9,7 @@ os.environ["SAGEMAKER_USER_CONFIG_OVERRIDE"] = str(Path(__file__).with_name("sdk
 os.environ["SAGEMAKER_SUPPRESS_V2_WARNING"] = "1"
 
 import numpy as np
-from desk import IMAGE, ROLE, Bucket, archive, refusal, scale
+from local_endpoint import IMAGE, ROLE, Bucket, archive, refusal, scale
 from sagemaker import Session
 from sagemaker.deserializers import CSVDeserializer, JSONDeserializer, NumpyDeserializer
 from sagemaker.multidatamodel import MultiDataModel
@@ -33,10 +33,10 @@ class Sdk(unittest.TestCase):
             local = Path(folder, "model.tar.gz")
             local.write_bytes(archive({"model.onnx": scale(2)}))
             models.add_model(str(local), "team/a.tar.gz")
-        # Its own way looks at the endpoint every 30 seconds.
+        # The SDK's own wait polls every 30 seconds.
         predictor = models.deploy(1, "ml.m5.large", endpoint_name="sdk", wait=False)
         session.wait_for_endpoint("sdk", poll=0.1)
-        # Also while it serves.
+        # A model can be added while the endpoint serves.
         models.add_model(bucket.put_model("elsewhere/b.tar.gz", scale(3)), "b.tar.gz")
         self.assertEqual(sorted(models.list_models()), ["b.tar.gz", "team/a.tar.gz"])
 
@@ -60,8 +60,8 @@ class Sdk(unittest.TestCase):
             ),
             [12, 15],
         )
-        told = refusal(predictor.predict, np.ones((2, 2), str), target_model="b.tar.gz")
-        self.assertEqual((told["type"], told["OriginalStatusCode"]), ("ModelError", 400))
+        failure = refusal(predictor.predict, np.ones((2, 2), str), target_model="b.tar.gz")
+        self.assertEqual((failure["type"], failure["OriginalStatusCode"]), ("ModelError", 400))
 
         predictor.delete_endpoint()
         models.delete_model()

@@ -1,7 +1,8 @@
-"""botocore's own description of SageMaker's requests: each member at its bounds, types, patterns and choices.
+"""botocore's definition of SageMaker's requests: each member at its limits, types, patterns and
+choices.
 
-The control plane takes what the description allows and refuses the rest. The requests are sent as they are, because
-boto3 would refuse some of them itself.
+The control plane accepts what the definition allows, and refuses the rest. The requests are sent
+without boto3, which would refuse some of them itself.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import botocore.loaders
-from desk import ROLE
+from local_endpoint import ROLE
 
 MODEL = botocore.loaders.create_loader().load_service_model("sagemaker", "service-2")
 SHAPES = MODEL["shapes"]
 
-# Lists of machines and their images grow by the month, so these take any text.
+# The lists of instance types and images grow every month, so these members accept any text.
 ANY_TEXT = ("InstanceType", "InferenceAmiVersion")
 
 TAGS = [{"Key": "k", "Value": "v"}]
@@ -180,7 +181,8 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("ListTags", {"ResourceArn": f"{ARN}model/missing", "MaxResults": 50}),
 ]
 
-# Of a request: where something is put, what, and whether the description allows it. Nothing is put for `LEFT_OUT`.
+# A change of a request: the path of a member, its new value, and whether the definition allows it.
+# `LEFT_OUT` removes the member.
 Change = tuple[list[Any], Any, bool]
 LEFT_OUT = object()
 
@@ -191,14 +193,14 @@ def fits(shape: dict[str, Any], text: str) -> bool:
     if not shape.get("min", 0) <= len(text) <= shape.get("max", 1 << 30):
         return False
     pattern = shape.get("pattern", "[\\s\\S]*")
-    # Java's classes, as far as the texts below have members of them.
+    # Java's character classes, as far as the texts below need them.
     for theirs, ours in ((r"\p{L}", "a-zA-Z\u00e4"), (r"\p{Z}", " "), (r"\p{N}", "0-9")):
         pattern = pattern.replace(theirs, ours)
     return re.fullmatch(pattern.removeprefix("^").removesuffix("$"), text) is not None
 
 
 def changes(name: str, value: Any, path: list[Any]) -> Iterator[Change]:
-    """Everything that is tried with a member of this shape, and with what is in it."""
+    """All changes of a member of this shape, and of its own members."""
     shape = SHAPES[name]
     kind = shape["type"]
     if kind == "structure":
@@ -246,7 +248,7 @@ def texts(shape: dict[str, Any]) -> Iterator[str]:
 
 
 def numbered(item: Any, number: int) -> Any:
-    """One of many that differ in their names."""
+    """One of several items that must differ in their names."""
     if isinstance(item, dict):
         return item | {name: f"{item[name]}{number}" for name in ("Key", "VariantName") if name in item}
     return f"{item}{number}"
@@ -277,27 +279,29 @@ def ask(action: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 
 class ServiceModel(unittest.TestCase):
-    def test_what_the_description_allows_is_taken_and_nothing_else(self):
+    def test_accepts_exactly_the_requests_that_the_definition_allows(self):
         ask("CreateModel", {"ModelName": "there", "PrimaryContainer": {"Image": "image:1"}})
         names = (f"new{number}" for number in itertools.count())
         asked, disagreements = 0, []
         for action, request in REQUESTS:
             shape = MODEL["operations"][action]["input"]["shape"]
-            self.assertTrue(self.is_taken(action, request, next(names)), f"{action} as it is")
+            self.assertTrue(self.accepts(action, request, next(names)), f"{action}, unchanged")
             for path, value, allowed in changes(shape, request, []):
                 if path[2:] == ["RoutingConfig", "RoutingStrategy"] and BY_PREFIX in request["ProductionVariants"][0].values():
-                    # Only in words the description says that a prefix is for one strategy alone.
+                    # Only the text of the definition says that a prefix is for one strategy.
                     allowed = value == "PREFIX_AWARE"
                 asked += 1
                 given = changed(request, path, value)
-                if self.is_taken(action, given, next(names), path) != allowed:
-                    says = "refuses" if allowed else "takes"
-                    disagreements.append(f"{says} {action} {path}: {value if value is not LEFT_OUT else 'left out'!r:.60}")
+                if self.accepts(action, given, next(names), path) != allowed:
+                    outcome = "refused" if allowed else "accepted"
+                    disagreements.append(f"{outcome}: {action} {path}: {value if value is not LEFT_OUT else 'left out'!r:.60}")
         self.assertEqual(disagreements, [])
         self.assertGreater(asked, 1500)
 
-    def is_taken(self, action: str, request: dict[str, Any], name: str, path: list[Any] | None = None) -> bool:
-        """Whether the request has the right shape; what it is about may be missing. What it makes gets a name of its own."""
+    def accepts(self, action: str, request: dict[str, Any], name: str, path: list[Any] | None = None) -> bool:
+        """Whether the request has a valid shape; the resources that it names may be missing.
+        Created resources get a unique name.
+        """
         for member in ("ModelName", "EndpointConfigName", "EndpointName"):
             if request.get(member) == "new" and path != [member]:
                 request = request | {member: name}

@@ -1,7 +1,8 @@
-"""A container of somebody else, for `longshore endpoint --container NAME=http://ADDRESS`: it answers in parts.
+"""A container for `longshore endpoint --container NAME=http://ADDRESS`, which responds in parts.
 
-Prints its address in one line when it answers, and ends with its standard input. What it is asked, it says back in
-parts of four bytes; asked to "break", it breaks off after the first of them, and "refuse" it refuses.
+Prints its address in one line once it serves, and ends with its standard input. It echoes the body
+of a request in parts of four bytes. The body "break" makes it break off after the first part, and
+"refuse" makes it refuse.
 """
 
 import os
@@ -47,5 +48,5 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 print(f"127.0.0.1:{server.server_port}", flush=True)
 while sys.stdin.buffer.read(1):
     pass
-# Without waiting for connections that clients keep.
+# Does not wait for connections that clients keep open.
 os._exit(0)

@@ -1,17 +1,18 @@
-"""boto3: an endpoint is updated while threads ask it; no request fails, and no answer is an older one again."""
+"""boto3: an endpoint is updated under load; no request fails, and no old answer follows a new one.
+"""
 
 import threading
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from desk import Bucket, ask, configure, container, deploy, multi_model, sagemaker, scale, variant, wait
+from local_endpoint import Bucket, ask, configure, container, deploy, multi_model, sagemaker, scale, variant, wait
 
 THREADS = 4
 
 
 class Update(unittest.TestCase):
     def update_under_load(self, endpoint, versions, **target):
-        """Asks until all of `versions`, which answer by their numbers, have taken over one by one."""
+        """Invokes until each of `versions` has answered with its number, one after the other."""
         done = threading.Event()
         begun = threading.Barrier(THREADS + 1)
 
@@ -40,16 +41,16 @@ class Update(unittest.TestCase):
         for thread in asking:
             answers = thread.result()
             self.assertEqual(answers[0], 1.0)
-            self.assertEqual(answers, sorted(answers), "never an older one after a newer")
+            self.assertEqual(answers, sorted(answers), "an old response after a new one")
         print(f"{endpoint}: {sum(len(thread.result()) for thread in asking)} requests, none failed")
 
-    def test_no_request_fails_while_one_model_takes_the_place_of_another(self):
+    def test_no_request_fails_while_one_model_replaces_another(self):
         bucket = Bucket()
         urls = {factor: bucket.put_model(f"{factor}.tar.gz", scale(factor)) for factor in (1, 2, 3)}
         deploy("single", PrimaryContainer=container(urls[1]))
         self.update_under_load("single", {factor: container(urls[factor]) for factor in (2, 3)})
 
-    def test_nor_while_a_multi_model_endpoint_moves_to_another_prefix(self):
+    def test_no_request_fails_while_a_multi_model_endpoint_changes_its_prefix(self):
         bucket = Bucket()
         for factor in (1, 2):
             bucket.put_model(f"v{factor}/same.tar.gz", scale(factor))

@@ -1,14 +1,14 @@
 """Deploys the SageMaker resources of our template to `longshore endpoint` and invokes them.
 
-The local endpoint has SageMaker's API and no CloudFormation. So moto's library resolves the
+The local endpoint has SageMaker's API but no CloudFormation. So moto's library resolves the
 template, and boto3 makes the calls that CloudFormation would make. tests/it/deploy.rs runs this
-with .moto/bin/python, and says where the endpoint and S3 are in the variables that AWS's tools
-read:
+with .moto/bin/python, and passes the addresses of the endpoint and of S3 in the variables that
+AWS's tools read:
 
     AWS_ENDPOINT_URL_SAGEMAKER, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME    `longshore endpoint`
     AWS_ENDPOINT_URL                                                  tests/s3/server.py, which is S3 and CloudFormation
     AWS_ENDPOINT_URL_S3                                               the same, for the local endpoint
-    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION              anything
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION              any values
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ s3 = boto3.client("s3", region_name=REGION)
 
 
 class NamedResource:
-    """A resource of the template as others refer to it: by its name."""
+    """A resource of the template, which other resources reference by its name."""
 
     def __init__(self, name: str):
         self.physical_resource_id = name
 
     def get_cfn_attribute(self, attribute: str) -> str:
-        """Every attribute that the template reads of a SageMaker resource is the name."""
+        """Returns the name, the only attribute of a SageMaker resource that the template reads."""
         return self.physical_resource_id
 
 
@@ -77,7 +77,7 @@ class Deployment:
     def deploy(self, parameters: dict[str, str], call: Callable[..., Any]) -> str:
         """Makes the resources that the template asks for, and creates or updates the endpoint."""
         template = Stack.parse_template(TEMPLATE)
-        # Neither models nor configurations can be changed, so each version has names of its own.
+        # Models and configurations cannot be changed, so each version has its own names.
         self.version += 1
         resources = Resources(
             "stack", f"{self.name}-{self.version}", parameters, {}, REGION, "123456789012", template, None
@@ -89,7 +89,7 @@ class Deployment:
             properties = clean_json(resource["Properties"], resources)
             match resource["Type"]:
                 case "AWS::SageMaker::Model":
-                    # CloudFormation takes a boolean as text, too.
+                    # CloudFormation accepts a boolean as text too.
                     properties["EnableNetworkIsolation"] = properties["EnableNetworkIsolation"] == "true"
                     sagemaker.create_model(ModelName=resources[name].physical_resource_id, **properties)
                 case "AWS::SageMaker::EndpointConfig":
@@ -125,7 +125,7 @@ class Deployment:
 
 
 def archive(model: Path) -> bytes:
-    """The model.tar.gz that SageMaker takes."""
+    """A model.tar.gz as SageMaker accepts it."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
         tar.add(model, "model.onnx")
@@ -133,7 +133,7 @@ def archive(model: Path) -> bytes:
 
 
 class LocalEndpoint(unittest.TestCase):
-    """Each test has a bucket of its own; the models in it multiply by 1234.5."""
+    """Each test has its own bucket, with models that multiply by 1234.5."""
 
     def setUp(self) -> None:
         self.bucket = f"deploy-{self._testMethodName[5:].replace('_', '-')[:50].strip('-')}"
@@ -148,7 +148,7 @@ class LocalEndpoint(unittest.TestCase):
         s3.put_object(Bucket=self.bucket, Key=f"models/{name}.tar.gz", Body=content)
 
     def test_the_tool_uploads_models_and_invokes_them(self) -> None:
-        # The stack is moto's and the endpoint the local one; they have the same name.
+        # The stack is in moto, and the endpoint is the local one of the same name.
         self.assertEqual(Deployment("whole").create(**self.parameters), "InService")
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "de").mkdir()
@@ -175,7 +175,7 @@ class LocalEndpoint(unittest.TestCase):
             [ROOT / "scripts/deploy", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
         )
 
-    def test_an_endpoint_changes_its_machine_and_its_kind(self) -> None:
+    def test_an_update_changes_the_instance_type_and_the_mode(self) -> None:
         changing = Deployment("changing")
         self.assertEqual(changing.create(**self.parameters), "InService")
         self.assertEqual(changing.model()["PrimaryContainer"]["Mode"], "MultiModel")
@@ -189,7 +189,7 @@ class LocalEndpoint(unittest.TestCase):
         for container, body, answer in [("first", "[2]", 2469.0), ("second", "[4]", 4938.0)]:
             self.assertEqual(changing.invoke(body, TargetContainerHostname=container), f'{{"predictions":[{answer}]}}')
 
-    def test_one_model_is_served_alone_and_asynchronous_requests_may_take_an_hour_and_a_gigabyte(self) -> None:
+    def test_a_single_model_accepts_asynchronous_requests_of_an_hour_and_a_gigabyte(self) -> None:
         single = Deployment("single")
         self.assertEqual(single.create(**self.parameters, Mode="Single"), "InService")
         self.assertEqual(single.invoke("[2]"), '{"predictions":[2469.0]}')

@@ -9,7 +9,7 @@ configurations and endpoints of our templates. These parts of CloudFormation it 
 - Alarms and scaling: it leaves resources of these types out.
 - Models of several containers: it fails. So stacks here have the modes MultiModel and Single, and
   tests/deploy/local_endpoint.py deploys the other two.
-- The `EndpointName` of an endpoint: it chooses a name of its own.
+- The `EndpointName` of an endpoint: it chooses another name.
 - Checks of parameters, beyond those that are missing, and the rules of a template.
 - Changes of a change set that only parameters make: it lists none of them.
 - The outputs and the parameters of a stack after a change set, and a failure of a change set:
@@ -44,7 +44,7 @@ from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "us-east-1"
-# moto's.
+# moto's own implementation.
 ACCOUNT = "123456789012"
 BUCKET = "shop"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -79,7 +79,7 @@ def execute_change_set(backend: CloudFormationBackend, change_set_name: str, sta
 
 
 class Tool(unittest.TestCase):
-    """Each test has a moto of its own, with one bucket."""
+    """Each test has its own moto with one bucket."""
 
     def setUp(self) -> None:
         self.enterContext(mock.patch.object(CloudFormationBackend, "execute_change_set", execute_change_set))
@@ -91,7 +91,7 @@ class Tool(unittest.TestCase):
         self.addCleanup(server.stop)
         host, port = server.get_host_and_port()
         self.url = f"http://{host}:{port}"
-        # The state of moto is one for the whole process.
+        # The state of moto is global to the process.
         self.enterContext(mock.patch.dict(os.environ, AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret"))
         self.sagemaker, self.cloudformation, self.iam, self.s3, self.ecr = (
             boto3.client(service, region_name=REGION, endpoint_url=self.url)
@@ -226,7 +226,7 @@ class Tool(unittest.TestCase):
         self.assertIn("stack segments: to be updated\n", output)
         self.assertEqual(output.count("UPDATE_COMPLETE "), 1, output)
         self.assertEqual(self.configuration()["ProductionVariants"][0]["InitialInstanceCount"], 2)
-        # A parameter that is left out has its default again.
+        # An omitted parameter has its default again.
         self.deploy()
         self.assertEqual(self.configuration()["ProductionVariants"][0]["InitialInstanceCount"], 1)
 
@@ -247,7 +247,7 @@ class Tool(unittest.TestCase):
         self.assertEqual(output.count("stack segments: to be updated\n"), 1, output)
 
     def test_reports_why_a_creation_failed_and_creates_the_stack_again(self) -> None:
-        # moto's list of instance types is old.
+        # moto has an old list of instance types.
         arguments = ["segments", f"Bucket={BUCKET}", "Tag=1", "--skip-image"]
         code, output, errors = self.run_tool(*arguments, "InstanceType=ml.c7i.large")
         self.assertEqual(code, 1, output)
@@ -274,7 +274,7 @@ class Tool(unittest.TestCase):
         )  # fmt: skip
         self.assertEqual(len(self.sagemaker.list_endpoints()["Endpoints"]), 1)
 
-    def test_leaves_a_stack_alone_that_only_can_be_deleted_or_is_changing(self) -> None:
+    def test_does_not_touch_a_stack_that_is_changing_or_can_only_be_deleted(self) -> None:
         self.deploy()
         arguments = ["segments", f"Bucket={BUCKET}", "Tag=2", "--skip-image"]
         for status, message in [
@@ -296,7 +296,7 @@ class Tool(unittest.TestCase):
         self.assertEqual(self.iam.list_roles()["Roles"], [])
         self.assertEqual(self.succeed("segments", "--delete"), "stack segments: there is none\n")
 
-    def test_asks_at_a_terminal_and_leaves_nothing_when_the_answer_is_no(self) -> None:
+    def test_asks_at_a_terminal_and_discards_the_change_set_on_no(self) -> None:
         arguments = ["segments", f"Bucket={BUCKET}", "Tag=1", "--skip-image"]
         for word, options, code in [("n", [], 1), ("y", [], 0), ("n", ["--yes", "MinInstances=2"], 0)]:
             terminal, stdin = pty.openpty()
@@ -313,7 +313,7 @@ class Tool(unittest.TestCase):
 
     def test_a_dry_run_prints_every_call_and_makes_none(self) -> None:
         (self.folder / "scale.tar.gz").write_bytes(b"archive")
-        # Neither an address that answers nor credentials.
+        # Neither an address that responds nor credentials.
         nothing = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
         arguments = ["dry", "Bucket=shop", "Tag=1", "--upload", str(self.folder), "--smoke", "scale.tar.gz", "[2]"]
         code, output, errors = self.run_program(*arguments, "--dry-run", **nothing)
@@ -437,7 +437,7 @@ class Tool(unittest.TestCase):
         arguments = ["--upload", str(self.folder), "--smoke", "de/scale.tar.gz", "[2]"]
         output = self.deploy(*arguments)
         self.assertIn("model de/scale.tar.gz: uploaded\n", output)
-        # The answer is moto's.
+        # The response is moto's.
         self.assertRegex(output, r"request de/scale\.tar\.gz: 200 in \d+ ms: body\n")
         content = self.s3.get_object(Bucket=BUCKET, Key="models/de/scale.tar.gz")["Body"].read()
         self.assertEqual(content, b"archive")
@@ -452,13 +452,13 @@ class Tool(unittest.TestCase):
         docker.chmod(0o755)
         arguments = ["pushed", f"Bucket={BUCKET}", "Tag=a1", "Repository=pushed", "--docker", str(docker)]
         self.fail_with("is for arm64, and ml.m5.xlarge needs amd64; build it again with ", *arguments)
-        # The change set was discarded, and the repository is there.
+        # The change set was discarded, and the repository exists.
         self.assertIsNone(self.stack("pushed"))
         self.assertEqual(self.stack("pushed-image")["StackStatus"], "CREATE_COMPLETE")
         (repository,) = self.ecr.describe_repositories()["repositories"]
         self.assertEqual(repository["imageTagMutability"], "IMMUTABLE")
 
-        # moto takes no Graviton instance, so the stack fails after the push.
+        # moto accepts no Graviton instance, so the stack fails after the push.
         output = self.fail_with("ml.m7g.large", *arguments, "InstanceType=ml.m7g.large")
         image = f"{repository['repositoryUri']}:a1"
         self.assertIn(f"image {image}: pushed\n", output)

@@ -1,11 +1,13 @@
-"""Asks a server about models of real libraries, in every format and dialect that fits, and compares with the libraries.
+"""Requests predictions from models of real libraries in every suitable format and dialect, and
+compares them with the libraries.
 
 usage: check.py HOST:PORT FOLDER [--pending] [--only MODEL]
 
-HOST:PORT is a server in multi-model mode that may load from FOLDER. For each model, format and dialect one line of JSON
-is printed: `{"model": .., "kind": .., "direction": "request" or "reply", "format": .., "dialect": .., "example": ..,
-"outcome": ..}`. The outcome is `equal`, a status where the refusal is the right answer, or what is wrong; the program
-fails if anything is wrong. With `--pending` it asks what PENDING holds, too, which no outcome of makes it fail.
+HOST:PORT is a server in multi-model mode that may load from FOLDER. Prints one line of JSON for
+each model, format and dialect: `{"model": .., "kind": .., "direction": "request" or "reply",
+"format": .., "dialect": .., "example": .., "outcome": ..}`. The outcome is `equal`, a status if
+the refusal is right, or a description of the error. The program fails on any error. With
+`--pending` it also tries the entries of PENDING, whose outcomes do not make it fail.
 """
 
 import gzip
@@ -25,19 +27,19 @@ from make import RECORDS, Export, plain
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 
 PENDING = set()
-"""Formats that the server does not have yet."""
+"""Formats that the server does not support yet."""
 PENDING_KINDS = set()
-"""Artifacts that the server does not serve rightly yet."""
+"""Artifacts that the server does not serve correctly yet."""
 PENDING_DIALECTS = set()
 """Dialects that the server does not answer for these kinds yet."""
 
 REFUSED = {
-    # A line of cells cannot say nested lists, or lists of any length.
+    # A row of cells cannot express nested lists, or lists of any length.
     ("two targets", "reply", "text/csv", "*"): 406,
     ("detector", "reply", "text/csv", "*"): 406,
     ("state", "reply", "text/csv", "*"): 406,
 }
-"""Refusals that are right: the status by kind or model, direction, format and dialect; `*` for any."""
+"""Right refusals: the status by kind or model, direction, format and dialect; `*` matches any."""
 
 # ---------------------------------------------------------------------------------------------- dialects of requests
 
@@ -45,9 +47,9 @@ DIALECTS = []
 
 
 def dialect(media_type: str, name: str):
-    """Adds a way to write a request: a function from an export to a body, or to None where the export does not fit. It may
-    give a tuple of the content type, the body, the number of records where the body does not hold all of them, and further
-    headers.
+    """Adds a way to write a request: a function from an export to a body, or to None if the export
+    does not fit. It may return a tuple of content type, body, number of records if the body does
+    not hold all of them, and further headers.
     """
 
     def add(function):
@@ -69,7 +71,7 @@ def csv(rows, delimiter=",", end="\n") -> bytes:
 
 
 def flat(export: Export):
-    """Cells, also of an only input of any shape."""
+    """The cells, also for a single input of any shape."""
     if export.cells is not None:
         return export.cells
     if export.kind == "fixed batch":
@@ -78,7 +80,7 @@ def flat(export: Export):
 
 
 def header(export: Export):
-    """The names of the columns as users have them, and the cells under them."""
+    """The names of the columns as users know them, and their cells."""
     if export.frame is None or not export.names_known:
         return None
     return [list(export.frame.columns), *export.frame.values.tolist()]
@@ -146,7 +148,7 @@ def _(export):
 
 
 def with_holes(export: Export, hole):
-    """Rows with something else for what is missing."""
+    """Rows with another text for missing values."""
     if "missing" not in export.kind:
         return None
     return [[hole if math.isnan(value) else value for value in row] for row in export.cells]
@@ -191,7 +193,7 @@ def lists(export: Export):
 
 
 def bare(export: Export):
-    """Each record as a single value, where it has no more."""
+    """Each record as a single value, if it has only one."""
     cells = export.cells
     return [row[0] for row in cells] if cells and len(cells[0]) == 1 else None
 
@@ -335,7 +337,7 @@ def _(export):
 
 @dialect("application/json", "MLflow `instances`")
 def _(export):
-    # As its documentation has it: objects by column, or the rows of the only tensor.
+    # As its documentation says: objects by column, or the rows of the only tensor.
     rows = named_rows(export) or lists(export)
     return js({"instances": rows, "params": {}}) if rows else None
 
@@ -395,7 +397,7 @@ def saved(save, *arrays, **named) -> bytes:
 
 
 def typed(array: np.ndarray) -> np.ndarray:
-    """As NumPy has it without pickle: strings of a fixed width."""
+    """NumPy's form without pickle: strings of a fixed width."""
     return array.astype(str) if array.dtype == object else array
 
 
@@ -440,7 +442,8 @@ for _layout in ("csr", "csc", "coo"):
         return saved(scipy.sparse.save_npz, scipy.sparse.coo_matrix(export.matrix).asformat(layout))
 
 
-# RecordIO-protobuf, written out as the format is documented: a record is a map from feature to tensor.
+# RecordIO-protobuf, written by hand from its documentation: a record is a map from feature to
+# tensor.
 
 
 def varint(value: int) -> bytes:
@@ -495,7 +498,7 @@ def numeric(export: Export):
 
 
 def svm(matrix, base: int) -> bytes:
-    """As `sklearn.datasets.dump_svmlight_file` writes it."""
+    """The form of `sklearn.datasets.dump_svmlight_file`."""
     import sklearn.datasets
 
     if np.isnan(matrix).any():
@@ -520,7 +523,7 @@ DATATYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64", "object": "
 
 
 def tensors(export: Export, binary: bool) -> tuple[bytes, bytes]:
-    """A request of the Open Inference Protocol: the document, and what follows it."""
+    """A request of the Open Inference Protocol: the document, and the binary data after it."""
     described, tail = [], b""
     for name, array in export.inputs.items():
         tensor = {"name": name, "shape": list(array.shape), "datatype": DATATYPES[str(array.dtype)]}
@@ -555,7 +558,8 @@ def _(export):
 
 @dialect("application/octet-stream", "the only input's bytes")
 def _(export):
-    # Records of any length leave two axes open, and the number of elements does not tell them.
+    # Records of any length leave two axes open, and the number of elements does not determine
+    # them.
     is_plain = export.only is not None and export.only.dtype != object and not export.kind.startswith("state")
     return export.only.tobytes() if is_plain else None
 
@@ -653,7 +657,7 @@ def numbers(message: bytes) -> list[int]:
 
 
 def fields(message: bytes):
-    """The members of a message of which each has a length."""
+    """The members of a message, each with its length."""
     at = 0
 
     def number() -> int:
@@ -744,7 +748,7 @@ PENDING_REPLIES = set()
 
 
 class Different(Exception):
-    """The server's answer is not the library's."""
+    """The server's answer differs from the library's."""
 
 
 def compare(got, expected, at="") -> None:
@@ -781,7 +785,7 @@ def predictions(export: Export, document):
 
 
 def open_inference(answer) -> dict:
-    """The tensors of a reply of the Open Inference Protocol, by name."""
+    """The tensors of a response of the Open Inference Protocol, by name."""
     prefix = "application/vnd.sagemaker-triton.binary+json;json-header-size="
     size = int(answer.content_type[len(prefix) :]) if answer.content_type.startswith(prefix) else len(answer.body)
     tail, out = io.BytesIO(answer.body[size:]), {}
@@ -803,7 +807,7 @@ def open_inference(answer) -> dict:
 
 
 def assert_right(export: Export, answer, count=RECORDS) -> None:
-    """Compares a reply for so many records, in whatever form it answers the request."""
+    """Compares a response for this many records, in any form that suits the request."""
     document = json.loads(answer.body) if answer.content_type == "application/json" else {}
     if "predictions" in document:
         compare(predictions(export, document), export.rows[:count])
@@ -850,7 +854,7 @@ class Server:
 
 
 def request_body(export: Export, media_type: str, write):
-    """The content type, the body, the number of records, and headers; None where the export does not fit."""
+    """The content type, body, number of records, and headers; None if the export does not fit."""
     made = write(export)
     if not made:
         return None
@@ -870,7 +874,7 @@ def judge(answer: Answer, expected_status, check) -> str:
     if expected_status is not None:
         if answer.status == expected_status:
             return str(answer.status)
-        return f"wrong: {answer.status} where {expected_status} is right: {answer.message}"
+        return f"wrong: status {answer.status}, expected {expected_status}: {answer.message}"
     if answer.status != 200:
         return f"wrong: {answer.status} {answer.message}"
     try:
@@ -908,7 +912,7 @@ def replies(server: Server, export: Export):
             answer, right_refusal(export, "reply", media_type, name), lambda answer: check(export, answer)
         )
         if outcome == "equal" and answer.content_type.split(";")[0] != media_type:
-            outcome = f"wrong: the reply is {answer.content_type}"
+            outcome = f"wrong: the response is {answer.content_type}"
         yield "reply", media_type, name, answer.body, outcome, is_pending
 
 

@@ -1,10 +1,12 @@
-"""Bad and malicious bodies for each reader: a refusal that names what is wrong, a server that lives, memory within bounds.
+"""Invalid and malicious bodies for each reader. Each must give a useful error, and the server must
+survive within bounded memory.
 
 usage: hostile.py HOST:PORT FOLDER PID [--pending]
 
-HOST:PORT is a server in multi-model mode that may load from FOLDER; PID is the process that answers. Each case says which
-statuses are right. After each the server must answer a good request, and its peak of resident memory must have grown by less
-than BOUND. Prints a line of JSON for each case; fails if anything is wrong.
+HOST:PORT is a server in multi-model mode that may load from FOLDER. PID is the process that
+serves. Each case names its accepted statuses. After each, the server must answer a valid request,
+and its peak of resident memory must have grown by less than BOUND. Prints a line of JSON for each
+case; fails if anything is wrong.
 """
 
 import gzip
@@ -26,8 +28,9 @@ from make import Export
 warnings.filterwarnings("ignore")
 
 BOUND = 128 << 20
-"""How much more memory a bad body may take at any time, in bytes: bodies here have less than 5 MiB, unpacked ones at most
-the 25 MiB of --max-body, and what they claim is a GiB and more."""
+"""The most memory, in bytes, that an invalid body may take at any time. Bodies here have less than
+5 MiB, and unpacked at most the 25 MiB of --max-body; they declare a GiB and more.
+"""
 
 BAD = {400, 413}
 WIDTH = 13
@@ -76,7 +79,7 @@ def zeros(size: int) -> bytes:
 
 
 def zip_bomb(deflated: bytes, declared: int, name=b"X.npy") -> bytes:
-    """An archive with one deflated member that is said to have so many bytes."""
+    """An archive with one deflated member, whose header declares this many bytes."""
     sizes = struct.pack("<III", 0, len(deflated), declared)
     local = b"PK\x03\x04" + struct.pack("<HHHHH", 20, 0, 8, 0, 0x21) + sizes + struct.pack("<HH", len(name), 0) + name
     central = (
@@ -92,7 +95,7 @@ def zip_bomb(deflated: bytes, declared: int, name=b"X.npy") -> bytes:
 
 
 def zstd_bomb(size: int) -> bytes:
-    """A frame of runs of zeros, each of 128 KiB in four bytes."""
+    """A frame with runs of zeros, each of 128 KiB in four bytes."""
     block = 128 << 10
     frame = b"\x28\xb5\x2f\xfd\x00\x38"
     count = size // block
@@ -102,7 +105,7 @@ def zstd_bomb(size: int) -> bytes:
 
 
 def cases():
-    """Name, content type, body, right statuses, and further headers."""
+    """Name, content type, body, accepted statuses, and further headers."""
     row = np.ones((1, WIDTH), np.float32)
 
     good = npz({"X.npy": npy(row)})
@@ -113,16 +116,16 @@ def cases():
     yield "npz: no member", "application/x-npz", npz({}), BAD
     yield "npz: no array", "application/x-npz", npz({"X.npy": b"no array at all"}), BAD
     yield "npz: a checksum that is wrong", "application/x-npz", good.replace(row.tobytes(), bytes(row.nbytes)), BAD
-    yield "npz: an array that says to be larger", "application/x-npz", npz({"X.npy": npy_header((10**9, WIDTH))}), BAD
+    yield "npz: an array that declares a larger size", "application/x-npz", npz({"X.npy": npy_header((10**9, WIDTH))}), BAD
     yield "npz: pickled objects", "application/x-npz", npz({"X.npy": npy_header((1,), "'|O'", b"\x80\x04N.")}), BAD
     yield "npz: lzma", "application/x-npz", npz({"X.npy": npy(row)}, zipfile.ZIP_LZMA), BAD
     twice = npz({"X.npy": npy(row), "Y.npy": npy(row)}).replace(b"Y.npy", b"X.npy")
     yield "npz: one name twice", "application/x-npz", twice, BAD
     yield "npz: many members", "application/x-npz", npz({f"{number}.npy": b"" for number in range(20_000)}), BAD
     bomb = zeros(GIB)
-    yield "npz: a bomb that says so", "application/x-npz", zip_bomb(bomb, GIB), BAD
-    yield "npz: a bomb that says 1 KiB", "application/x-npz", zip_bomb(bomb, 1024), BAD
-    yield "npz: a bomb that says 4 GiB", "application/x-npz", zip_bomb(bomb, 0xFFFF_FFFE), BAD
+    yield "npz: a bomb that declares its size", "application/x-npz", zip_bomb(bomb, GIB), BAD
+    yield "npz: a bomb that declares 1 KiB", "application/x-npz", zip_bomb(bomb, 1024), BAD
+    yield "npz: a bomb that declares 4 GiB", "application/x-npz", zip_bomb(bomb, 0xFFFF_FFFE), BAD
     inner = zip_bomb(bomb, GIB)
     yield "npz: a bomb inside", "application/x-npz", npz({"X.npy": inner}, zipfile.ZIP_DEFLATED), BAD
 
@@ -135,7 +138,7 @@ def cases():
     yield "sparse: a negative column", "application/x-npz", sparse((1, WIDTH), [1], [-1], [0, 1]), BAD
     yield "sparse: rows that go back", "application/x-npz", sparse((2, WIDTH), [1, 1], [0, 1], [0, 2, 1]), BAD
     yield "sparse: rows beyond the values", "application/x-npz", sparse((1, WIDTH), [1], [0], [0, 10**9]), BAD
-    yield "sparse: fewer rows than said", "application/x-npz", sparse((3, WIDTH), [1], [0], [0, 1]), BAD
+    yield "sparse: fewer rows than declared", "application/x-npz", sparse((3, WIDTH), [1], [0], [0, 1]), BAD
     yield "sparse: fewer columns than values", "application/x-npz", sparse((1, WIDTH), [1, 2], [0], [0, 2]), BAD
     yield "sparse: an unknown layout", "application/x-npz", sparse((1, WIDTH), [1], [0], [0, 1], b"xyz"), BAD
     yield "sparse: places that are floats", "application/x-npz", sparse((1, WIDTH), [1], [0], [0, 1], kind=float), BAD
@@ -158,7 +161,7 @@ def cases():
     yield "recordio: half a float", recordio, record({2: member(1, floats[:-2])}), BAD
     yield "recordio: too few values", recordio, record({2: member(1, floats[:-4])}), BAD
     yield "recordio: bytes", recordio, record({9: member(1, b"bytes")}), BAD
-    # As protobuf says: what is not known is passed over.
+    # As protobuf requires, unknown fields are ignored.
     yield "recordio: unknown fields", recordio, framed(member(200, b"?") + varint(201 << 3) + b"\x05" + whole[8:][: len_of(whole)]), {200, 400}
     keys = lambda *columns: member(2, b"".join(map(varint, columns)))
     shape = lambda *sizes: member(3, b"".join(map(varint, sizes)))
@@ -187,7 +190,7 @@ def cases():
     yield "octets: a part of a number", octets, b"\0" * (4 * WIDTH - 1), BAD
     yield "octets: a part of a row", octets, b"\0" * (4 * WIDTH - 4), BAD
 
-    yield "npy: an array that says to be larger", "application/x-npy", npy_header((10**9, WIDTH)), BAD
+    yield "npy: an array that declares a larger size", "application/x-npy", npy_header((10**9, WIDTH)), BAD
     yield "npy: a size that overflows", "application/x-npy", npy_header((2**62, 2**62)), BAD
     yield "npy: truncated", "application/x-npy", npy(row)[:-5], BAD
 
@@ -240,17 +243,17 @@ def sparse_coo(shape) -> bytes:
 
 
 PENDING = set()
-"""Readers that the server does not have yet."""
+"""Readers that the server does not support yet."""
 
 
 class Process:
-    """What /proc knows of the process that answers."""
+    """Facts about the serving process, from /proc."""
 
     def __init__(self, pid: str):
         self.folder = f"/proc/{pid}"
 
     def reset_peak(self) -> int:
-        """Resets the peak to what is resident now."""
+        """Resets the peak to the current resident memory."""
         with open(f"{self.folder}/clear_refs", "w") as file:
             file.write("5")
         return self.peak()
@@ -287,13 +290,13 @@ def main() -> int:
         if answer.status not in statuses:
             problems.append(f"{answer.status} instead of {sorted(statuses)}")
         if answer.status != 200 and len(answer.message) < 20:
-            problems.append("the refusal says too little")
+            problems.append("the error message is too short")
         if grown >= BOUND:
             problems.append(f"took {grown >> 20} MiB")
         try:
             answers(export)
         except check.Different as error:
-            problems.append(f"a good request after it: {error}")
+            problems.append(f"a valid request afterwards: {error}")
         outcome = f"wrong: {'; '.join(problems)}" if problems else str(answer.status)
         row = {"case": name, "outcome": outcome, "message": answer.message[:200], "grown_kib": grown >> 10}
         print(json.dumps(row))

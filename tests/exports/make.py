@@ -1,9 +1,12 @@
-"""Models as their libraries export them, each with some records and with what the library itself answers for them.
+"""Exports models from their libraries, each with some records and the library's own answers.
 
-Nothing here knows the server: `check.py` and `series.py` ask it. All data is made from fixed seeds.
+Nothing here depends on the server: `check.py` and `series.py` send the requests. All data comes
+from fixed seeds.
 
-usage: make.py FOLDER MODEL..., to write artifacts for programs that have other libraries: FOLDER/MODEL/model, and beside
-it answers.json with records, names of columns, and the value of each output for each record.
+usage: make.py FOLDER MODEL...
+
+Writes artifacts for programs with other libraries: FOLDER/MODEL/model, and next to it answers.json
+with records, names of columns, and the value of each output for each record.
 """
 
 import json
@@ -22,7 +25,7 @@ from onnx.reference import ReferenceEvaluator
 warnings.filterwarnings("ignore")
 
 RECORDS = 3
-"""How many records each model is asked about."""
+"""Number of records for each model."""
 
 
 @dataclass
@@ -34,28 +37,28 @@ class Export:
     """The column of the table in docs/formats.md."""
     model: onnx.ModelProto
     inputs: dict[str, np.ndarray]
-    """Whole tensors under the names of the graph."""
+    """Whole tensors by their names in the graph."""
     rows: list[dict]
-    """For each record the value of each output, as JSON has it."""
+    """For each record, the value of each output as JSON."""
     whole: dict
-    """The value of each output for all records together, where a reply has no rows."""
+    """The value of each output for all records together, for responses without rows."""
     frame: pd.DataFrame | None = None
-    """The records as users of the library have them."""
+    """The records in the form that users of the library have."""
     names_known: bool = False
     """Whether the server knows the names of the frame's columns."""
     axes: dict[str, int] = field(default_factory=dict)
-    """The axis that counts records, of inputs where that is not the first."""
+    """The axis of the records, for inputs where it is not the first."""
     tensors: tuple[str, ...] = ()
     """The outputs that are tensors."""
     manifest: dict | None = None
     files: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    """Columns that requests may leave out: the frame has their default."""
+    """Columns that requests may omit: the frame has their default."""
     aliases: dict[str, str] = field(default_factory=dict)
-    """Other names of columns. Where there are some, names that the server does not know are passed over."""
+    """Other names of columns. If there are any, the server ignores unknown names."""
 
     def write(self, folder: Path) -> Path:
-        """Writes the artifact as a training job leaves it."""
+        """Writes the artifact as a training job does."""
         artifact = folder / self.name / "model"
         artifact.mkdir(parents=True)
         onnx.save(self.model, artifact / "model.onnx")
@@ -72,14 +75,14 @@ class Export:
 
     @property
     def matrix(self) -> np.ndarray | None:
-        """The only input where it is a matrix of numbers."""
+        """The only input, if it is a matrix of numbers."""
         only = self.only
         is_matrix = only is not None and only.ndim == 2 and only.shape[1] > 1 and only.dtype != object
         return only if is_matrix else None
 
     @property
     def cells(self) -> list[list] | None:
-        """A list of values for each record, as a table has them."""
+        """A list of values for each record, as in a table."""
         if (matrix := self.matrix) is not None:
             return matrix.tolist()
         if not self.axes and all(array.size == RECORDS for array in self.inputs.values()):
@@ -98,7 +101,7 @@ class Export:
 
 
 def plain(value):
-    """A value of the library as JSON has it."""
+    """A value of the library as JSON."""
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
     if isinstance(value, (list, tuple)):
@@ -111,14 +114,14 @@ def plain(value):
 
 
 def by_row(outputs: dict) -> tuple[list[dict], dict]:
-    """The rows and the whole of outputs with an entry for each record."""
+    """The rows and the whole tensors of outputs with an entry for each record."""
     whole = {name: plain(value) for name, value in outputs.items()}
     count = len(next(iter(whole.values())))
     return [{name: value[index] for name, value in whole.items()} for index in range(count)], whole
 
 
 def maps(classes, probabilities) -> list[dict]:
-    """Probabilities as skl2onnx's ZipMap gives them."""
+    """Probabilities in the form of skl2onnx's ZipMap."""
     return [dict(zip(classes, row)) for row in plain(probabilities)]
 
 
@@ -157,7 +160,7 @@ def scikit_learn_numbers():
     both = ("label", "probabilities")
     yield wide("sklearn_arrays", "numbers", arrays, x, plain_outputs, both, frame=frame)
 
-    # The same with names for the columns, and the probabilities alone under another name.
+    # The same with names for the columns, and only the probabilities, under another name.
     names = list(frame.columns)
     columns = [*names[:-1], {"name": names[-1], "aliases": ["prolin"], "default": 1000}]
     manifest = {
@@ -235,7 +238,8 @@ def scikit_learn_numbers():
         "two targets",
         model,
         {"X": x},
-        # The library gives a list of the targets' probabilities, not one for each record.
+        # The library gives a list with one array of probabilities for each target, not for each
+        # record.
         [
             {"label": label[index], "probabilities": [[target[index]] for target in probabilities]}
             for index in range(RECORDS)
@@ -246,8 +250,9 @@ def scikit_learn_numbers():
 
 
 def series() -> tuple[Export, Export]:
-    """A scaler, and a classifier of what it gives, whose input has another name than the scaler's output. The answers of
-    the first are those of both in series."""
+    """A scaler, and a classifier whose input has another name than the scaler's output. The
+    answers of the scaler are those of both in series.
+    """
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
@@ -337,7 +342,7 @@ def scikit_learn_text() -> Export:
 
 
 def boosted():
-    """XGBoost, LightGBM and CatBoost, each by the exporter that its users have."""
+    """XGBoost, LightGBM and CatBoost, each with the exporter that its users have."""
     import catboost
     import lightgbm
     import onnxmltools
@@ -413,7 +418,7 @@ def graph(name, nodes, inputs, outputs, initializers=()) -> onnx.ModelProto:
 
 
 def networks():
-    """Graphs as torch.onnx.export writes them; ONNX's reference implementation answers."""
+    """Graphs as torch.onnx.export writes them, with answers of ONNX's reference implementation."""
     random = np.random.default_rng(11)
     floats = lambda *shape: random.normal(scale=0.5, size=shape).astype(np.float32)
     real = TensorProto.FLOAT
@@ -469,7 +474,7 @@ def networks():
         axes={"h0": 1, "c0": 1},
         tensors=("y", "hn"),
     )
-    # The same, whose requests leave the states out.
+    # The same model with requests that omit the states.
     zeros = {name: np.zeros((1, RECORDS, units), np.float32) for name in ("h0", "c0")}
     y, hn = ReferenceEvaluator(model).run(None, {"x": inputs["x"], **zeros})
     state = [[0.0] * units]

@@ -1,8 +1,8 @@
-"""boto3 against two containers in series: every format in, every format between them, every format out.
+"""boto3 and two containers in series, with every format to, between and from them.
 
-Run by tests/it/endpoint/clients/exports.rs as `tests/clients/desk.py` says. The first container scales numbers and the
-second classifies what it gets; the names of the output of the one and the input of the other differ. The answers are
-compared with scikit-learn's own.
+tests/it/endpoint/clients/exports.rs runs it; `tests/clients/local_endpoint.py` describes its
+variables. The first container scales numbers and the second classifies them. The output of one and
+the input of the other have different names. The answers are compared with scikit-learn's own.
 """
 
 import sys
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "clients"))
 import check
 import make
 from botocore.exceptions import ClientError
-from desk import Bucket, archive, container, deploy, runtime
+from local_endpoint import Bucket, archive, container, deploy, runtime
 
 BETWEEN = [
     None,
@@ -26,11 +26,11 @@ BETWEEN = [
     "application/x-npz",
     "application/x-recordio-protobuf",
 ]
-"""What the first container answers unless it is asked for something; None for what it does by itself."""
+"""Accept of the first container's response; None for its default."""
 
 
 class Answer:
-    """A response of boto3, as `check` has it."""
+    """A response of boto3 in the form that `check` expects."""
 
     def __init__(self, response):
         self.status = 200
@@ -66,7 +66,8 @@ class Series(unittest.TestCase):
             reads(self.first, answer)
 
     def requests(self):
-        """The content type and body of the same records in every dialect that the server has."""
+        """The content type and body of the same records in every dialect that the server supports.
+        """
         for media_type, name, write in check.DIALECTS:
             if media_type not in check.PENDING and ("numbers", name) not in check.PENDING_DIALECTS:
                 made = check.request_body(self.first, media_type, write)

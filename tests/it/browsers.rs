@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::endpoint::command::desk::Desk;
+use crate::endpoint::command::local_endpoint::LocalEndpoint;
 use crate::harness::{Builder, Connection, Request, Response, Server};
 
 const PAGE: &str = "https://app.example.com";
@@ -165,32 +165,32 @@ fn a_star_allows_all_origins() {
 
 #[test]
 fn the_local_endpoint_applies_the_same_rules_to_pages() {
-    let list = |desk: &Desk, name: &str, value: &str| {
+    let list = |local: &LocalEndpoint, name: &str, value: &str| {
         let request = Request::post("/")
             .header("X-Amz-Target", "SageMaker.ListModels")
             .header(name, value)
             .body("{}");
-        desk.send(&request)
+        local.send(&request)
     };
-    let local = ["--allow-host", "model.aws.local"];
-    let desk = Desk::start(Builder::endpoint().arguments(local));
+    let hosts = ["--allow-host", "model.aws.local"];
+    let local = LocalEndpoint::start(Builder::endpoint().arguments(hosts));
     for (name, value) in [
         ("Origin", PAGE),
         ("Sec-Fetch-Site", "cross-site"),
         ("Host", "evil.example"),
     ] {
-        let refusal = list(&desk, name, value).expect(403);
+        let refusal = list(&local, name, value).expect(403);
         assert_eq!(refusal.header("x-amzn-errortype"), Some("AccessDeniedException"));
     }
-    list(&desk, "Sec-Fetch-Site", "none").expect(200);
-    let desk = Desk::start(Builder::endpoint().arguments(local).arguments(["--allow-origin", PAGE]));
-    let answer = list(&desk, "Origin", PAGE).expect(200);
+    list(&local, "Sec-Fetch-Site", "none").expect(200);
+    let local = LocalEndpoint::start(Builder::endpoint().arguments(hosts).arguments(["--allow-origin", PAGE]));
+    let answer = list(&local, "Origin", PAGE).expect(200);
     assert_eq!(answer.header("access-control-allow-origin"), Some(PAGE));
-    list(&desk, "Origin", "https://evil.example").expect(403);
+    list(&local, "Origin", "https://evil.example").expect(403);
     let preflight = Request::new("OPTIONS", "/")
         .header("Origin", PAGE)
         .header("Access-Control-Request-Method", "POST")
         .header("Access-Control-Request-Headers", "x-amz-target");
-    let allowed = desk.send(&preflight).expect(204);
+    let allowed = local.send(&preflight).expect(204);
     assert_eq!(allowed.header("access-control-allow-headers"), Some("x-amz-target"));
 }

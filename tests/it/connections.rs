@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::endpoint::command::desk::Desk;
+use crate::endpoint::command::local_endpoint::LocalEndpoint;
 use crate::harness::{A_SECOND, Builder, Connection, Request, Server, eventually};
 
 /// Starts a server with a model and `places` connections, one of which is reserved for health
@@ -177,17 +177,18 @@ fn the_deadline_of_a_body_grows_with_the_bytes_that_have_arrived() {
 
 #[test]
 fn the_local_endpoint_applies_the_same_connection_limits() {
-    let desk = Desk::start(Builder::endpoint().arguments(["--max-connections", "10", "--header-timeout", "1s"]));
+    let local =
+        LocalEndpoint::start(Builder::endpoint().arguments(["--max-connections", "10", "--header-timeout", "1s"]));
     let connect = |first: &[u8]| {
-        let mut connection = Connection::open(desk.0.address()).unwrap();
+        let mut connection = Connection::open(local.0.address()).unwrap();
         connection.write(first).unwrap();
         connection
     };
     let control = b"POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: SageMaker.ListModels\r\nContent-Length: 9\r\n\r\n{";
     for first in [&Request::get("/ping").to_bytes()[..], control, b"GET"] {
         let mut connections: Vec<Connection> = (0..40).map(|_| connect(first)).collect();
-        desk.send(&Request::get("/ping")).expect(200);
-        desk.control("ListModels", &json!({})).expect(200);
+        local.send(&Request::get("/ping")).expect(200);
+        local.control("ListModels", &json!({})).expect(200);
         // The connection has been closed, with any response.
         let _ = connections[0].read_to_end();
     }

@@ -176,7 +176,7 @@ fn judge_load(hostile: &Hostile, name: &str, loaded: &Response) -> Result<(), St
     let right = match hostile.expected {
         Expected::Refused(_) => loaded.status == 400,
         Expected::Serves => loaded.status == 200,
-        Expected::Endless | Expected::Unanswered | Expected::Harmless => [200, 400, 507].contains(&loaded.status),
+        Expected::Endless | Expected::RequestRefused | Expected::Harmless => [200, 400, 507].contains(&loaded.status),
     };
     expect(loaded, right, "the load has an unexpected status")?;
     if loaded.status == 200 {
@@ -208,7 +208,7 @@ fn judge_answer(hostile: &Hostile, answer: &Response) -> Result<(), String> {
         Expected::Endless => answer.status == 504,
         Expected::Serves => [200, 400, 507].contains(&answer.status),
         Expected::Harmless => [200, 400, 406, 500, 504, 507].contains(&answer.status),
-        Expected::Unanswered => [400, 507].contains(&answer.status),
+        Expected::RequestRefused => [400, 507].contains(&answer.status),
         Expected::Refused(_) => false,
     };
     expect(answer, right, "the response has an unexpected status")?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::endpoint::command::desk::Desk;
+use crate::endpoint::command::local_endpoint::LocalEndpoint;
 use crate::harness::{
     A_SECOND, Builder, Connection, FOREVER, PATIENCE, Request, Server, eventually, fixture, skip_unless, try_send,
 };
@@ -144,12 +144,12 @@ fn requests_that_arrived_before_sigterm_are_answered() {
 
 #[test]
 fn the_local_endpoint_answers_what_arrived_before_sigterm() {
-    let desk = Desk::start(Builder::endpoint());
+    let local = LocalEndpoint::start(Builder::endpoint());
     let list = Request::post("/")
         .header("X-Amz-Target", "SageMaker.ListModels")
         .body("{}");
-    assert_answers_what_has_arrived(&desk.0, &list, &[200]);
-    assert_ends(desk.0, Instant::now());
+    assert_answers_what_has_arrived(&local.0, &list, &[200]);
+    assert_ends(local.0, Instant::now());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Networks in the patterns that PyTorch and TensorFlow exporters write, and what quantisers make of them."""
+"""Networks in the patterns of PyTorch's and TensorFlow's exporters, and their quantised forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
 class Builder:
-    """Adds nodes, names what comes out of them, and makes up weights."""
+    """Adds nodes, names their outputs, and invents weights."""
 
     def __init__(self) -> None:
         self.nodes, self.constants, self.random = [], [], np.random.default_rng(1)
@@ -39,7 +39,7 @@ class Builder:
         return self("Gather", self("Shape", x), self.const(axis), axis=0)
 
     def sizes(self, *parts) -> str:
-        """A list of sizes: values of the graph, and numbers."""
+        """A list of sizes from values of the graph and from numbers."""
         parts = [self.const([part]) if isinstance(part, int) else self("Unsqueeze", part, self.const([0])) for part in parts]
         return self("Concat", *parts, axis=0)
 
@@ -106,7 +106,7 @@ def unet() -> ModelProto:
     y = g("Concat", up, a, axis=1)
     other = g("ConvTranspose", b, g.weight(8, 4, 2, 2), strides=[2, 2])
     y = conv(g("Concat", y, other, axis=1), 16, 4)
-    # As `F.interpolate(y, scale_factor=2)` in older exports.
+    # Like `F.interpolate(y, scale_factor=2)` in older exports.
     sizes = g("Cast", g("Floor", g("Mul", g("Cast", g("Slice", g("Shape", y), g.const([2]), g.const([4]), g.const([0])), to=FLOAT), g.const([2, 2], np.float32))), to=INT64)
     whole = g("Concat", g("Slice", g("Shape", y), g.const([0]), g.const([2]), g.const([0])), sizes, axis=0)
     y = g("Resize", y, "", "", whole, mode="linear")
@@ -115,7 +115,9 @@ def unet() -> ModelProto:
 
 
 def encoder(style: str, layers: int = 2, d: int = 32, heads: int = 4) -> ModelProto:
-    """BERT as PyTorch exports it: shapes are computed in the graph. `steps_first` is `nn.TransformerEncoder`."""
+    """BERT as PyTorch exports it, with shapes computed in the graph. `steps_first` is
+    `nn.TransformerEncoder`.
+    """
     g = Builder()
     ids, mask = "ids", "mask"
     h = g("Gather", g.weight(100, d), ids)
@@ -133,7 +135,7 @@ def encoder(style: str, layers: int = 2, d: int = 32, heads: int = 4) -> ModelPr
         norm = old_norm
     h = norm(h)
     if style == "expanded":
-        # As transformers does for scaled_dot_product_attention.
+        # As in transformers' scaled_dot_product_attention.
         wide = g("Unsqueeze", g("Unsqueeze", mask, g.const([1])), g.const([2]))
         target = g.sizes(g.dim(mask, 0), 1, g.dim(mask, 1), g.dim(mask, 1))
         ones = g("ConstantOfShape", g.const([4]), value=numpy_helper.from_array(np.array([1], np.int64)))
@@ -213,7 +215,9 @@ def vit() -> ModelProto:
 
 
 def recurrent(kind: str) -> ModelProto:
-    """Batch first, as PyTorch exports it: with states of zeros that are expanded."""
+    """A recurrent network with the batch first, as PyTorch exports it: states of zeros are
+    expanded.
+    """
     g = Builder()
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
     steps = g("Transpose", "x", perm=[1, 0, 2])
@@ -242,7 +246,8 @@ def detector() -> ModelProto:
 
 
 def last_token() -> ModelProto:
-    """Takes the state of each record's last token by counting the records, as GPT-2 classifiers do."""
+    """Takes the state of each record's last token by counting the records, like GPT-2 classifiers.
+    """
     g = Builder()
     h = g("Gather", g.weight(100, 8), "ids")
     lengths = g("Sub", g("ReduceSum", g("Cast", g("Not", g("Equal", "ids", g.const(0))), to=INT64), g.const([1]), keepdims=0), g.const(1))
@@ -270,7 +275,7 @@ def networks() -> Iterator[tuple[str, ModelProto]]:
 
 
 def quantised(name: str, model: ModelProto) -> Iterator[tuple[str, bytes]]:
-    """With weights and activations in eight bits: by scales of the data at hand, and by scales that are fixed."""
+    """The network with eight-bit weights and activations, with dynamic and with static scales."""
     import logging
 
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
@@ -308,7 +313,7 @@ def quantised(name: str, model: ModelProto) -> Iterator[tuple[str, bytes]]:
 
 
 def optimised(model: ModelProto) -> Iterator[tuple[str, bytes]]:
-    """As ONNX Runtime saves it with its fusions."""
+    """The network as ONNX Runtime saves it, with its fusions."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Goes over more than a thousand models and prints which of them a server joins requests to, and which not and why.
+"""Inspects more than a thousand models, and prints for which of them a server batches requests,
+and why not for the others.
 
     python3 -m venv .venv && .venv/bin/pip install -r tests/joining/requirements.txt
     .venv/bin/python tests/joining/survey.py target/debug/longshore
     .venv/bin/python tests/joining/survey.py target/debug/longshore --before OTHER    # compares with another binary
 
-The models are those of the ONNX standard's operators (as they are, and with the first axis of all inputs left open, since
-a fixed one is never joined), what skl2onnx makes of scikit-learn's estimators, the models of `tests/models`, and networks
-as exporters write them: with and without quantisation. ORT_DYLIB_PATH names ONNX Runtime's library where the binary does
-not find it.
+The models are those of the ONNX standard's operators (unchanged, and with an open first axis of
+all inputs, because a fixed axis is never batched), skl2onnx's exports of scikit-learn's
+estimators, the models of `tests/models`, and networks as exporters write them, with and without
+quantisation. ORT_DYLIB_PATH names ONNX Runtime's library if the binary does not find it.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ def main() -> None:
 
 
 def write(folder: Path, only: str) -> Iterator[tuple[str, Path]]:
-    """The models' names and where they are."""
+    """Names and paths of the models."""
     sources = {"node": node_models, "sklearn": sklearn_models, "fixture": fixture_models, "network": networks}
     for kind, source in sources.items():
-        # The beginning of a name says which of them it can be.
+        # The prefix of a name says which kinds of models it can be.
         if any(map(only.startswith, sources)) and not only.startswith(kind):
             continue
         for name, model in source():
@@ -82,12 +83,12 @@ def inspect(binary: Path, path: Path) -> dict[str, Any] | None:
 
 
 def verdict(report: dict[str, Any] | None) -> tuple[str, str]:
-    """`joined`, `alone` or `refused`, and why."""
+    """`joined`, `alone` or `refused`, and the reason."""
     if report is None or "refused" in report:
         return "refused", ""
     if "joined" in report:
         return ("joined", "") if report["joined"] else ("alone", report["joined_why_not"])
-    # Before there was an analysis: two rows of made-up data decided.
+    # Older binaries had no analysis: two rows of invented data decided.
     firsts = {shape[0] if shape else 0 for shape in (item["shape"] or [0] for item in report["inputs"])}
     is_open = len(firsts - {None}) <= 1 and all(isinstance(first, (str, type(None))) for first in firsts) and firsts
     has_rows = any(item.get("shape") and not isinstance(item["shape"][0], int) for item in report["outputs"])
@@ -129,7 +130,7 @@ def node_models() -> Iterator[tuple[str, ModelProto]]:
 
 
 def open_first_axes(model: ModelProto) -> bool:
-    """Leaves the first axis of all inputs and outputs open, where all inputs have one."""
+    """Leaves the first axis of all inputs and outputs open, if all inputs have one."""
     for value in model.graph.input:
         if not value.type.tensor_type.shape.dim:
             return False
@@ -242,7 +243,7 @@ def sklearn_models() -> Iterator[tuple[str, bytes]]:
     yield from export("ColumnTransformer", lambda: serialised(line, kinds))
 
 
-# What the tests have
+# The models of the tests
 
 
 def fixture_models() -> Iterator[tuple[str, Path]]:

@@ -16,12 +16,12 @@ FILES = ["runtime.yaml", "inference-services.yaml"]
 
 
 class Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML's readers take the last in silence."""
+    """Refuses duplicate keys. YAML's readers silently use the last one."""
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
         if len(set(keys)) < len(keys):
-            raise yaml.constructor.ConstructorError(None, None, f"a key is given twice: {keys}", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key: {keys}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -37,7 +37,7 @@ def problems(validator, manifest):
 
 
 def prove(known, manifests):
-    """That the schemas refuse anything at all: each of these mistakes has to be found."""
+    """Proves that the schemas find mistakes: each of these must be refused."""
     runtime, service = manifests[0], manifests[1]
     for manifest, path, wrong in [
         (runtime, ["spec", "containers"], None),
@@ -57,7 +57,7 @@ def prove(known, manifests):
             del at[path[-1]]
         else:
             at[path[-1]] = wrong
-        assert problems(known[manifest["kind"]], broken), f"the schema does not refuse {path} = {wrong!r}"
+        assert problems(known[manifest["kind"]], broken), f"the schema accepts {path} = {wrong!r}"
 
 
 def main():

@@ -1,10 +1,13 @@
-"""Makes schemas.json, an excerpt of the schemas in KServe's custom resource definitions: what the manifests could use.
+"""Makes schemas.json, an excerpt of KServe's custom resource definitions with the parts that the
+manifests could use.
 
 usage: excerpt.py CLUSTERSERVINGRUNTIMES.yaml INFERENCESERVICES.yaml > schemas.json
-Both are in config/crd/full of the KServe project (Apache-2.0).
 
-What the API server would drop or refuse has to be refused here too, so objects take no other properties than those named.
-Left out are texts, and the large parts that pods have and models do not need.
+Both files are in config/crd/full of the KServe project (Apache-2.0).
+
+The check must refuse what the API server would drop or refuse, so objects allow no other
+properties than the named ones. Descriptions are left out, and so are large parts that pods have
+and models do not need.
 """
 
 import json
@@ -12,7 +15,7 @@ import sys
 
 import yaml
 
-# Below spec of the one, and below spec.predictor of the other.
+# Below spec of the first file, and below spec.predictor of the second.
 RUNTIME_LEFT_OUT = {"affinity", "builtInAdapter", "workerSpec"}
 PREDICTOR_KEPT = {
     "annotations",
@@ -45,7 +48,9 @@ METADATA = {
 
 
 def strict(schema):
-    """As JSON Schema, without texts and Kubernetes' own keywords, and with nothing allowed that is not named."""
+    """Converts a schema to JSON Schema, without descriptions and Kubernetes' own keywords. Objects
+    allow only named properties.
+    """
     made = {}
     for key, value in schema.items():
         if key in ("description", "format", "default") or key.startswith("x-kubernetes"):

@@ -1,23 +1,27 @@
 #!/usr/bin/env python3
-"""Writes the test models beside this file, and checks them with ONNX Runtime.
+"""Writes the test models in this folder, and checks them with ONNX Runtime.
 
     python3 -m venv .venv && .venv/bin/pip install -r tests/models/requirements.txt
     export ORT_DISABLE_TELEMETRY=1
-    .venv/bin/python tests/models/make.py            # write every model again
-    .venv/bin/python tests/models/make.py --check    # leave the files alone, try each of them
+    .venv/bin/python tests/models/make.py            # writes every model again
+    .venv/bin/python tests/models/make.py --check    # changes no files, tries each model
 
-The models are committed, so the test suite itself needs no Python. Writing twice gives the same bytes.
+The models are committed, so the test suite needs no Python for them. A second run writes the same
+bytes.
 
-A good model is a directory as SageMaker unpacks an archive: `NAME/model.onnx`, with its external data where it has
-some, and `NAME/cases.json`, a list of requests with the answers that ONNX Runtime gives, or scikit-learn and Python do:
+A good model is a directory like an archive that SageMaker has unpacked: `NAME/model.onnx`, its
+external data if it has any, and `NAME/cases.json`. This is a list of requests with the answers of
+ONNX Runtime, or of scikit-learn and Python:
 
     {"inputs": {NAME: TENSOR}, "outputs": {NAME: TENSOR or VALUE}}
 
-TENSOR is `{"dtype": ..., "shape": [...], "data": [...]}` with flat data in row-major order; VALUE, the answer of an
-output that is no tensor, is plain JSON: a sequence is a list, a map is an object, a tensor inside is nested lists.
-Numbers that JSON lacks are the strings "NaN", "Infinity" and "-Infinity".
+TENSOR is `{"dtype": ..., "shape": [...], "data": [...]}` with flat data in row-major order. VALUE,
+for an output that is not a tensor, is plain JSON: a sequence is a list, a map is an object, and a
+tensor inside is nested lists. Numbers that JSON lacks are the strings "NaN", "Infinity" and
+"-Infinity".
 
-`bad/NAME/` holds an artifact that a server must refuse, or survive, and `why.txt`, one line that says why.
+`bad/NAME/` holds an artifact that a server must refuse, or survive, and `why.txt`, one line with
+the reason.
 """
 
 from __future__ import annotations
@@ -69,10 +73,11 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Good:
-    """A model that serves, the requests whose answers are recorded, and the files beside `model.onnx`.
+    """A model that serves, the requests whose answers are recorded, and further files.
 
-    With `in_ort_format` it is kept in the format of ONNX Runtime itself, as `model.ort`. `answers` replace those of ONNX
-    Runtime in `cases.json`: the answers of the library that the model comes from, one for each request.
+    With `in_ort_format` the model is kept in ONNX Runtime's own format, as `model.ort`. `answers`,
+    one for each request, replace those of ONNX Runtime in `cases.json`: they come from the library
+    that made the model.
     """
 
     model: ModelProto
@@ -86,8 +91,8 @@ class Good:
 class Bad:
     """An artifact that does not serve.
 
-    `outcome` is part of what `try_to_load` must say of its `model.onnx`; None where ONNX Runtime is not asked, because
-    the directory holds no file of that name.
+    `outcome` is a part of the outcome of `try_to_load` for its `model.onnx`. It is None if the
+    directory has no file of that name, because ONNX Runtime is not tried then.
     """
 
     why: str
@@ -123,14 +128,14 @@ def make_model(
     opsets: Mapping[str, int] | None = None,
     ir_version: int = IR_VERSION,
 ) -> ModelProto:
-    """A model of one graph, readable by every ONNX Runtime of the last years unless told otherwise."""
+    """A model of one graph, which by default every ONNX Runtime of recent years can read."""
     graph = helper.make_graph(nodes, "graph", inputs, outputs, initializers)
     imports = [helper.make_opsetid(domain, version) for domain, version in (opsets or {"": OPSET}).items()]
     return helper.make_model(graph, functions=functions, opset_imports=imports, ir_version=ir_version)
 
 
 def external(name: str, dims: Sequence[int], location: str) -> TensorProto:
-    """A float32 initializer whose bytes are those of the file at `location`."""
+    """A float32 initializer whose bytes are in the file at `location`."""
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims, data_location=TensorProto.EXTERNAL)
     for key, entry in (("location", location), ("offset", "0"), ("length", str(4 * math.prod(dims)))):
         tensor.external_data.add(key=key, value=entry)
@@ -146,7 +151,7 @@ def array(*rows: Any, dtype: Any = np.float32) -> np.ndarray:
 
 
 def mlp() -> Good:
-    """Two dense layers with random weights: the ordinary small classifier."""
+    """Two dense layers with random weights: an ordinary small classifier."""
     random = np.random.default_rng(SEED)
     weights = [
         constant("w1", random.normal(0, 32**-0.5, (32, 64))),
@@ -166,7 +171,9 @@ def mlp() -> Good:
 
 
 def identity(dtype: Any, rows: Sequence[Sequence[Any]]) -> Good:
-    """Answers what it is asked, in one element type; `rows` hold the values at the ends of the type's range."""
+    """Returns its input, in one element type; `rows` hold the values at the ends of the type's
+    range.
+    """
     data = np.array(rows, dtype=dtype)
     kind = TensorProto.STRING if data.dtype == object else helper.np_dtype_to_tensor_dtype(data.dtype)
     shape = ["rows", "cols"]
@@ -198,7 +205,7 @@ def identity_string() -> Good:
 
 
 def any_rank() -> Good:
-    """Input and output that declare no shape at all."""
+    """An input and an output that declare no shape."""
     nodes = [helper.make_node("Add", ["x", "one"], ["y"])]
     model = make_model(nodes, [floats("x", None)], [floats("y", None)], [constant("one", 1)])
     return Good(model, [{"x": np.zeros(shape, np.float32)} for shape in ((), (3,), (2, 1, 2))])
@@ -212,13 +219,13 @@ def scalar() -> Good:
 
 
 def vector() -> Good:
-    """One axis, of any length."""
+    """One axis of any length."""
     model = make_model([helper.make_node("Neg", ["x"], ["y"])], [floats("x", ["n"])], [floats("y", ["n"])])
     return Good(model, [{"x": array(1, -2.5, 3)}, {"x": array(7)}])
 
 
 def two_inputs() -> Good:
-    """Two inputs of different types and ranks, and two outputs likewise."""
+    """Two inputs of different types and ranks, and two such outputs."""
     nodes = [
         helper.make_node("Cast", ["b"], ["b_float"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["b_float", "last_axis"], ["b_column"]),
@@ -241,7 +248,9 @@ def two_inputs() -> Good:
 
 
 def columns() -> Good:
-    """A scikit-learn pipeline over named columns: one input of one column for each, numbers and strings mixed."""
+    """A scikit-learn pipeline over named columns: one input for each column, numbers and strings
+    mixed.
+    """
     random = np.random.default_rng(SEED)
     count = 300
     age = random.integers(18, 80, count)
@@ -282,7 +291,7 @@ def columns() -> Good:
 def convert(
     estimator: Any, name: str, inputs: list[tuple[str, Any]], options: dict[int, Any] | None = None
 ) -> ModelProto:
-    """The ONNX export of a fitted scikit-learn estimator, with its imports in an order that does not vary."""
+    """The ONNX export of a fitted scikit-learn estimator, with its imports in a fixed order."""
     opsets = {"": OPSET, "ai.onnx.ml": 3}
     model: ModelProto = to_onnx(estimator, initial_types=inputs, options=options, target_opset=opsets, name=name)
     model.ir_version = IR_VERSION
@@ -293,7 +302,7 @@ def convert(
 
 
 def iris(labels: Sequence[Any] | None) -> Good:
-    """The export every scikit-learn user starts with: probabilities come as one map for each row."""
+    """The first export of every scikit-learn user: probabilities come as one map for each row."""
     data = load_iris()
     target = data.target if labels is None else np.array(labels)[data.target]
     classifier = LogisticRegression(max_iter=1000).fit(data.data, target)
@@ -319,9 +328,11 @@ TEXTS = {
 
 
 def text_tfidf() -> Good:
-    """The language of a text, as scikit-learn's users export it, with a pattern of words that knows all alphabets.
+    """The language of a text, as scikit-learn's users export it, with a pattern of words for all
+    alphabets.
 
-    Without one the exporter writes `[a-zA-Z0-9_]+`, which scikit-learn's own pattern is not.
+    Without a pattern the exporter writes `[a-zA-Z0-9_]+`, which differs from scikit-learn's own
+    pattern.
     """
     texts = [text for group in TEXTS.values() for text in group]
     languages = [language for language, group in TEXTS.items() for _ in group]
@@ -344,7 +355,9 @@ def text_tfidf() -> Good:
 
 
 def text_counts() -> Good:
-    """Counts of words, exported without any option; only English texts are split as scikit-learn does then."""
+    """Counts of words, exported without any option. The export then splits only English texts like
+    scikit-learn.
+    """
     vectorizer = CountVectorizer().fit(["The quick brown fox", "jumps over the LAZY dog", "the end of 2 foxes"])
     model = convert(vectorizer, "text_counts", [("text", StringTensorType([None, 1]))])
     requests = [["THE dog jumps over THE fox"], ["Quick, quick!", "2 lazy foxes", "unknown words", ""]]
@@ -357,7 +370,7 @@ def text_counts() -> Good:
 
 
 def normalizer(source: str, target: str, locale: str | None = None) -> NodeProto:
-    """Text in lower case by the rules of `locale`, which is en_US.UTF-8 unless it is given."""
+    """Text in lower case by the rules of `locale`, by default en_US.UTF-8."""
     attributes = {} if locale is None else {"locale": locale}
     return helper.make_node(
         "StringNormalizer", [source], [target], case_change_action="LOWER", is_case_sensitive=1, **attributes
@@ -365,9 +378,11 @@ def normalizer(source: str, target: str, locale: str | None = None) -> NodeProto
 
 
 def text_case() -> Good:
-    """Lower case of many alphabets: Python's, but for the two words in which a letter depends on others.
+    """Lower case of many alphabets, like Python's except for the two words in which a letter
+    depends on others.
 
-    ONNX Runtime changes letter by letter. Python writes a sigma at the end of a word as `ς`, and `İ` as two letters.
+    ONNX Runtime changes letter by letter. Python writes a sigma at the end of a word as `ς`, and
+    `İ` as two letters.
     """
     words = [
         "PLAIN ascii 123",
@@ -403,7 +418,9 @@ def text_case() -> Good:
 
 
 def text_locales() -> Good:
-    """The locales that exports name: those of nearly all languages have the same rules, and C knows ASCII alone."""
+    """The locales that exports name. Those of nearly all languages have the same rules; C knows
+    only ASCII.
+    """
     names = {"british": "en_GB.UTF-8", "german": "de_DE.UTF-8", "windows": "en-US", "short": "fr_CA", "plain": "C"}
     model = make_model(
         [normalizer("text", output, locale) for output, locale in names.items()],
@@ -425,14 +442,14 @@ def sequence() -> Good:
 
 
 def nan() -> Good:
-    """Answers with numbers that JSON cannot write."""
+    """Answers with numbers that JSON cannot express."""
     nodes = [helper.make_node("Div", ["x", "y"], ["quotient"])]
     model = make_model(nodes, [floats("x", ["n"]), floats("y", ["n"])], [floats("quotient", ["n"])])
     return Good(model, [{"x": array(1, -1, 0, 3, math.nan, math.inf), "y": array(0, 0, 0, 2, 1, -2)}])
 
 
 def empty_axis() -> Good:
-    """Answers a request without rows: an output without rows, and another that sums none."""
+    """Answers a request without rows: one output has no rows, and another is the sum of none."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["y"]),
         helper.make_node("ReduceSum", ["y", "first_axis"], ["total"], keepdims=0),
@@ -447,14 +464,16 @@ def empty_axis() -> Good:
 
 
 def int_divide() -> Good:
-    """Integer division, which traps on x86-64 for the smallest integer by -1: request data that ends a process."""
+    """Integer division, which on x86-64 traps for the smallest integer by -1: request data that
+    ends a process.
+    """
     shape = [value(name, TensorProto.INT64, ["n"]) for name in ("a", "b", "q")]
     model = make_model([helper.make_node("Div", ["a", "b"], ["q"])], shape[:2], shape[2:])
     return Good(model, [{"a": array(7, -7, 2**62, dtype=np.int64), "b": array(2, 2, -1, dtype=np.int64)}])
 
 
 def allocate() -> Good:
-    """Allocates a float32 tensor of the shape that the request asks for, and sums its ones."""
+    """Allocates a float32 tensor of the shape that the request gives, and sums its ones."""
     one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
     nodes = [
         helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=one),
@@ -465,10 +484,12 @@ def allocate() -> Good:
 
 
 def spin() -> Good:
-    """Works as long as the request asks: `iterations` products of 64x64 matrices, one after the other.
+    """Works as long as the request says: `iterations` products of 64x64 matrices, one after the
+    other.
 
-    The state starts as the unit matrix and is multiplied by a cyclic shift, so `position`, where the one of its first
-    row stands, is `iterations` modulo 64 and shows that each product was computed.
+    The state starts as the identity matrix, and each product applies a cyclic shift. `position` is
+    the column of the one in the first row: `iterations` modulo 64, which shows that each product
+    was computed.
     """
     size = 64
     body = helper.make_graph(
@@ -505,8 +526,9 @@ def spin() -> Good:
 
 
 def turns(start: str, end: str, size: int, count: int) -> tuple[list[NodeProto], list[TensorProto]]:
-    """`count` products of what `start` holds with a cyclic shift, one after the other: some microseconds for each, nearly
-    as many for one row as for a hundred. All numbers that are sums of powers of two stay exact."""
+    """`count` products of `start` with a cyclic shift, one after the other. Each takes some
+    microseconds, for one row nearly as many as for a hundred. Sums of powers of two stay exact.
+    """
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["go_on"], ["going_on"]),
@@ -525,8 +547,9 @@ def turns(start: str, end: str, size: int, count: int) -> tuple[list[NodeProto],
 
 
 def lookup() -> Good:
-    """Takes milliseconds however many rows it has, and refuses ids from 16 on: each row sums the embeddings of its ids
-    and turns the sum, by one place in effect."""
+    """Takes milliseconds for any number of rows, and refuses ids from 16 on. Each row sums the
+    embeddings of its ids, and the products turn the sum by one position in total.
+    """
     table = np.arange(16 * 8).reshape(16, 8) / 4
     loop, initializers = turns("sums", "turned", 8, 2001)
     nodes = [
@@ -550,7 +573,7 @@ def lookup() -> Good:
 
 
 def one_more() -> Good:
-    """Takes milliseconds, and gives a row more than it is given."""
+    """Takes milliseconds, and returns one row more than its input has."""
     loop, initializers = turns("x", "turned", 2, 2000)
     nodes = [*loop, helper.make_node("Concat", ["turned", "last"], ["y"], axis=0)]
     initializers.append(constant("last", [[-1, -1]]))
@@ -559,7 +582,9 @@ def one_more() -> Good:
 
 
 def scale() -> Good:
-    """Multiplies by 1234.5, four bytes that occur once in the file: change them there to make another model."""
+    """Multiplies by 1234.5, whose four bytes occur once in the file: changing them makes another
+    model.
+    """
     nodes = [helper.make_node("Mul", ["x", "c"], ["y"])]
     factor = constant("c", 1234.5)
     model = make_model(nodes, [floats("x", ["n"])], [floats("y", ["n"])], [factor])
@@ -569,7 +594,7 @@ def scale() -> Good:
 
 
 def external_weights() -> Good:
-    """Weights in a file of their own beside the model."""
+    """External weights in a separate file."""
     weights = np.random.default_rng(SEED).normal(size=(16, 4)).astype("<f4")
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     tensor = external("w", weights.shape, "weights.bin")
@@ -578,7 +603,9 @@ def external_weights() -> Good:
 
 
 def external_big() -> Good:
-    """Weights of 8 MiB in `weights.bin`, which whoever uses the model has to write: 1024 x 2048 float32."""
+    """External weights of 8 MiB in `weights.bin`, 1024 x 2048 float32, which the test has to
+    write.
+    """
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["products"]),
         helper.make_node("ReduceSum", ["products", "last_axis"], ["total"], keepdims=0),
@@ -588,7 +615,7 @@ def external_big() -> Good:
 
 
 def ort_format() -> Good:
-    """A small classifier in the format of ONNX Runtime itself."""
+    """A small classifier in ONNX Runtime's own format."""
     return replace(mlp(), in_ort_format=True)
 
 
@@ -596,12 +623,12 @@ def ort_format() -> Good:
 
 
 def only_model(content: bytes | ModelProto) -> Files:
-    """An artifact of `model.onnx` alone."""
+    """An artifact with only `model.onnx`."""
     return {"model.onnx": serialize(content) if isinstance(content, ModelProto) else content}
 
 
 def negate(**changes: Any) -> ModelProto:
-    """The model of `vector`, made differently in one respect."""
+    """The model of `vector` with one difference."""
     return make_model([helper.make_node("Neg", ["x"], ["y"])], [floats("x", ["n"])], [floats("y", ["n"])], **changes)
 
 
@@ -611,18 +638,18 @@ def add_weight(weight: TensorProto) -> ModelProto:
 
 
 def truncated() -> Files:
-    """A download that broke off."""
+    """An interrupted download."""
     content = serialize(mlp().model)
     return only_model(content[: len(content) // 2])
 
 
 def garbage() -> Files:
-    """Bytes without any meaning."""
+    """Random bytes."""
     return only_model(np.random.default_rng(SEED).bytes(512))
 
 
 def text() -> Files:
-    """The error page that a download wrote instead of the model."""
+    """The error page that a download wrote in place of the model."""
     return only_model(
         b"<!DOCTYPE html>\n<html><head><title>403 Forbidden</title></head><body>Forbidden</body></html>\n"
     )
@@ -643,7 +670,7 @@ def locale_turkish() -> Files:
 
 
 def bad_initializer() -> Files:
-    """Four numbers declared, two stored."""
+    """An initializer that declares four numbers and stores two."""
     return only_model(add_weight(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], raw_data=bytes(8))))
 
 
@@ -655,30 +682,30 @@ def negative_dimension() -> Files:
 
 
 def external_at(location: str) -> Files:
-    """Weights in a file that the archive must not name, or does not hold."""
+    """External weights in a file that the archive must not name, or does not have."""
     return only_model(add_weight(external("w", [4], location)))
 
 
 def ambiguous() -> Files:
-    """Two models, neither of which is called `model.onnx`."""
+    """Two models, neither of them called `model.onnx`."""
     return {"first.onnx": serialize(vector().model), "second.onnx": serialize(scalar().model)}
 
 
 def cyclic() -> Files:
-    """Two nodes, each of which waits for the other."""
+    """Two nodes that wait for each other."""
     nodes = [helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Neg", ["a"], ["b"])]
     return only_model(make_model(nodes, [floats("x", ["n"])], [floats("b", ["n"])]))
 
 
 def float8_input() -> Files:
-    """A request would have to carry float8 numbers."""
+    """A model whose request would have to contain float8 numbers."""
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
     inputs = [value("x", TensorProto.FLOAT8E4M3FN, ["n"])]
     return only_model(make_model(nodes, inputs, [floats("y", ["n"])], opsets={"": 19}, ir_version=9))
 
 
 def sequence_input() -> Files:
-    """A request would have to carry a sequence of tensors."""
+    """A model whose request would have to contain a sequence of tensors."""
     kind = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
     inputs = [helper.make_value_info("x", helper.make_sequence_type_proto(kind))]
     nodes = [helper.make_node("SequenceAt", ["x", "first"], ["y"])]
@@ -686,12 +713,13 @@ def sequence_input() -> Files:
 
 
 def huge_declared() -> Files:
-    """2^60 numbers declared, none stored."""
+    """An initializer that declares 2^60 numbers and stores none."""
     return only_model(add_weight(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 60])))
 
 
 def function_bomb() -> Files:
-    """Local functions, each of which calls the one below twice: 2^28 nodes once they are inlined."""
+    """Local functions, each of which calls the one below twice: 2^28 nodes once they are inlined.
+    """
     opsets = {"": OPSET, LOCAL_DOMAIN: 1}
     imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     functions = []
@@ -708,7 +736,7 @@ def function_bomb() -> Files:
 
 
 def divide_crash() -> Files:
-    """The smallest integer by -1, both known when the model is loaded, so that it is loading that divides."""
+    """Divides the smallest integer by -1. Both are constants, so the load divides them."""
     nodes = [
         helper.make_node("Div", ["smallest", "minus_one"], ["quotient"]),
         helper.make_node("Add", ["x", "quotient"], ["y"]),
@@ -728,7 +756,8 @@ def serialize(model: ModelProto) -> bytes:
 
 
 def to_ort_format(model: ModelProto) -> bytes:
-    """The model as ONNX Runtime writes it, optimised no further than is good for every machine."""
+    """The model as ONNX Runtime writes it, with only those optimisations that suit every machine.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "model.ort")
         options = ort.SessionOptions()
@@ -740,15 +769,15 @@ def to_ort_format(model: ModelProto) -> bytes:
 
 
 def model_file(directory: Path) -> Path:
-    """The model in a directory, in whichever format it is."""
+    """The model in a directory, in either format."""
     ort_file = directory / "model.ort"
     return ort_file if ort_file.exists() else directory / "model.onnx"
 
 
 def provide_locales() -> None:
-    """Makes the locales of text models exist for this process and its children.
+    """Provides the locales of text models to this process and its children.
 
-    Slim systems lack them. The case rules of C.UTF-8 are those of all languages in the text models.
+    Slim systems lack them. All languages in the text models have the case rules of C.UTF-8.
     """
     folder = Path(tempfile.mkdtemp(prefix="locales-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -758,7 +787,7 @@ def provide_locales() -> None:
 
 
 def open_session(path: Path) -> ort.InferenceSession:
-    """The model loaded as a server loads it, without log lines."""
+    """The model, loaded as a server loads it, without log lines."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
@@ -766,7 +795,7 @@ def open_session(path: Path) -> ort.InferenceSession:
 
 
 def run(session: ort.InferenceSession, inputs: Inputs) -> dict[str, Any]:
-    """What ONNX Runtime answers, by output name."""
+    """The outputs of ONNX Runtime, by name."""
     if any(data.dtype == bfloat16 for data in inputs.values()):
         answers = run_bfloat16(session, inputs)
     else:
@@ -775,7 +804,9 @@ def run(session: ort.InferenceSession, inputs: Inputs) -> dict[str, Any]:
 
 
 def run_bfloat16(session: ort.InferenceSession, inputs: Inputs) -> list[np.ndarray]:
-    """The same for a model of bfloat16 alone, a type that ONNX Runtime does not hand over as a NumPy array."""
+    """The outputs of a model with only bfloat16, a type that ONNX Runtime does not return as a
+    NumPy array.
+    """
     make_value = ort.OrtValue.ortvalue_from_numpy_with_onnx_type
     feeds = {name: make_value(data, TensorProto.BFLOAT16) for name, data in inputs.items()}
     answers = []
@@ -787,7 +818,7 @@ def run_bfloat16(session: ort.InferenceSession, inputs: Inputs) -> list[np.ndarr
 
 
 def to_json(answer: Any) -> Any:
-    """A tensor, or a sequence or map of whatever depth, as `cases.json` has it."""
+    """A tensor, or a sequence or map of any depth, in the form of `cases.json`."""
     if isinstance(answer, np.ndarray):
         dtype = "string" if answer.dtype == object else answer.dtype.name
         return {"dtype": dtype, "shape": list(answer.shape), "data": [element(item) for item in answer.reshape(-1)]}
@@ -795,7 +826,7 @@ def to_json(answer: Any) -> Any:
 
 
 def plain(answer: Any) -> Any:
-    """A sequence, a map or what is in it, as plain JSON."""
+    """A sequence, a map or an element of one, as plain JSON."""
     if isinstance(answer, dict):
         return {str(key): plain(item) for key, item in answer.items()}
     if isinstance(answer, list) or (isinstance(answer, np.ndarray) and answer.ndim > 0):
@@ -804,7 +835,9 @@ def plain(answer: Any) -> Any:
 
 
 def element(item: Any) -> bool | int | float | str:
-    """One element of a tensor as JSON: a float32 in the fewest digits that tell it from its neighbours."""
+    """One element of a tensor as JSON: a float32 has the fewest digits that distinguish it from
+    its neighbours.
+    """
     if isinstance(item, (bool, np.bool_)):
         return bool(item)
     if isinstance(item, (int, np.integer)):
@@ -830,7 +863,9 @@ def from_json(tensor: dict[str, Any]) -> np.ndarray:
 
 
 def cases(path: Path, requests: Sequence[Inputs], expected: Sequence[Inputs] | None) -> bytes:
-    """`cases.json` for the model at `path`: one case a line, with the answers of ONNX Runtime unless others are given."""
+    """`cases.json` for the model at `path`: one case a line, with the answers of ONNX Runtime or
+    the given ones.
+    """
     session = open_session(path)
     lines = []
     for inputs, answers in zip(requests, expected or [run(session, inputs) for inputs in requests], strict=True):
@@ -846,7 +881,7 @@ def cases(path: Path, requests: Sequence[Inputs], expected: Sequence[Inputs] | N
 
 
 def same(expected: Any, actual: Any) -> bool:
-    """Whether two JSON values are the same, floating-point numbers up to rounding."""
+    """Whether two JSON values are equal, with a tolerance for floating-point numbers."""
     if isinstance(expected, dict):
         return (
             isinstance(actual, dict)
@@ -861,7 +896,7 @@ def same(expected: Any, actual: Any) -> bool:
 
 
 def check_good(directory: Path) -> list[str]:
-    """What is wrong with a good model's committed files: nothing, usually."""
+    """The problems of a good model's committed files; normally none."""
     session = open_session(model_file(directory))
     problems = []
     for number, case in enumerate(json.loads((directory / "cases.json").read_bytes())):
@@ -873,7 +908,7 @@ def check_good(directory: Path) -> list[str]:
 
 
 def check_external_big(directory: Path) -> list[str]:
-    """The same for `external_big`, whose weights are written here, every one of them a half."""
+    """The same for `external_big`, whose weights are written here, all of them 0.5."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(shutil.copytree(directory, scratch, dirs_exist_ok=True))
         (copy / "weights.bin").write_bytes(np.full(1024 * 2048, 0.5, "<f4").tobytes())
@@ -883,7 +918,7 @@ def check_external_big(directory: Path) -> list[str]:
 
 
 def load(path: Path, report: Connection) -> None:
-    """Loads a model in a process that may not survive it, and reports what came of it."""
+    """Loads a model in a process that may not survive it, and reports the outcome."""
     try:
         open_session(path)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base of their own
@@ -893,7 +928,7 @@ def load(path: Path, report: Connection) -> None:
 
 
 def try_to_load(path: Path) -> str:
-    """What comes of loading the model: "loads", the error's text, "busy" or "killed by SIGNAL"."""
+    """The outcome of a load: "loads", the error's text, "busy" or "killed by SIGNAL"."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=load, args=(path, sender))
@@ -911,20 +946,21 @@ def try_to_load(path: Path) -> str:
 
 
 def check_bad(directory: Path, expected: str | None) -> list[str]:
-    """What is wrong with a bad artifact's committed files: that it behaves otherwise than said."""
+    """The problems of a bad artifact's committed files: a load has another outcome than recorded.
+    """
     if expected is None:
-        return ["it holds a model.onnx"] if (directory / "model.onnx").exists() else []
+        return ["there is a model.onnx"] if (directory / "model.onnx").exists() else []
     outcome = try_to_load(directory / "model.onnx")
     print(f"    {outcome}")
-    return [] if expected in outcome else [f"the outcome should hold {expected!r}"]
+    return [] if expected in outcome else [f"the outcome must contain {expected!r}"]
 
 
 def check(root: Path) -> int:
-    """Tries every model under `root` and returns how many things are wrong."""
+    """Tries every model under `root`, and returns the number of problems."""
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch:
         bad = Path(shutil.copytree(root / "bad", Path(scratch, "bad")))
-        (bad / "secret.bin").write_bytes(bytes(16))  # what external_parent reaches for exists
+        (bad / "secret.bin").write_bytes(bytes(16))  # the file that external_parent names exists
         checks: dict[str, Callable[[], list[str]]] = {}
         for name in GOOD:
             tried = check_external_big if name == "external_big" else check_good
@@ -936,7 +972,7 @@ def check(root: Path) -> int:
             for problem in problems_of():
                 print(f"    WRONG: {problem}")
                 wrong += 1
-    print(f"{len(checks)} tried, {wrong} wrong")
+    print(f"{len(checks)} models tried, {wrong} problems")
     return wrong
 
 
@@ -944,7 +980,7 @@ def check(root: Path) -> int:
 
 
 def write_directory(directory: Path, files: Files) -> None:
-    """The directory anew, with these files alone."""
+    """Replaces the directory by one with exactly these files."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     for name, content in files.items():
@@ -1072,7 +1108,7 @@ BAD: dict[str, Bad] = {
 def main() -> int:
     """Writes the models, or checks them."""
     parser = argparse.ArgumentParser(description="Writes the test models beside this file.")
-    parser.add_argument("--check", action="store_true", help="try the files that are there with ONNX Runtime")
+    parser.add_argument("--check", action="store_true", help="try the existing files with ONNX Runtime")
     arguments = parser.parse_args()
     provide_locales()
     if arguments.check:

@@ -2,8 +2,9 @@
 
 usage: make.py FOLDER PRETRAINED
 
-PRETRAINED is a folder of tests/pretrained/make.py with `open_nsfw` and `minilm` in it. FOLDER/NAME is then an artifact, and
-FOLDER/requests.json says what each is asked. Run with .preprocessing/bin/python.
+PRETRAINED is a folder of tests/pretrained/make.py with `open_nsfw` and `minilm` in it. Writes the
+artifact FOLDER/NAME for each model, and FOLDER/requests.json with the requests. Run it with
+.preprocessing/bin/python.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Models behind FastAPI, as people write it: Pillow or tokenizers, NumPy, ONNX Runtime.
+"""Models behind FastAPI, in the usual way: Pillow or tokenizers, NumPy, ONNX Runtime.
 
 usage: server.py FOLDER PROCESSES
 
-FOLDER is one of make.py. Prints its address in one line, and ends with its standard input. As under gunicorn, every process
-has models of its own and takes connections from one socket.
+make.py writes FOLDER. Prints its address in one line, and ends with its standard input. As under
+gunicorn, every process has its own models and accepts connections from one socket.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ app = FastAPI()
 
 def session(file: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    # There is a process for each core.
+    # One process serves each core.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(FOLDER / file, options, providers=["CPUExecutionProvider"])
@@ -141,7 +141,7 @@ def main() -> None:
     for _ in range(int(sys.argv[2]) - 1):
         if os.fork() == 0:
             break
-    # In each process: it has the other end of the pipe, too.
+    # Every process does this, because each has the other end of the pipe too.
     threading.Thread(target=end_with_standard_input, daemon=True).start()
     loaded.update({name: model() for name, model in MODELS.items()})
     # Once for each process.

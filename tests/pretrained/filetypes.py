@@ -1,4 +1,4 @@
-"""File types: a network that takes neither pictures nor text nor sound, whose outputs become labels."""
+"""File types: a network for neither pictures nor text nor sound, whose outputs become labels."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def magika() -> Network:
         buffer = io.BytesIO()
         np.save(buffer, row)
         network.cases.append(Case(name, NPY, buffer.getvalue(), right, JSON))
-    assert len(network.cases) > 8, "files that the package passes to its network"
+    assert len(network.cases) > 8, "too few files that the package passes to its network"
     return network

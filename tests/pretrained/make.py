@@ -1,10 +1,12 @@
-"""Pretrained networks as packages carry them: artifacts, requests, and what the packages' own pipelines answer.
+"""Makes artifacts of pretrained networks from packages, with requests and the answers of the
+packages' own pipelines.
 
 usage: make.py FOLDER [NETWORK...]
 
-Writes FOLDER/NETWORK/model, an artifact, and FOLDER/NETWORK/cases.json with requests and right answers, whose bodies and
-tensors lie beside it. Nothing here knows the server: tests/it/pretrained.rs asks it. Run with .pretrained/bin/python, which
-scripts/pretrained makes.
+Writes FOLDER/NETWORK/model, an artifact, and FOLDER/NETWORK/cases.json with requests and right
+answers, whose bodies and tensors are in files next to it. Nothing here depends on the server:
+tests/it/pretrained.rs sends the requests. Run it with .pretrained/bin/python, which
+scripts/pretrained installs.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ NETWORKS = {
 
 
 class OneThread(onnxruntime.InferenceSession):
-    """What the packages run their networks with: other tests want the cores, too, and threads that wait for work spin."""
+    """The sessions of the packages, with one thread: other tests need the cores too, and threads
+    that wait for work would spin.
+    """
 
     def __init__(self, model, sess_options=None, **more) -> None:
         options = sess_options or onnxruntime.SessionOptions()
@@ -43,7 +47,7 @@ class OneThread(onnxruntime.InferenceSession):
 
 
 def main() -> None:
-    # The packages are imported behind this line.
+    # The packages are imported after this line, so they use the class.
     onnxruntime.InferenceSession = OneThread
     folder, *wanted = sys.argv[1:]
     for name in wanted or NETWORKS:

@@ -1,4 +1,6 @@
-"""A pretrained network as an artifact, with requests and what the package's own pipeline answers."""
+"""A pretrained network as an artifact, with requests and the answers of the package's own
+pipeline.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,14 @@ class Case:
     expected: dict[str, Any]
     accept: str = JSON
     array: np.ndarray | None = None
-    """The right answer where it is a tensor."""
+    """The right answer, if it is a tensor."""
     tolerance: float = 1e-3
-    """How far a score, or a number of a tensor, may be from the right one."""
+    """Tolerance of a score, or of a number in a tensor."""
 
 
 @dataclass
 class Network:
-    """An artifact. Its files are texts, bytes, values for JSON, or the places of files to copy."""
+    """An artifact. Its files are texts, bytes, values for JSON, or paths of files to copy."""
 
     name: str
     package: str
@@ -40,7 +42,8 @@ class Network:
     cases: list[Case] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """Writes `model`, the artifact, `cases.json`, and the bodies and tensors that this names."""
+        """Writes the artifact `model`, `cases.json`, and the bodies and tensors that this names.
+        """
         home = folder / self.name
         for name, content in self.files.items():
             file = home / "model" / name
@@ -77,22 +80,22 @@ class Network:
 
 
 def scores(by_label: dict[str, float]) -> dict[str, Any]:
-    """The score of every label; an answer may have only the first of them."""
+    """The score of every label; an answer may have only the first labels."""
     return {"scores": {label: float(score) for label, score in by_label.items()}}
 
 
 def embeddings(rows: list[np.ndarray]) -> dict[str, Any]:
-    """One for each input."""
+    """One label for each input."""
     return {"embeddings": [np.asarray(row, dtype=np.float64).tolist() for row in rows]}
 
 
 def tokens(rows: dict[str, list[list[int]]]) -> dict[str, Any]:
-    """Tensors of whole numbers, to be the same."""
+    """Tensors of whole numbers, which must be equal."""
     return {"tokens": rows}
 
 
 def boxes(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What was detected: label, score and box of each."""
+    """Detections: label, score and box of each."""
     return {"boxes": rows}
 
 
@@ -100,5 +103,5 @@ def boxes(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def inputs(value: Any) -> bytes:
-    """As the clients of Hugging Face's containers write it."""
+    """A body as the clients of Hugging Face's containers write it."""
     return json.dumps({"inputs": value}).encode()

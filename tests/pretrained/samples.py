@@ -1,4 +1,6 @@
-"""What the networks are asked about: pictures, sentences, sounds and files. All of it is made here, from fixed seeds."""
+"""The inputs of the networks: pictures, sentences, sounds and files. All are made here, from fixed
+seeds.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def photo(seed: int, width: int, height: int) -> Image.Image:
-    """Something like a photograph: light, soft and hard edges, skin and sky colours, grain."""
+    """A picture like a photograph: light, soft and hard edges, skin and sky colours, grain."""
     random = np.random.default_rng(seed)
     small = random.uniform(40, 215, (5, 7, 3)).astype(np.uint8)
     picture = Image.fromarray(small).resize((width, height), Image.BICUBIC)
@@ -109,7 +111,7 @@ RATE = 16000
 
 
 def speech(seed: int, seconds: float) -> np.ndarray:
-    """Something between a voice and a buzzer: a pitch with formants, in syllables with pauses."""
+    """A sound between a voice and a buzzer: a pitch with formants, in syllables with pauses."""
     random = np.random.default_rng(seed)
     time = np.arange(int(seconds * RATE)) / RATE
     pitch = 120 + 25 * np.sin(2 * np.pi * 0.7 * time + seed) + 8 * np.sin(2 * np.pi * 5 * time)
@@ -142,7 +144,7 @@ def tone(frequency: float, seconds: float) -> np.ndarray:
 
 
 def wav(samples: np.ndarray, channels: int = 1) -> tuple[bytes, np.ndarray]:
-    """A file of 16 bits, and the samples that are in it."""
+    """A file of 16 bits, and its samples."""
     whole = np.clip(np.round(samples * 32767), -32768, 32767).astype("<i2")
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
@@ -168,7 +170,7 @@ def files() -> dict[str, bytes]:
         "csv": b"id,name,price\n" + b"".join(b"%d,item %d,%d.50\n" % (n, n, n * 3) for n in range(40)),
         "html": b"<!DOCTYPE html>\n<html><head><title>Pier</title></head><body><h1>Pier</h1><p>Text.</p></body></html>\n",
         "shell": b"#!/usr/bin/env bash\nset -euo pipefail\nfor file in *.txt; do\n  wc -l \"$file\"\ndone\n",
-        "prose": b"It was a quiet morning on the long shore, and the boats lay still. Nobody had thought of the tide. " * 5,
+        "prose": b"It was a quiet morning on the long shore, and the boats lay still. Nobody had thought of the tide. " * 5,  # words: quoted
         "png": png(picture),
         "jpeg": encoded(picture, "JPEG"),
         "webp": encoded(picture, "WEBP"),

@@ -16,7 +16,9 @@ FRAME, CONTEXT = 512, 64
 
 
 def framing() -> onnx.ModelProto:
-    """What the package does in NumPy before its network runs: frames of 512 samples, each behind the last 64 before it."""
+    """The package's steps in NumPy before its network: frames of 512 samples, each after the last
+    64 of the previous frame.
+    """
     size = FRAME + CONTEXT
     taken = np.eye(size, dtype=np.float32)[:, np.newaxis, :]
     constants = {
@@ -31,7 +33,7 @@ def framing() -> onnx.ModelProto:
         helper.make_node("Shape", ["input_values"], ["shape"]),
         helper.make_node("Gather", ["shape", "last"], ["length"], axis=0),
         helper.make_node("Neg", ["length"], ["less"]),
-        # As many zeros as make the length a multiple of a frame.
+        # As many zeros as complete the last frame.
         helper.make_node("Mod", ["less", "frame"], ["missing"]),
         helper.make_node("Concat", ["nothing", "context", "nothing", "missing"], ["pads"], axis=0),
         helper.make_node("Pad", ["input_values", "pads"], ["padded"]),
@@ -51,14 +53,16 @@ def framing() -> onnx.ModelProto:
 
 
 def silero() -> list[Network]:
-    """Silero's network for whole recordings: as it is, and with the package's framing before it in the graph.
+    """Silero's network for whole recordings, unchanged, and with the package's framing in the
+    graph.
 
-    As it is it takes frames, which the manifest has the server make: chunks that begin before the last has ended. The
-    package has zeros before the first frame; so has the recording then.
+    The unchanged network takes frames, which the server makes according to the manifest: chunks
+    that overlap. The package puts zeros before the first frame, so the recording begins with zeros
+    too.
     """
     folder = installed("silero_vad")
     file = folder / "data/silero_vad_16k_sequence.onnx"
-    # Of PyTorch the package's other classes need more than a name.
+    # Only the package's other classes use PyTorch; here its names are enough.
     torch = ModuleType("torch")
     torch.Tensor = object
     torch.no_grad = lambda: lambda function: function

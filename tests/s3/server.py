@@ -1,7 +1,7 @@
 """S3 for tests: moto behind HTTP on a free port of the loopback interface.
 
-Prints its address in one line when it answers, and ends with its standard input: whoever started it need not be able to
-stop it. Objects are in memory. Any credentials are accepted.
+Prints its address in one line once it serves, and ends with its standard input, so it never
+outlives its parent. It keeps objects in memory, and accepts any credentials.
 """
 
 import logging
@@ -13,12 +13,12 @@ import threading
 def end_with_standard_input() -> None:
     while sys.stdin.buffer.read(1):
         pass
-    # Without waiting for connections that clients keep.
+    # Does not wait for connections that clients keep open.
     os._exit(0)
 
 
 def serve() -> None:
-    # Takes about a second, in which the caller may go.
+    # The import takes about a second, in which the parent may end.
     from moto.moto_server.werkzeug_app import (
         DomainDispatcherApplication,
         MotoRequestHandler,
@@ -27,12 +27,12 @@ def serve() -> None:
     from werkzeug.serving import make_server
 
     class Handler(MotoRequestHandler):
-        # Else a client's delayed acknowledgement of the head holds the body up.
+        # Otherwise the client's delayed acknowledgement of the head delays the body.
         disable_nagle_algorithm = True
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = DomainDispatcherApplication(create_backend_app)
-    # It listens from here on.
+    # The server listens from here on.
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
     print(f"127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()

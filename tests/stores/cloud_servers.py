@@ -1,7 +1,8 @@
-"""Azurite, which is Azure Blob Storage, and fake-gcs-server, which is Google Cloud Storage, on this machine.
+"""Azurite, an emulator of Azure Blob Storage, and fake-gcs-server, one of Google Cloud Storage.
 
-Used by tests/stores/clouds_check.py. Models are put there by the clouds' own client libraries; longshore asks through a relay,
-which does for Google what fake-gcs-server leaves out: it looks at credentials and at conditions.
+Used by tests/stores/clouds_check.py. The clouds' own client libraries write the models. longshore
+reads through a relay, which adds for Google what fake-gcs-server lacks: it checks credentials and
+conditions.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from store_checks import Request
 
 BUCKET = "shop"
 
-# Azurite's own, which everybody knows.
+# Azurite's account and key, which are public.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 class Relayed:
-    """A store whose answers come through a relay."""
+    """A store behind a relay."""
 
     relay: Relay
-    # In front of a name, in the path of a request.
+    # The part of a request's path in front of a name.
     root: str
 
     def requests(self, name: str) -> list[Request]:
@@ -45,7 +46,7 @@ class Relayed:
     def statuses(self, name: str) -> list[int]:
         return self.relay.statuses(f"{self.root}/{PREFIX}/{name}")
 
-    def said_unchanged(self) -> bool:
+    def reported_unchanged(self) -> bool:
         return any(status == 304 for _, status in list(self.relay.seen))
 
 
@@ -62,7 +63,7 @@ class Azure(Relayed):
         return f"http://{self.relay.address}/{ACCOUNT}"
 
     def environment(self) -> dict[str, str]:
-        # With a slash at its end, as the portal shows it.
+        # With a slash at the end, as the portal shows it.
         return {
             "AZURE_STORAGE_ENDPOINT": f"{self.endpoint}/",
             "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
@@ -83,12 +84,15 @@ class Azure(Relayed):
 
 @contextmanager
 def azurite_in(folder: Path, program: Path, certificate: Certificate | None = None) -> Iterator[BlobServiceClient]:
-    """With a certificate, tokens of an identity are understood, which Azurite takes over TLS only."""
+    """Starts Azurite. With a certificate it accepts tokens of an identity, which it does only over
+    TLS.
+    """
     folder.mkdir()
     (address,) = free_addresses(1)
     host, port = address.split(":")
     command: list[object] = ["node", program, "--blobHost", host, "--blobPort", port, "--inMemoryPersistence"]
-    # The client libraries speak versions that Azurite does not know yet, alike in what is used here.
+    # The client libraries use API versions that Azurite does not know yet; they do not differ
+    # here.
     command += ["--disableTelemetry", "--skipApiVersionCheck"]
     more: dict[str, Any] = {}
     if certificate:
@@ -112,7 +116,7 @@ def azure_in(folder: Path, program: Path) -> Iterator[Azure]:
 
 
 def error(status: int, code: str, message: str, details: str = "") -> Answer:
-    """As Google writes it."""
+    """An error in Google's form."""
     details = f"<Details>{details}</Details>" if details else ""
     text = f"<Error><Code>{code}</Code><Message>{message}</Message>{details}</Error>"
     return Answer(status, f"<?xml version='1.0' encoding='UTF-8'?>{text}".encode())
@@ -127,9 +131,9 @@ class Google(Relayed):
     name: str = "fake-gcs-server"
     url: str = f"gs://{BUCKET}"
     root: str = f"/{BUCKET}"
-    # Tokens that are good, beside those that the service account signs.
+    # Valid tokens, in addition to those that the service account signs.
     tokens: set[str] = field(default_factory=set)
-    # Whether the bucket is for everybody, and for these credentials.
+    # Whether the bucket is public, and whether these credentials may read it.
     public: bool = False
     allowed: bool = True
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Checks model stores in Azurite and in fake-gcs-server, as Azure's and Google's client libraries write them.
+"""Checks model stores in Azurite and fake-gcs-server, written by Azure's and Google's client
+libraries.
 
-Used by scripts/clouds. Starts the servers and, for each check, a longshore of its own with an empty cache; all end with it.
-Ends with status 1 when something is not as it must be.
+Used by scripts/clouds. Starts the servers and, for each check, a longshore with an empty cache;
+all of them end with this program. Ends with status 1 on any error.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from identities import CLIENT, TENANT, Certificate, ServiceAccount, azures, meta
 from relay import Answer, Relay
 from store_checks import ARCHIVE_NAME, FOLDER_NAME, Checks, Refusal, Request, made, must, row, step
 
-# Where nobody answers.
-NOBODY = "127.0.0.1:1"
+# An address on which no server listens.
+UNREACHABLE = "127.0.0.1:1"
 
 
 def common(checks: Checks) -> None:
-    """What must hold of both."""
+    """The checks for both stores."""
     checks.on_first_request()
     checks.in_parts(100)
     cut_off(checks)
@@ -39,10 +40,10 @@ def common(checks: Checks) -> None:
 
 
 def names(checks: Checks, more: tuple[tuple[str, str], ...]) -> None:
-    step("names, folders and what an object says of itself")
+    step("names, folders and metadata of an object")
     checks.store.put(ARCHIVE_NAME, checks.archive(checks.segment))
     checks.put_folder(FOLDER_NAME, checks.segment)
-    names = (("odd letters in a name", ARCHIVE_NAME), ("a folder, which is listed", FOLDER_NAME))
+    names = (("special characters", ARCHIVE_NAME), ("a folder, which is listed", FOLDER_NAME))
     for what, name in names + more:
         with checks.longshore() as address:
             checks.answers(Container(address), name, checks.segment)
@@ -58,13 +59,13 @@ def cut_off(checks: Checks) -> None:
     store.relay.cut_after, store.relay.cuts = 1_000_000, cuts
     with checks.longshore() as address:
         checks.answers(Container(address), name, checks.segment)
-    must("cuts that are left", store.relay.cuts, 0)
+    must("remaining cuts", store.relay.cuts, 0)
     asked = store.requests(name)
     starts = [int(request.headers["range"].removeprefix("bytes=").partition("-")[0]) for request in asked]
     resumed = [start for start in starts if start % (4 << 20)]
-    must("parts that went on where they were cut", len(resumed), cuts)
+    must("resumed parts", len(resumed), cuts)
     must("conditions", {request.headers.get("if-match") for request in asked[1:]}, {tag})
-    row("cut and gone on with", cuts, f"of {len(asked)} requests for {len(packed) / 2**20:.1f} MiB")
+    row("cut and resumed", cuts, f"of {len(asked)} requests for {len(packed) / 2**20:.1f} MiB")
 
 
 def replaced_in_between(checks: Checks) -> None:
@@ -76,7 +77,7 @@ def replaced_in_between(checks: Checks) -> None:
     packed = checks.large(60, new)
 
     def replacing(request: Request, status: int, headers: dict[str, str]) -> Answer | None:
-        # One after the other: the rule in place is looked up anew for each answer.
+        # The rules run one after the other: each response looks up the current rule.
         if request.path.endswith(name) and len(store.requests(name)) == 5:
             store.relay.rule = rule
             checks.store.put(name, packed)
@@ -89,7 +90,7 @@ def replaced_in_between(checks: Checks) -> None:
     refused = store.statuses(name).count(412)
     if not refused:
         raise SystemExit(f"{name}: no part was refused")
-    row("parts of another version", refused, "were refused, 412; the new model answers")
+    row("parts of another version", refused, "were refused with 412; the new model serves")
 
 
 def token(permission: str = "rl", hours: int = 1, key: str = KEY) -> str:
@@ -103,7 +104,7 @@ def in_azure(checks: Checks, azure: Azure, program: Path) -> None:
     azure.put("encoded.tar.gz", checks.archive(segment), content_settings=ContentSettings(content_encoding="gzip"))
     azure.put("marked", b"", metadata={"hdi_isfolder": "true"})
     checks.put_folder("marked", segment)
-    names(checks, (("said to be compressed", "encoded.tar.gz"), ("a folder with a marker", "marked")))
+    names(checks, (("declared as compressed", "encoded.tar.gz"), ("a folder with a marker", "marked")))
 
     step("ways to give an account and its key")
     base = azure.endpoint
@@ -141,7 +142,7 @@ def in_azure(checks: Checks, azure: Azure, program: Path) -> None:
     azure.put("archived.tar.gz", checks.archive(segment), standard_blob_tier=StandardBlobTier.ARCHIVE)
     checks.refuses(azure_refusals(azure, segment))
     checks.refuses_to_start("no account", "set AZURE_STORAGE_ACCOUNT_NAME", **nothing)
-    checks.refuses_to_start("a key that is none", "the key in AZURE_STORAGE_ACCOUNT_KEY", AZURE_STORAGE_ACCOUNT_KEY="?")
+    checks.refuses_to_start("an invalid key", "the key in AZURE_STORAGE_ACCOUNT_KEY", AZURE_STORAGE_ACCOUNT_KEY="?")
     token_is = "the SAS token in AZURE_STORAGE_SAS_TOKEN is invalid"
     checks.refuses_to_start("a token that is a URL", token_is, AZURE_STORAGE_SAS_TOKEN=url)
     address_is = "the address in AZURE_STORAGE_ENDPOINT is invalid"
@@ -153,19 +154,19 @@ def in_pages(checks: Checks, azure: Azure, sas: dict[str, str]) -> None:
     checks.put_folder("pages", checks.segment)
     for index in range(3):
         azure.put(f"pages/more {index}.txt", b"more")
-    # Which a SAS token does not sign.
+    # A SAS token does not sign this parameter.
     azure.relay.lists, before = "&maxresults=2", len(azure.relay.requests(azure.root))
     with checks.longshore(**sas) as address:
         checks.answers(Container(address), "pages", checks.segment)
     azure.relay.lists = ""
-    # Once to find it, once to see that it is still the same.
+    # One request finds the model, another checks that it is unchanged.
     pages = len(azure.relay.requests(azure.root)) - before
     must("pages", pages, 6)
     row("pages of two files", pages, "of a folder of five, listed twice")
 
 
 def with_identities(checks: Checks, program: Path) -> None:
-    step("identities, and a certificate of one's own")
+    step("identities, and a private certificate authority")
     certificate = Certificate.into(checks.work)
     with azurite_in(checks.work / "tls", program, certificate) as service, azures(certificate) as known:
         replace(checks, store=Azure(Relay(""), service)).put_folder("folder", checks.segment)
@@ -211,25 +212,25 @@ def azure_refusals(azure: Azure, segment: str) -> list[Refusal]:
         return {"AZURE_STORAGE_ACCOUNT_KEY": "", "AZURE_STORAGE_SAS_TOKEN": token(*arguments, **more)}
 
     refused = f"{of} is refused: 403"
-    nobody = {"AZURE_STORAGE_ACCOUNT_KEY": "", "IDENTITY_ENDPOINT": f"http://{NOBODY}"}
+    no_credentials = {"AZURE_STORAGE_ACCOUNT_KEY": "", "IDENTITY_ENDPOINT": f"http://{UNREACHABLE}"}
     return [
         Refusal("wrong key", name, 503, key, {"AZURE_STORAGE_ACCOUNT_KEY": wrong}),
         Refusal("another account's name", name, 503, key, {"AZURE_STORAGE_ACCOUNT_NAME": "other"}),
         Refusal("SAS token of a wrong key", name, 503, key, sas(key=wrong)),
-        Refusal("SAS token that has ended", name, 503, key, sas("rl", -1)),
-        Refusal("SAS token without reading", name, 503, f"{refused} AuthorizationPermissionMismatch", sas("l")),
+        Refusal("expired SAS token", name, 503, key, sas("rl", -1)),
+        Refusal("SAS token without the right to read", name, 503, f"{refused} AuthorizationPermissionMismatch", sas("l")),
         Refusal("one without listing", FOLDER_NAME, 404, nothing, sas("r")),
         Refusal("no signature", name, 503, refused, {"AZURE_SKIP_SIGNATURE": "true"}),
-        Refusal("no credentials", name, 503, f"there are no credentials for {of}", nobody),
+        Refusal("no credentials", name, 503, f"there are no credentials for {of}", no_credentials),
         Refusal("missing container", name, 503, "there is no container for az://none/", url=f"az://none/{PREFIX}"),
         Refusal("archived blob", "archived.tar.gz", 503, "set its access tier"),
         Refusal("missing blob", "missing.tar.gz", 404, nothing),
         Refusal(
-            "nobody at the endpoint",
+            "unreachable endpoint",
             name,
             503,
             f"{of} cannot be reached after 5 tries: ",
-            {"AZURE_STORAGE_ENDPOINT": f"http://{NOBODY}/{ACCOUNT}"},
+            {"AZURE_STORAGE_ENDPOINT": f"http://{UNREACHABLE}/{ACCOUNT}"},
         ),
     ]
 
@@ -240,9 +241,9 @@ def in_google(checks: Checks, google: Google) -> None:
     google.put("encoded.tar.gz", checks.archive(segment), "gzip")
     google.put("marked/", b"")
     checks.put_folder("marked", segment)
-    names(checks, (("said to be compressed", "encoded.tar.gz"), ("a folder with a marker", "marked")))
+    names(checks, (("declared as compressed", "encoded.tar.gz"), ("a folder with a marker", "marked")))
     asked = google.requests("encoded.tar.gz")
-    must("the encodings that were asked for", [request.headers.get("accept-encoding") for request in asked], ["gzip"])
+    must("the requested encodings", [request.headers.get("accept-encoding") for request in asked], ["gzip"])
 
     step("ways to give credentials")
     nothing = dict.fromkeys(google.environment(), "")
@@ -281,7 +282,7 @@ def in_google(checks: Checks, google: Google) -> None:
     other.write_text(json.dumps({"type": "external_account"}))
     name = "GOOGLE_APPLICATION_CREDENTIALS"
     checks.refuses_to_start("credentials of another kind", f"{name} has credentials of the type", **{name: str(other)})
-    checks.refuses_to_start("a file that is not there", f"{name}: Unable to open", **{name: "/nonexistent"})
+    checks.refuses_to_start("a missing file", f"{name}: Unable to open", **{name: "/nonexistent"})
 
 
 def google_refusals(checks: Checks, segment: str) -> list[Refusal]:
@@ -289,12 +290,12 @@ def google_refusals(checks: Checks, segment: str) -> list[Refusal]:
     of = f"gs://{BUCKET}/{PREFIX}/{name}"
     wrong = ServiceAccount.new().file(checks.work / "wrong.json")
     given = "GOOGLE_APPLICATION_CREDENTIALS"
-    nobody = {given: "", "GCE_METADATA_HOST": NOBODY, "GCE_METADATA_IP": NOBODY, "HOME": "/nonexistent"}
+    no_credentials = {given: "", "GCE_METADATA_HOST": UNREACHABLE, "GCE_METADATA_IP": UNREACHABLE, "HOME": "/nonexistent"}
     return [
         Refusal("key of another account", name, 503, f"{of} is refused: 401", {given: str(wrong)}),
-        Refusal("token that has ended", name, 503, "correct the credentials", {given: "", "GOOGLE_BEARER_TOKEN": "x"}),
+        Refusal("expired token", name, 503, "correct the credentials", {given: "", "GOOGLE_BEARER_TOKEN": "x"}),
         Refusal("no signature", name, 503, "unset GOOGLE_SKIP_SIGNATURE", {"GOOGLE_SKIP_SIGNATURE": "true"}),
-        Refusal("no credentials", name, 503, f"there are no credentials for {of}", nobody),
+        Refusal("no credentials", name, 503, f"there are no credentials for {of}", no_credentials),
         Refusal("missing bucket", name, 503, "there is no bucket for gs://none/", url=f"gs://none/{PREFIX}"),
         Refusal("missing object", "missing.tar.gz", 404, f"there is nothing at gs://{BUCKET}/{PREFIX}/missing.tar.gz"),
     ]
@@ -302,11 +303,11 @@ def google_refusals(checks: Checks, segment: str) -> list[Refusal]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("azurite", type=Path, help="the program of its blob service")
+    parser.add_argument("azurite", type=Path, help="the program of Azurite's blob service")
     parser.add_argument("longshore", type=Path, help="the program")
-    parser.add_argument("python", type=Path, help="one that has what make_recommenders.py needs")
+    parser.add_argument("python", type=Path, help="an interpreter with the packages of make_recommenders.py")
     arguments = parser.parse_args()
-    # So that the processes end with this one.
+    # Raises an exception, so the processes end with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     with tempfile.TemporaryDirectory(prefix="longshore-clouds-") as folder:
         work = Path(folder)
@@ -315,7 +316,7 @@ def main() -> None:
             in_azure(Checks(work, arguments.longshore, models, azure), azure, arguments.azurite)
         with google_in(work / "google") as google:
             in_google(Checks(work, arguments.longshore, models, google), google)
-    print("\nAll is as it must be.")
+    print("\nAll checks passed.")
 
 
 if __name__ == "__main__":

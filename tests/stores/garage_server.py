@@ -1,6 +1,7 @@
-"""Garage on free ports of the loopback interface, and what was asked of it.
+"""Garage on free ports of the loopback interface, and the requests that it received.
 
-Used by tests/stores/garage_check.py. What was asked is read in garage's log, which has every request with its headers.
+Used by tests/stores/garage_check.py. The requests are read from garage's log, which has each with
+its headers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from store_checks import Request
 BUCKET = "shop"
 REGION = "us-east-1"
 
-# In lines of the log that have what else was done in front.
+# Matches lines of the log, which have other fields in front.
 REQUEST = re.compile(r"Request \{ method: GET, uri: (\S+), .*?headers: \{(.*)\}, body")
 HEADER = re.compile(r'"([a-z0-9-]+)": "((?:[^"\\]|\\.)*)"')
 
@@ -43,7 +44,7 @@ class Keys:
 
 
 def parsed(line: str) -> Request | None:
-    """The request that a line of the log is about."""
+    """The request in a line of the log."""
     if not (found := REQUEST.search(line)):
         return None
     headers = {name: value.replace('\\"', '"') for name, value in HEADER.findall(found[2])}
@@ -67,7 +68,7 @@ class Garage:
         return {"AWS_ENDPOINT_URL_S3": self.endpoint, "AWS_REGION": REGION, **self.keys.environment()}
 
     def requests(self, name: str) -> list[Request]:
-        """Those of longshore for an object."""
+        """The requests of longshore for an object."""
         found = (parsed(line) for line in self.log.read_text(errors="replace").splitlines())
         path = f"/{BUCKET}/{PREFIX}/{name}"
         return [
@@ -76,11 +77,11 @@ class Garage:
             if request and request.path == path and request.headers["user-agent"].startswith("longshore/")
         ]
 
-    def said_unchanged(self) -> bool:
+    def reported_unchanged(self) -> bool:
         return "304 Not Modified" in self.log.read_text(errors="replace")
 
     def put(self, name: str, body: bytes) -> str:
-        """The object's tag."""
+        """Writes an object, and returns its tag."""
         return str(self.s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{name}", Body=body)["ETag"])
 
     def delete(self, name: str) -> None:
@@ -88,7 +89,7 @@ class Garage:
 
     def keys_without_rights(self) -> Keys:
         keys = Keys.new()
-        command = [self.binary, "-c", self.config, "key", "import", "--yes", "-n", "nobody", keys.id, keys.secret]
+        command = [self.binary, "-c", self.config, "key", "import", "--yes", "-n", "without-rights", keys.id, keys.secret]
         subprocess.run([*map(str, command)], check=True, capture_output=True)
         return keys
 
@@ -117,7 +118,7 @@ def garage_in(folder: Path, binary: Path) -> Iterator[Garage]:
         "GARAGE_DEFAULT_ACCESS_KEY": keys.id,
         "GARAGE_DEFAULT_SECRET_KEY": keys.secret,
         "GARAGE_DEFAULT_BUCKET": BUCKET,
-        # Requests with their headers, in lines without colours.
+        # Logs requests with their headers, in lines without colours.
         "RUST_LOG": "garage=info,garage_api_common=debug",
         "NO_COLOR": "1",
     }
@@ -130,6 +131,6 @@ def garage_in(folder: Path, binary: Path) -> Iterator[Garage]:
         aws_secret_access_key=keys.secret,
     )
     with running(command, environment, log) as process:
-        # It listens last, when the bucket is there.
+        # Garage opens this port last, when the bucket exists.
         until("garage", lambda: alive(process, listens(api)))
         yield Garage(binary, config, log, f"http://{api}", keys, s3)

@@ -1,7 +1,7 @@
-"""Keys, certificates and tokens as Azure and Google give them out, for servers on this machine.
+"""Keys, certificates and tokens in Azure's and Google's forms, for servers on this machine.
 
-Used by tests/stores/clouds_check.py. The tokens of Azure are of the kind that Azurite looks into: it checks for whom they are, by
-whom and until when, and no signature. Google's are checked by what answers in front of its server.
+Used by tests/stores/clouds_check.py. Azurite checks audience, issuer and expiry of a token, and no
+signature. For Google, the relay in front of the server checks the tokens.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Of this machine, by an authority that nobody else knows."""
+    """A certificate for this machine, by an authority that only this check trusts."""
 
     authority: Path
     certificate: Path
@@ -67,7 +67,7 @@ class Certificate:
 
 
 def token(audience: str = "https://storage.azure.com") -> str:
-    """One of Azure's, for an hour."""
+    """A token in Azure's form, valid for an hour."""
     now = int(time.time())
     claims = {"aud": audience, "iss": f"https://sts.windows.net/{TENANT}/", "iat": now, "nbf": now, "exp": now + 3600}
     parts = (json.dumps({"typ": "JWT", "alg": "RS256"}).encode(), json.dumps(claims).encode(), b"unsigned")
@@ -91,7 +91,7 @@ class Answering(BaseHTTPRequestHandler):
 
 @dataclass(frozen=True)
 class Azures:
-    """Addresses that give out tokens, and what they give them out for."""
+    """Addresses that issue tokens, and the secrets that they expect."""
 
     authority: str
     managed: str
@@ -102,7 +102,9 @@ class Azures:
 
 @contextmanager
 def azures(certificate: Certificate) -> Iterator[Azures]:
-    """Azure's authority, and what an instance or a container asks for its own identity."""
+    """Runs Azure's authority, and the server that an instance or container asks for its own
+    identity.
+    """
     secret, assertion, header = (secrets.token_hex(16) for _ in range(3))
 
     class Authority(Answering):
@@ -139,7 +141,7 @@ def azures(certificate: Certificate) -> Iterator[Azures]:
 
 @contextmanager
 def metadata(given: str) -> Iterator[str]:
-    """The host of what an instance of Google's asks for its token."""
+    """Runs the metadata server that an instance on Google Cloud asks for a token."""
 
     class Metadata(Answering):
         def do_GET(self) -> None:
@@ -155,7 +157,7 @@ def metadata(given: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class ServiceAccount:
-    """One of Google's, with a key."""
+    """A service account in Google's form, with a key."""
 
     key: rsa.RSAPrivateKey
 
@@ -164,7 +166,9 @@ class ServiceAccount:
         return ServiceAccount(rsa.generate_private_key(65537, 2048))
 
     def file(self, path: Path, **more: object) -> Path:
-        """As Google gives it out, and what object_store understands beside that."""
+        """The key file in Google's form, and with the additional members that object_store
+        understands.
+        """
         facts = {
             "type": "service_account",
             "client_email": "longshore@project.iam.gserviceaccount.com",

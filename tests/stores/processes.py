@@ -1,6 +1,7 @@
-"""Processes of servers, which end with the block that they are for, and free ports of the loopback interface.
+"""Processes of servers, which end with their block, and free ports of the loopback interface.
 
-Used by tests/stores/garage_server.py, tests/stores/cloud_servers.py and tests/stores/store_checks.py.
+Used by tests/stores/garage_server.py, tests/stores/cloud_servers.py and
+tests/stores/store_checks.py.
 """
 
 from __future__ import annotations
@@ -15,25 +16,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-# For what happens within a second on any machine that is not stuck.
+# A timeout for things that take less than a second on any working machine.
 PATIENCE = 30.0
 
 Found = TypeVar("Found")
 
 
 def until(what: str, look: Callable[[], Found | None]) -> Found:
-    """What is found, once something is."""
+    """Polls until `look` finds something, and returns it."""
     end = time.monotonic() + PATIENCE
     while (found := look()) is None:
         if time.monotonic() > end:
-            raise SystemExit(f"{what}: not within {PATIENCE:.0f} s")
+            raise SystemExit(f"timeout of {PATIENCE:.0f} s while waiting for {what}")
         time.sleep(0.02)
     return found
 
 
 @contextmanager
 def running(command: list[object], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process until the block ends. When that fails, the end of its log is shown."""
+    """Runs a process until the block ends. If the block fails, prints the end of the process's
+    log.
+    """
     variables = {**os.environ, **environment}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -51,14 +54,14 @@ def running(command: list[object], environment: dict[str, str], log: Path) -> It
 
 
 def alive(process: subprocess.Popen[bytes], found: Found | None) -> Found | None:
-    """What was found, unless the process has ended."""
+    """Returns `found`; fails if the process has ended."""
     if process.poll() is not None:
         raise SystemExit(f"{process.args!r} ended with {process.returncode}")
     return found
 
 
 def listens(address: str) -> bool | None:
-    """True if so, else nothing."""
+    """True, or None if not."""
     host, port = address.split(":")
     try:
         socket.create_connection((host, int(port))).close()

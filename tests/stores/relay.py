@@ -1,6 +1,7 @@
-"""A relay in front of a store's server: notes what longshore asks, and can spoil or replace answers.
+"""A relay in front of a store's server: records longshore's requests, and can damage or replace
+responses.
 
-Used by tests/stores/cloud_servers.py. Whatever else talks to the server does so without it.
+Used by tests/stores/cloud_servers.py. All other clients connect to the server directly.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Answer:
-    """One of the relay's own."""
+    """A response of the relay itself."""
 
     status: int
     body: bytes = b""
 
 
-# What is answered instead, if anything, once the server has answered with this status and these headers.
+# Returns a replacement for a response of the server with this status and these headers, if any.
 Rule = Callable[[Request, int, dict[str, str]], Answer | None]
 
 
@@ -36,10 +37,10 @@ class Relay:
     rule: Rule = lambda _request, _status, _headers: None
     address: str = ""
     seen: list[tuple[Request, int]] = field(default_factory=list)
-    # Answers with a longer body are cut off after so many bytes, so often.
+    # Number of bytes after which longer bodies are cut off, and number of cuts.
     cut_after: int = 0
     cuts: int = 0
-    # Added to the query of each request for a list of Azure's.
+    # Text that is added to the query of each list request to Azure.
     lists: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -56,7 +57,7 @@ class Relay:
             self.seen.append((request, status))
 
     def allowed(self, length: int) -> int:
-        """How much of a body is sent."""
+        """Number of bytes of a body to send."""
         with self.lock:
             if not self.cuts or length <= self.cut_after:
                 return length
@@ -66,7 +67,7 @@ class Relay:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Else a client's delayed acknowledgement of the head holds the body up.
+    # Otherwise the client's delayed acknowledgement of the head delays the body.
     disable_nagle_algorithm = True
     relay: Relay
 
@@ -76,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         target = self.path + (self.relay.lists if "comp=list" in self.path else "")
         connection = HTTPConnection(self.relay.server, timeout=60)
         try:
-            # With the server's own host, by which fake-gcs-server knows what is asked.
+            # Keeps the server's own host, by which fake-gcs-server recognises the request.
             connection.putrequest("GET", target, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 if name.lower() != "host":
@@ -123,7 +124,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """A client that leaves in the midst of an answer is no error."""
+        """Ignores clients that close the connection during a response."""
 
 
 @contextmanager

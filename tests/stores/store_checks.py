@@ -1,7 +1,8 @@
-"""What must hold of a model store whichever server has it.
+"""Checks that apply to a model store on any server.
 
-Used by tests/stores/garage_check.py and tests/stores/clouds_check.py. For each check a longshore of its own with an empty cache is
-started, which ends with it. What is not as it must be ends the program with status 1.
+Used by tests/stores/garage_check.py and tests/stores/clouds_check.py. Each check starts a
+longshore with an empty cache, which ends with the check. Any deviation ends the program with
+status 1.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ from processes import alive, running, until
 
 MODELS = 100
 
-# A signature covers them percent-encoded: a letter that one side encodes and the other does not is a refusal.
+# Signatures cover these characters percent-encoded. If one side encodes a character and the other
+# does not, the server refuses the request.
 ARCHIVE_NAME = "a b/zürich+100%25&=~!'(),;:@$*.tar.gz"
 FOLDER_NAME = "folder/köln +%20&=?#"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What longshore has asked of the server."""
+    """A request of longshore to the store."""
 
     path: str
     headers: dict[str, str]
@@ -46,34 +48,34 @@ class Store(Protocol):
     """A server with a bucket."""
 
     name: str
-    # As for --model-store, without the prefix.
+    # The value of --model-store, without the prefix.
     url: str
 
     def environment(self) -> dict[str, str]:
-        """What longshore is told of it."""
+        """The variables with which longshore reaches the store."""
 
     def requests(self, name: str) -> list[Request]:
-        """What longshore has asked for an object."""
+        """The requests of longshore for an object."""
 
-    def said_unchanged(self) -> bool:
-        """Whether it has answered that an object is still the same."""
+    def reported_unchanged(self) -> bool:
+        """Whether the server has reported an object as unchanged."""
 
     def put(self, name: str, body: bytes) -> str:
-        """The object's tag."""
+        """Writes an object, and returns its tag."""
 
     def delete(self, name: str) -> None: ...
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What is asked for in vain, and what is said about it."""
+    """A request that must fail, and a part of its message."""
 
     what: str
     name: str
     status: int
     says: str
     environment: dict[str, str] = field(default_factory=dict)
-    # Of another store, with the prefix.
+    # The URL of another store, with the prefix.
     url: str | None = None
 
 
@@ -87,7 +89,7 @@ def row(what: str, number: object, text: str) -> None:
 
 def must(what: str, found: object, expected: object) -> None:
     if found != expected:
-        raise SystemExit(f"{what}: {found}, must be {expected}")
+        raise SystemExit(f"{what}: {found}, expected {expected}")
 
 
 def made(work: Path, python: Path) -> Path:
@@ -100,7 +102,7 @@ def made(work: Path, python: Path) -> Path:
 
 @dataclass(frozen=True)
 class Checks:
-    """What all checks need."""
+    """The inputs of all checks."""
 
     work: Path
     binary: Path
@@ -113,7 +115,7 @@ class Checks:
 
     @property
     def segment(self) -> str:
-        """One of them."""
+        """The name of one segment."""
         return next(iter(self.segments))
 
     def command(self, url: str | None, folder: Path, *arguments: str) -> list[object]:
@@ -122,7 +124,7 @@ class Checks:
 
     @contextmanager
     def longshore(self, *arguments: str, url: str | None = None, **environment: str) -> Iterator[str]:
-        """The address of a server that has fetched nothing yet."""
+        """The address of a server that has not fetched anything yet."""
         folder = Path(tempfile.mkdtemp(dir=self.work))
         log = folder / "longshore.log"
         command = self.command(url, folder, *arguments)
@@ -132,13 +134,13 @@ class Checks:
             yield f"http://{found[1]}"
 
     def send(self, container: Container, name: str, segment: str) -> tuple[int, bytes]:
-        """Asks the model `name` what the model of `segment` has an answer to."""
+        """Sends the request of `segment` to the model `name`."""
         body = json.dumps({"instances": self.segments[segment]["request"]["bought"]}).encode()
         headers = {"Content-Type": "application/json"}
         return container.send("POST", f"/models/{quote(name, safe='')}/invoke", body, headers)
 
     def answers(self, container: Container, name: str, segment: str) -> None:
-        """The model `name` must answer as that of `segment`."""
+        """Asserts that the model `name` answers like that of `segment`."""
         status, answer = self.send(container, name, segment)
         if status != 200:
             raise SystemExit(f"{name}: {status} {answer.decode(errors='replace')}")
@@ -152,7 +154,7 @@ class Checks:
         self.store.put(f"{name}/longshore.json", b"{}")
 
     def on_first_request(self) -> None:
-        step(f"{len(self.segments)} models out of {self.store.name}, each on first request")
+        step(f"{len(self.segments)} models from {self.store.name}, each on its first request")
         for segment in self.segments:
             self.store.put(f"{segment}.tar.gz", self.archive(segment))
         with self.longshore() as address:
@@ -162,7 +164,7 @@ class Checks:
             must(f"requests for {segment}", len(self.store.requests(f"{segment}.tar.gz")), 1)
 
     def large(self, megabytes: int, segment: str) -> bytes:
-        """An archive with so much in it beside the model that cannot be compressed."""
+        """An archive with this many MiB of incompressible data next to the model."""
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
             filler = tarfile.TarInfo("filler.bin")
@@ -184,13 +186,13 @@ class Checks:
         must("the end of the last part", ends[-1], len(packed))
         if len(parts) < 3:
             raise SystemExit(f"{len(packed)} bytes came in {len(parts)} parts")
-        # The first answer says what the others must match.
+        # The first response has the version that the other requests must name.
         conditions = [parts[f"bytes={start}-{end}"].get("if-match") for start, end in ranges]
         must("the parts' conditions", conditions, [None] + [tag] * (len(parts) - 1))
         row("ranges, with If-Match", len(parts), f"of {len(packed) / 2**20:.1f} MiB, all of version {tag}")
 
     def replaced(self) -> None:
-        step("an archive that is replaced, and deleted")
+        step("an archive that is replaced and deleted")
         name = "replaced.tar.gz"
         old, new = list(self.segments)[:2]
         self.store.put(name, self.archive(old))
@@ -200,7 +202,7 @@ class Checks:
             before = self.send(container, name, new)
             until("an answer that it is still the same", lambda: self.unchanged(container, name, new))
             self.store.put(name, self.archive(new))
-            # Until the new one has come, the old one answers.
+            # The old model serves until the new one is loaded.
             until("the new model", lambda: None if self.send(container, name, new) == before else True)
             self.answers(container, name, new)
             looked = sum("if-none-match" in request.headers for request in self.store.requests(name))
@@ -212,9 +214,9 @@ class Checks:
             row("deleted", status, shortened(answer))
 
     def unchanged(self, container: Container, name: str, segment: str) -> bool | None:
-        """True once the store was asked whether there is another version, and there was not."""
+        """True once the store has reported that there is no new version."""
         self.send(container, name, segment)
-        return self.store.said_unchanged() or None
+        return self.store.reported_unchanged() or None
 
     def refusal(self, container: Container, name: str, segment: str) -> tuple[int, bytes] | None:
         status, answer = self.send(container, name, segment)
@@ -225,8 +227,8 @@ class Checks:
             with self.longshore(*arguments, url=refusal.url, **refusal.environment) as address:
                 status, answer = self.send(Container(address), refusal.name, self.segment)
             must(refusal.what, status, refusal.status)
-            if refusal.says not in said(answer):
-                raise SystemExit(f"{refusal.what}: {said(answer)}; must say {refusal.says}")
+            if refusal.says not in reason_of(answer):
+                raise SystemExit(f"{refusal.what}: {reason_of(answer)}; must say {refusal.says}")
             row(refusal.what, status, shortened(answer))
 
     def refuses_to_start(self, what: str, says: str, **environment: str) -> None:
@@ -240,14 +242,14 @@ class Checks:
         row(what, ended.returncode, textwrap.shorten(text, 90, placeholder=" ...", break_on_hyphens=False))
 
 
-def said(answer: bytes) -> str:
-    """The reason in a refusal."""
+def reason_of(answer: bytes) -> str:
+    """The reason in an error message."""
     try:
         return str(json.loads(answer)["message"]).partition("from the store: ")[2]
     except (ValueError, KeyError):
-        sys.exit(f"{answer!r} is no refusal")
+        sys.exit(f"{answer!r} is not an error message")
 
 
 def shortened(answer: bytes) -> str:
-    """As much of the reason as makes a row."""
-    return textwrap.shorten(said(answer).rpartition("is refused: ")[2], 90, placeholder=" ...", break_on_hyphens=False)
+    """The reason, shortened to the width of a row."""
+    return textwrap.shorten(reason_of(answer).rpartition("is refused: ")[2], 90, placeholder=" ...", break_on_hyphens=False)

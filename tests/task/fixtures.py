@@ -1,10 +1,10 @@
-"""Writes cases.json: outputs of models and the answers that the libraries give for them.
+"""Writes cases.json: outputs of models and the libraries' answers for them.
 
-The answers are computed here with NumPy alone, in the way of
-  transformers 4.57 (the `postprocess` of its pipelines, `post_process_object_detection`,
-  `post_process_semantic_segmentation`), sentence-transformers 5.1 (Pooling, Normalize, cos_sim),
-  text-embeddings-inference 1.8 (rerank), and the post-processing of YOLOv5, v8 and v10.
-They were compared once with transformers 4.57.3, sentence-transformers 5.1.2 and torchvision's nms.
+The answers are computed here with NumPy only, by the rules of transformers 4.57 (the `postprocess`
+of its pipelines, `post_process_object_detection`, `post_process_semantic_segmentation`),
+sentence-transformers 5.1 (Pooling, Normalize, cos_sim), text-embeddings-inference 1.8 (rerank),
+and the post-processing of YOLOv5, v8 and v10. They were compared once with transformers 4.57.3,
+sentence-transformers 5.1.2 and torchvision's nms.
 
 Run: python tests/task/fixtures.py
 Made with Python 3.11 and numpy==2.3.5.
@@ -346,7 +346,7 @@ def embeddings():
         tokens=rows,
         question="similarity",
     )
-    # FeatureExtractionPipeline runs each text alone, so that none has padding.
+    # FeatureExtractionPipeline runs each text alone, so no text has padding.
     expected = [[row[keep == 1]] for row, keep in zip(tokens, mask)]
     case("features have no padding", "feature-extraction", outputs, expected, records=3, tokens=rows)
     case(
@@ -819,7 +819,7 @@ def separate():
     )
 
 
-# Semantic segmentation: bilinear interpolation as torch.nn.functional.interpolate has it, then argmax.
+# Semantic segmentation: bilinear interpolation like torch.nn.functional.interpolate, then argmax.
 
 
 def enlarged(plane, height, width):
@@ -889,7 +889,7 @@ def segmentation():
 
 
 def bordered_map(planes):
-    """Twenty by sixteen pixels out of twenty by twenty-four, at a quarter of the size."""
+    """Twenty by sixteen pixels from twenty by twenty-four, at a quarter of the size."""
     return enlarged(planes, 24, 20)[:, 4:20].argmax(0)
 
 

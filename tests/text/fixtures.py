@@ -1,11 +1,11 @@
-"""Trains small tokenizers and writes what the reference libraries make of awkward texts.
+"""Trains small tokenizers, and writes the results of the reference libraries for awkward texts.
 
     python -m venv venv
     venv/bin/pip install tokenizers==0.23.2 transformers==5.24.0 sentencepiece==0.2.3 protobuf==7.36.2
     venv/bin/python tests/text/fixtures.py
 
-Writes tests/text/tokenizers/*.json, tests/text/expected.json and tests/text/batches.json. It needs no
-network, and one thread makes the training repeatable.
+Writes tests/text/tokenizers/*.json, tests/text/expected.json and tests/text/batches.json. It needs
+no network, and a single thread makes the training repeatable.
 """
 
 import json
@@ -53,8 +53,8 @@ def main(): return [x ** 2 for x in range(10) if x % 2 == 0]  # a comment
     indented code\twith tabs\n\n\nand blank lines, 3.14159 and 2.71828, 1000000 and 0xFF
 """.strip().split("\n") * 2
 
-# Rules for a table of replacements, in the form of SentencePiece's normalization_rule_tsv. The table of a
-# published model has 300 KB.
+# Rules for a table of replacements, in the form of SentencePiece's normalization_rule_tsv. The
+# table of a published model has 300 KB.
 CHARSMAP = {
     "\u00a0": " ",
     "\u3000": " ",
@@ -183,7 +183,8 @@ def template(first, last, pair_last, types):
 def bert(lowercase):
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     words = pre_tokenizers.BertPreTokenizer()
-    # The library's trainer breaks ties by the order of a hash table, so the pieces are chosen here.
+    # The library's trainer breaks ties by the order of a hash table, so this code chooses the
+    # pieces.
     pieces = Counter()
     for line in CORPUS:
         for word, _ in words.pre_tokenize_str(normalizer.normalize_str(line)):
@@ -234,7 +235,7 @@ def roberta():
 
 
 def llama3():
-    """A pattern of the file's own, and a token by each word that the vocabulary has."""
+    """Splits with a pattern from the file, and has a token for each word of the vocabulary."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     pattern = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -254,7 +255,7 @@ def llama3():
 
 
 def llama():
-    """BPE over the whole text, with bytes for what the vocabulary does not have."""
+    """BPE over the whole text, with byte tokens for characters outside the vocabulary."""
     special = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -263,7 +264,7 @@ def llama():
     tokenizer.train_from_iterator(
         CORPUS[:3], trainers.BpeTrainer(vocab_size=420, special_tokens=special, show_progress=False)
     )
-    # The words are for training only. Bytes are tokens of the model, not added ones.
+    # The words are only for training. Bytes are tokens of the model, not added ones.
     file = json.loads(tokenizer.to_str())
     file["pre_tokenizer"] = None
     file["added_tokens"] = [token for token in file["added_tokens"] if not token["content"].startswith("<0x")]
@@ -286,7 +287,7 @@ def xlm_roberta():
 
 
 def albert():
-    """Many normalizers; added tokens of every kind."""
+    """Has many normalizers, and added tokens of every kind."""
     charsmap, pieces = spm()
     pieces = [("<pad>", 0.0), ("<unk>", 0.0), ("[CLS]", 0.0), ("[SEP]", 0.0), ("[MASK]", 0.0)] + [
         (piece.lower(), score) for piece, score in pieces[3:]
@@ -317,7 +318,9 @@ def albert():
 
 
 def t5():
-    """Unigram with bytes for what the vocabulary does not have, and an end without a beginning."""
+    """Unigram with byte tokens for characters outside the vocabulary, and with an end token but no
+    start token.
+    """
     charsmap, pieces = spm()
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)] + [(f"<0x{byte:02X}>", -20.0) for byte in range(256)] + [
         piece for piece in pieces[3:] if piece[0].isascii() or "▁" in piece[0]
@@ -335,7 +338,7 @@ def t5():
 
 
 def word_level():
-    """Words as they are; the texts are filled up and cut at the left, as the file says."""
+    """Whole words; the texts are padded and truncated on the left, as the file says."""
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -372,7 +375,7 @@ def fnv(numbers):
 
 
 def described(encoding):
-    """An encoding: its ids where they are few, and a hash of everything."""
+    """An encoding: its ids if they are few, and a hash of everything."""
     words = [0xFFFFFFFF if word is None else word for word in encoding.word_ids]
     sequences = [0xFFFFFFFF if sequence is None else sequence for sequence in encoding.sequence_ids]
     offsets = [n for offset in encoding.offsets for n in offset]
@@ -418,7 +421,7 @@ OPTIONS = [
     {"padding": True, "truncation": "longest_first", "max_length": 15, "truncation_side": "left"},
 ]
 
-# What transformers would read from tokenizer_config.json.
+# The options that transformers would read from tokenizer_config.json.
 CONFIGS = {
     "bert_uncased": {"pad_token": "[PAD]", "model_max_length": 20},
     "roberta": {"pad_token": "<pad>", "model_max_length": 512},
@@ -429,12 +432,12 @@ CONFIGS = {
 
 
 def runs(rows):
-    """Rows of few different numbers, as the lengths of their runs: [[0, 3], [1, 2]]."""
+    """Rows of few different numbers, as run lengths: [[0, 3], [1, 2]]."""
     return [[[value, len(list(run))] for value, run in groupby(row)] for row in rows]
 
 
 def batches():
-    """What transformers' fast tokenizers make of batches, with every option."""
+    """The results of transformers' fast tokenizers for batches, with every option."""
     from transformers import PreTrainedTokenizerFast
 
     cases = []
@@ -464,7 +467,7 @@ def batches():
 
 
 def compact(values):
-    """JSON with a line for each element of the lists at the second level."""
+    """JSON with one line for each element of the lists at the second level."""
     return json.dumps(values, ensure_ascii=True, separators=(",", ":"))
 
 

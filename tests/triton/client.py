@@ -1,7 +1,7 @@
-"""Asks a server of tests/models as a program would that was written for Triton: by tritonclient.
+"""Calls a server of tests/models as a program written for Triton would, with tritonclient.
 
-usage: client.py HOST:PORT, of a server that has tests/models as its model store and has loaded none of them.
-Ends with status 0 when everything is as Triton's clients expect it.
+usage: client.py HOST:PORT of a server that has tests/models as its model store and has not loaded
+any of them. Ends with status 0 if everything is as Triton's clients expect.
 """
 
 import sys
@@ -77,7 +77,7 @@ def keeps_a_repository(client):
     refused("404", "nowhere", client.load_model, "nowhere")
     refused("400", "config", client.load_model, "two_inputs", config="{}")
     refused("400", "bad/truncated", client.load_model, "bad/truncated")
-    # Slashes are not encoded by the client.
+    # The client does not encode slashes.
     assert not client.is_model_ready("bad/truncated")
 
 
@@ -93,7 +93,7 @@ def describes_models(client):
 
 
 def answers_by_default(client):
-    """Binary in both directions, all outputs."""
+    """Uses binary data in both directions, for all outputs."""
     inputs = [
         given("a", np.array([[1, 2, 3], [4, 5, 6]], np.float32)),
         given("b", np.array([4, -40], np.int64)),
@@ -135,7 +135,7 @@ def carries_every_element_type(client):
             if name == "bfloat16":
                 continue
             if name == "float16" and array.size:
-                # JSON has no form of its own for it; as a number it is exact.
+                # JSON has no form for this type; as a number it is exact.
                 array = array[:1]
             outputs = [wanted("y", False)]
             answer = client.infer(f"identity_{name}", [given("x", array, binary_data=False)], outputs=outputs)
@@ -168,7 +168,7 @@ def refuses_in_words(client):
     client.infer("two_inputs", [a, b], request_compression_algorithm="gzip")
     refused("503", "bad/truncated", client.infer, "bad/truncated", [a])
     refused("404", "/v2/models/two_inputs/config", client.get_model_config, "two_inputs")
-    # None of that has done any harm.
+    # The server still works after all this.
     client.infer("two_inputs", [a, b])
 
 

@@ -5,14 +5,14 @@
     venv/bin/pip install numpy==2.3.5 pillow==12.0.0 transformers==4.57.1
     venv/bin/python tests/vision/fixtures.py
 
-No network, no torch: the processors are those of transformers that work on Pillow and NumPy.
-timm's transform needs torch, so `timm_eval` below does with Pillow and NumPy what
-timm.data.transforms_factory.transforms_imagenet_eval and torchvision's Resize and CenterCrop do.
-Ultralytics' LetterBox needs OpenCV; `letterbox` below is its arithmetic, with cv2.INTER_LINEAR
-written out.
+It needs no network and no torch: the processors are those of transformers that work with Pillow
+and NumPy. timm's transform needs torch, so `timm_eval` below computes with Pillow and NumPy the
+result of timm.data.transforms_factory.transforms_imagenet_eval with torchvision's Resize and
+CenterCrop. Ultralytics' LetterBox needs OpenCV, so `letterbox` below computes the same, including
+cv2.INTER_LINEAR.
 
-Writes pictures/ (files to read), reading.json (their pixels as Pillow has them), resizing.json
-(Pillow's Image.resize) and processors.json (tensors).
+Writes pictures/ (files to read), reading.json (their pixels from Pillow), resizing.json (Pillow's
+Image.resize) and processors.json (tensors).
 """
 
 import base64
@@ -32,10 +32,10 @@ PICTURES = HERE / "pictures"
 
 
 def noise(width, height, smooth=False):
-    """The picture that tests.rs makes by the same formula."""
+    """The picture that tests.rs makes with the same formula."""
     y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
     if smooth:
-        # A slope that turns at black and white.
+        # A slope that turns around at black and white.
         v = (x * 255 // max(width - 1, 1) + y * 255 // max(height - 1, 1) * (c + 1)) % 511
         v = np.where(v > 255, 510 - v, v)
         return v.astype(np.uint8)
@@ -134,7 +134,7 @@ def gif(screen, frame_box, indices, palette, transparent=None, background=0, loc
 
 
 def reading():
-    """Files of every kind, by name, with how far a decoder may be from Pillow's."""
+    """Files of every kind by name, each with the tolerance between a decoder and Pillow."""
     rgb = noise(23, 17)
     soft = noise(23, 17, smooth=True)
     grey = Image.fromarray(rgb[:, :, 0])
@@ -288,7 +288,7 @@ def reading():
             "height": image.height,
             "rgb": base64.b64encode(image.tobytes()).decode(),
         }
-    # 16-bit grey: Pillow clips at 255; here the higher eight bits count.
+    # 16-bit grey: Pillow clips at 255; here the upper eight bits count.
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in wide[:, :, 0])
     for name, data in {
         "grey-16-bit.png": png(23, 17, 16, 0, rows),
@@ -301,16 +301,17 @@ def reading():
 
 
 def with_adobe(data, transform):
-    """The JPEG with another colour transform in Adobe's segment, which is put in where it is not."""
+    """The JPEG with another colour transform in Adobe's segment, which is added if it is missing.
+    """
     segment = b"\xff\xee\x00\x0eAdobe" + bytes([0, 100, 0, 0, 0, 0, transform])
     at = data.find(b"\xff\xee")
     if at < 0:
-        # In place of the JFIF segment, which would say YCbCr.
+        # Replaces the JFIF segment, which would declare YCbCr.
         length = struct.unpack(">H", data[4:6])[0] if data[2:4] == b"\xff\xe0" else -2
         data = data[:2] + segment + data[4 + length :]
     else:
         data = data[:at] + segment + data[at + 2 + struct.unpack(">H", data[at + 2 : at + 4])[0] :]
-    # Without the names R, G and B, which would say it, too.
+    # Without the names R, G and B, which would declare RGB.
     return data
 
 
@@ -380,7 +381,7 @@ FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5:
 
 
 def positions(count, total, seed):
-    """Places to look at, by the same formula in tests.rs."""
+    """Positions to compare, by the same formula as in tests.rs."""
     state = seed
     for _ in range(min(count, total)):
         state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
@@ -431,7 +432,7 @@ ALL = [WIDE, TALL, SMALL, SQUARE, LONG]
 
 
 def transformers_cases():
-    """(name of the class, arguments beside the defaults, pictures)."""
+    """(name of the class, arguments that differ from the defaults, pictures)."""
     half = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
     return [
         ("ViTImageProcessor", {}, ALL),
@@ -498,7 +499,7 @@ def processors():
         config["image_processor_type"] = name
         rows = []
         for index, size in enumerate(pictures):
-            # Noise shows every mistake; smooth pictures show how far filters differ.
+            # Noise shows every mistake; smooth pictures show how much filters differ.
             smooth = (number + index) % 2 == 1
             image = Image.fromarray(noise(*size, smooth=smooth))
             tensor = processor(images=image, return_tensors="np")["pixel_values"]

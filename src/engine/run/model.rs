@@ -40,7 +40,7 @@ pub trait RequestBudget {
     /// Returns `None` if memory is not counted.
     fn reserve(&self, bytes: u64) -> Result<Option<RequestMemory>, NoRoom>;
 
-    /// The time at which nobody waits for the answer any more; `None` if there is no such time.
+    /// The time at which no client waits for the answer any more; `None` if there is no such time.
     fn deadline(&self) -> Option<std::time::Instant> {
         None
     }
@@ -148,9 +148,9 @@ impl Model {
 
     /// Runs `work` for a request of `size` bytes. A request that is expected to be short runs
     /// inline; any other waits for a compute thread, and may be batched with others. At `deadline`
-    /// the result is [`Deadline`](crate::engine::PoolError::Deadline), and a run that only this request
-    /// waits for is cancelled. Work on a compute thread holds a clone of `model`, and so keeps it
-    /// loaded, until it ends, which may be later than this future.
+    /// the result is [`Deadline`](crate::engine::PoolError::Deadline), and a run that only this
+    /// request waits for is cancelled. Work on a compute thread holds a clone of `model`, and so
+    /// keeps it loaded, until it ends, which may be later than this future.
     ///
     /// If inline work takes longer than expected, the watchdog ends it, and it runs again on a
     /// compute thread. This is safe because models have no state that a run could change.

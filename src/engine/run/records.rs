@@ -1,5 +1,5 @@
-//! The runs of a request: one for all of its records, one for each group that the request is divided
-//! into, or one for each record where the outputs cannot be divided by record.
+//! The runs of a request: one for all of its records, one for each group that the request is
+//! divided into, or one for each record where the outputs cannot be divided by record.
 
 use crate::tensor::{Inputs, Signature, Value};
 

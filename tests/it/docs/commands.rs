@@ -1,11 +1,11 @@
-//! The commands of the pages, run as they are written.
+//! Runs the commands of the pages as they are written.
 //!
 //! Each block of `sh` runs, unless the line above it is `<!-- not run: WHY -->`. The blocks of a
 //! page run one after the other in one shell, with the binary that was just built as `longshore`,
 //! in a folder that has the checkout's `tests`. A free port takes the place of 8080 and of 8090.
 //!
-//! A line `# {..}` or `# [..]` is JSON that the page's commands print; its numbers may differ in
-//! the last digits, as processors do.
+//! A line `# {..}` or `# [..]` is JSON that the commands of the page print. Its numbers may differ
+//! in the last digits, because processors differ.
 
 use std::env;
 use std::fs;
@@ -20,8 +20,8 @@ use super::page::Page;
 use super::root;
 use crate::harness::{in_parallel, library, skip_unless};
 
-/// Before the commands of a page. A person types more slowly than a shell reads: `curl` repeats a
-/// request while a server or an endpoint starts, and `kill` waits for a server that ends.
+/// Shell code before the commands of a page. A shell types faster than a person: `curl` repeats a
+/// request while a server or an endpoint starts, and `kill` waits until a server has ended.
 const PRELUDE: &str = r#"
 set -euo pipefail
 set -m
@@ -40,7 +40,7 @@ kill() {
 }
 "#;
 
-/// Seconds for the commands of a page.
+/// Time limit of the commands of a page, in seconds.
 const SECONDS: &str = "300";
 
 #[test]
@@ -52,7 +52,7 @@ fn commands_of_the_pages_run_as_they_are_written() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// Runs the blocks of a page; returns what went wrong.
+/// Runs the blocks of a page, and returns the errors.
 fn run(page: &Page) -> Option<String> {
     let blocks = page.blocks();
     let blocks = blocks
@@ -115,7 +115,7 @@ fn free_ports() -> (u16, u16) {
     (first, second)
 }
 
-/// The JSON that a page says its commands print.
+/// The JSON lines that the commands of a page must print.
 fn expected(commands: &str) -> impl Iterator<Item = Value> {
     let comments = commands.lines().filter_map(|line| line.strip_prefix("# "));
     let json = comments.filter(|text| text.starts_with(['{', '[']));

@@ -28,7 +28,7 @@ fn help(command: Option<&str>) -> String {
 }
 
 #[test]
-fn help_is_as_in_the_snapshots() {
+fn the_help_equals_its_snapshots() {
     let commands = commands();
     assert_generated(&format!("{FOLDER}/longshore.txt"), &help(None));
     for command in &commands {

@@ -1,4 +1,5 @@
-//! `docs/options.md`: every option of every command, out of the definitions in `src/config`.
+//! `docs/options.md`: every option of every command, generated from the definitions in
+//! `src/config`.
 
 use std::fs;
 
@@ -50,7 +51,7 @@ fn page() -> String {
     [INTRODUCTION.to_owned()].into_iter().chain(sections).collect()
 }
 
-/// A command: what it does, and a table for each group of options.
+/// The section of a command: its purpose, and a table for each group of options.
 fn section(command: &Command) -> String {
     let name = command.get_name();
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
@@ -76,7 +77,7 @@ fn section(command: &Command) -> String {
     text
 }
 
-/// A line of a table.
+/// A row of a table.
 fn row(argument: &Arg) -> String {
     let help = help(argument);
     let (meaning, stated) = split_default(&help);
@@ -145,7 +146,7 @@ fn choices(argument: &Arg) -> String {
         })
         .collect();
     let mut text = String::new();
-    // Those of switches say nothing.
+    // The values of switches are left out.
     if !values.is_empty() && values != ["`true`", "`false`"] {
         text.push_str(&format!(". One of {}", values.join(", ")));
     }
@@ -198,7 +199,7 @@ fn escaped(text: &str) -> String {
 }
 
 #[test]
-fn a_default_in_the_help_has_a_column_of_its_own() {
+fn a_default_in_the_help_gets_its_own_column() {
     for (help, expected) in [
         ("Time [default: 58s, or more]", ("Time", Some("58s, or more"))),
         ("A file. [default: none]", ("A file", Some("none"))),

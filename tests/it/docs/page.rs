@@ -1,4 +1,4 @@
-//! A page in Markdown, and the parts of it that tests look at.
+//! A page in Markdown, and the parts of it that the tests check.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ const OTHERS: [&str; 6] = [
 
 const FENCE: &str = "```";
 
-/// The beginning and the end of the line above a shell block that the tests do not run.
+/// Start and end of the line above a shell block that the tests do not run.
 const NOT_RUN: (&str, &str) = ("<!-- not run:", "-->");
 
 pub struct Page {
@@ -31,7 +31,7 @@ pub struct Block {
     pub line: usize,
     /// The word after the fence, such as `sh`.
     pub language: String,
-    /// The reason for not running it.
+    /// The reason why the tests do not run it.
     pub not_run: Option<String>,
     pub text: String,
 }
@@ -106,7 +106,7 @@ impl Page {
     }
 }
 
-/// The reason in the line above a block.
+/// The reason, if the line above a block gives one.
 fn reason(line: &str) -> Option<String> {
     let (begin, end) = NOT_RUN;
     let reason = line.strip_prefix(begin)?.strip_suffix(end)?.trim();
@@ -123,7 +123,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn anchors_are_those_of_repository_hosts() {
+fn anchors_match_those_of_repository_hosts() {
     for (heading, expected) in [
         ("`longshore endpoint`", "longshore-endpoint"),
         ("The manifest: longshore.json", "the-manifest-longshorejson"),

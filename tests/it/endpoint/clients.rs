@@ -1,37 +1,37 @@
-//! AWS's own clients, as they come: boto3, the command line, and version 2 of the SageMaker SDK.
+//! AWS's own clients: boto3, the command line, and version 2 of the SageMaker SDK.
 //!
-//! What they say to `longshore endpoint`, and what they make of its answers, is in `tests/clients`,
-//! in their language. Each test here runs one file of that, with an endpoint of its own and models
-//! in S3, and looks at what only the endpoint's log can tell. `scripts/clients` installs the
-//! clients.
+//! The Python programs in `tests/clients` call `longshore endpoint` and check its responses. Each
+//! test here runs one of these programs with its own endpoint and with models in S3, and then
+//! checks the endpoint's log. `scripts/clients` installs the clients.
 
 mod exports;
 mod memory;
 
 use crate::harness::{Builder, CLIENTS, PythonServer, S3, Server, Venv};
 
-/// An endpoint that takes its models from S3.
+/// An endpoint that loads its models from S3.
 fn endpoint() -> Builder {
     let variables = S3::environment(S3::start().address()).into_iter();
-    // However busy the machine is: a waiter that has to look twice waits for half a minute.
+    // A client that has to poll twice waits for half a minute, so the endpoint answers late
+    // instead.
     let builder = Builder::endpoint().arguments(["--settle-wait", "30s"]);
     variables.fold(builder, |builder, (name, value)| builder.environment(name, value))
 }
 
-/// Runs a file of `tests/clients` with an endpoint.
+/// Runs a file of `tests/clients` against an endpoint.
 #[track_caller]
 fn run(server: &Server, file: &str, arguments: &[String]) {
     run_in(CLIENTS, server, &format!("tests/clients/{file}"), arguments);
 }
 
-/// Runs a program with an endpoint.
+/// Runs a program against an endpoint.
 #[track_caller]
 fn run_in(venv: Venv, server: &Server, program: &str, arguments: &[String]) {
     let url = format!("http://{}", server.address());
     let here = [
         ("AWS_ENDPOINT_URL_SAGEMAKER", url.clone()),
         ("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", url),
-        // AWS's tools for Python know only this name for it.
+        // AWS's tools for Python read the region only from this variable.
         ("AWS_DEFAULT_REGION", "eu-central-1".to_owned()),
         ("LONGSHORE_PROCESS", server.supervisor().0.to_string()),
     ];
@@ -45,13 +45,13 @@ fn boto3_manages_models_configurations_and_endpoints() {
 }
 
 #[test]
-fn the_control_plane_agrees_with_botocores_description_of_every_member() {
+fn the_control_plane_matches_botocores_definition_of_every_member() {
     run(&endpoint().start(), "service_model.py", &[]);
 }
 
 #[test]
 fn boto3_invokes_the_models_of_a_bucket() {
-    // Weights are to be seen in few requests.
+    // A strict rotation shows the weights after few requests.
     run(&endpoint().arguments(["--deal", "even"]).start(), "multi_model.py", &[]);
 }
 
@@ -66,7 +66,7 @@ fn boto3_invokes_asynchronously() {
 }
 
 #[test]
-fn boto3_reads_streams_and_hears_of_those_that_break() {
+fn boto3_reads_streams_and_reports_broken_ones() {
     let theirs = PythonServer::start(CLIENTS, "tests/clients/streaming_container.py");
     let container = format!("theirs=http://{}", theirs.address());
     let server = endpoint()
@@ -77,18 +77,18 @@ fn boto3_reads_streams_and_hears_of_those_that_break() {
 }
 
 #[test]
-fn an_update_under_boto3s_load_fails_no_request() {
+fn an_update_under_load_of_boto3_fails_no_request() {
     run(&endpoint().start(), "update.py", &[]);
 }
 
 #[test]
-fn boto3_gets_a_model_error_when_a_container_is_killed_and_is_served_again() {
+fn boto3_receives_a_model_error_when_a_container_is_killed() {
     let server = endpoint().argument("--fault=by-rule:kill=model@1/3").start();
     run(&server, "killed.py", &[]);
 }
 
 #[test]
-fn boto3_types_the_errors_that_are_made_on_demand_and_repeats_those_that_it_would_on_aws() {
+fn boto3_maps_and_retries_injected_errors_as_on_aws() {
     let rules = [
         "now-and-then:error=503@1/2",
         "not-ready:model-not-ready",
@@ -105,7 +105,7 @@ fn boto3_types_the_errors_that_are_made_on_demand_and_repeats_those_that_it_woul
 }
 
 #[test]
-fn the_aws_command_line_makes_asks_and_deletes_an_endpoint() {
+fn the_aws_command_line_creates_invokes_and_deletes_an_endpoint() {
     run(&endpoint().start(), "command_line.py", &[]);
 }
 

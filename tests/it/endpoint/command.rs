@@ -1,8 +1,8 @@
-//! `longshore endpoint` as it is started by hand: what its flags say, and plain HTTP.
+//! `longshore endpoint` as an operator starts it: its flags, and plain HTTP.
 
-pub mod desk;
 mod faults;
 mod life;
+pub mod local_endpoint;
 mod users;
 mod wrong;
 
@@ -10,42 +10,42 @@ use serde_json::json;
 
 use crate::harness::{Builder, Models, Request, fixture, scale};
 use crate::support::archive::archive_of;
-use desk::Desk;
+use local_endpoint::LocalEndpoint;
 
 #[test]
 fn a_folder_of_models_is_a_multi_model_endpoint() {
     let models = Models::new();
     models.place_scale("two", 2.0);
     models.place_scale("three", 3.0);
-    let desk = Desk::start(Builder::endpoint().argument("--multi-model").argument(models.root()));
-    desk.wait_until_served("longshore");
+    let local = LocalEndpoint::start(Builder::endpoint().argument("--multi-model").argument(models.root()));
+    local.wait_until_served("longshore");
     for (name, answer) in [("two/model", 10.0), ("three/model", 15.0), ("two/model", 10.0)] {
-        let request = Desk::invocation("longshore").header("X-Amzn-SageMaker-Target-Model", name);
-        assert_eq!(desk.answer(request, 5.0), answer, "{name}");
+        let request = LocalEndpoint::invocation("longshore").header("X-Amzn-SageMaker-Target-Model", name);
+        assert_eq!(local.answer(request, 5.0), answer, "{name}");
     }
-    let unnamed = desk.send(&Desk::invocation("longshore").json(&json!({"instances": [5]})));
+    let unnamed = local.send(&LocalEndpoint::invocation("longshore").json(&json!({"instances": [5]})));
     assert_eq!(unnamed.header("x-amzn-errortype"), Some("ValidationError"));
     unnamed.expect(400);
 }
 
 #[test]
-fn a_model_is_an_endpoint_with_the_name_and_the_instances_that_were_asked_for() {
-    let desk = Desk::start(
+fn a_model_becomes_an_endpoint_with_the_given_name_and_instances() {
+    let local = LocalEndpoint::start(
         Builder::endpoint()
             .argument("--model")
             .argument(fixture("scale"))
             .arguments(["--endpoint-name", "shop", "--instances", "2"]),
     );
-    desk.wait_until_served("shop");
-    assert_eq!(desk.answer(Desk::invocation("shop"), 2.0), 2469.0);
-    let described = desk.control("DescribeEndpoint", &json!({"EndpointName": "shop"}));
+    local.wait_until_served("shop");
+    assert_eq!(local.answer(LocalEndpoint::invocation("shop"), 2.0), 2469.0);
+    let described = local.control("DescribeEndpoint", &json!({"EndpointName": "shop"}));
     let described = described.expect(200).json();
     assert_eq!(described["EndpointStatus"], "InService");
     assert_eq!(described["ProductionVariants"][0]["CurrentInstanceCount"], 2);
 }
 
 #[test]
-fn a_file_of_models_makes_an_endpoint_of_each() {
+fn a_config_file_creates_an_endpoint_for_each_model() {
     let models = Models::new();
     models.place_scale("two", 2.0);
     models.place_scale("three", 3.0);
@@ -61,26 +61,27 @@ fn a_file_of_models_makes_an_endpoint_of_each() {
             "InferenceExecutionConfig": {"Mode": "Direct"}
         },
     ]);
-    // Paths in it are relative to the file.
+    // Paths in the file are relative to the file.
     let file = models.path("models.json");
     std::fs::write(&file, config.to_string()).unwrap();
-    let desk = Desk::start(Builder::endpoint().argument("--config").argument(file));
+    let local = LocalEndpoint::start(Builder::endpoint().argument("--config").argument(file));
     for endpoint in ["one-of-many", "pipeline", "either"] {
-        desk.wait_until_served(endpoint);
+        local.wait_until_served(endpoint);
     }
-    let request = Desk::invocation("one-of-many").header("X-Amzn-SageMaker-Target-Model", "three/model");
-    assert_eq!(desk.answer(request, 5.0), 15.0);
+    let request = LocalEndpoint::invocation("one-of-many").header("X-Amzn-SageMaker-Target-Model", "three/model");
+    assert_eq!(local.answer(request, 5.0), 15.0);
     for (hostname, answer) in [("a", 10.0), ("b", 15.0)] {
-        let request = Desk::invocation("either").header("X-Amzn-SageMaker-Target-Container-Hostname", hostname);
-        assert_eq!(desk.answer(request, 5.0), answer, "{hostname}");
+        let request =
+            LocalEndpoint::invocation("either").header("X-Amzn-SageMaker-Target-Container-Hostname", hostname);
+        assert_eq!(local.answer(request, 5.0), answer, "{hostname}");
     }
-    // What one container answers is a request to the next.
-    let passed_on = desk.send(&Desk::invocation("pipeline").json(&json!({"instances": [5]})));
+    // The response of each container is the request to the next.
+    let passed_on = local.send(&LocalEndpoint::invocation("pipeline").json(&json!({"instances": [5]})));
     assert_eq!(passed_on.expect(200).json(), json!({"predictions": [30.0]}));
 }
 
 #[test]
-fn multi_model_endpoints_share_one_place_on_disk_and_its_bound() {
+fn multi_model_endpoints_share_one_folder_and_its_limit() {
     let (buckets, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let multi_model = |name: &str, factor: f32| {
         let folder = buckets.path().join(name);
@@ -92,18 +93,18 @@ fn multi_model_endpoints_share_one_place_on_disk_and_its_bound() {
     let file = buckets.path().join("models.json");
     std::fs::write(&file, config.to_string()).unwrap();
     let builder = Builder::endpoint().argument("--cache-dir").argument(cache.path());
-    let desk = Desk::start(builder.argument("--config").argument(file));
+    let local = LocalEndpoint::start(builder.argument("--config").argument(file));
     for (endpoint, answer) in [("two", 10.0), ("three", 15.0)] {
-        desk.wait_until_served(endpoint);
-        let request = Desk::invocation(endpoint).header("X-Amzn-SageMaker-Target-Model", "model.tar.gz");
-        assert_eq!(desk.answer(request, 5.0), answer, "{endpoint}");
+        local.wait_until_served(endpoint);
+        let request = LocalEndpoint::invocation(endpoint).header("X-Amzn-SageMaker-Target-Model", "model.tar.gz");
+        assert_eq!(local.answer(request, 5.0), answer, "{endpoint}");
     }
     let places = std::fs::read_dir(cache.path().join("models")).unwrap();
     assert_eq!(places.count(), 1);
 }
 
 #[test]
-fn containers_that_run_already_are_put_behind_an_endpoint() {
+fn an_endpoint_attaches_to_running_containers() {
     let models = Models::new();
     let (two, three) = (models.place_scale("two", 2.0), models.place_scale("three", 3.0));
     let csv = ["--default-accept", "text/csv"];
@@ -113,20 +114,20 @@ fn containers_that_run_already_are_put_behind_an_endpoint() {
         ["--container".to_owned(), format!("{name}=http://{}", server.address())]
     };
     let attached = [container("first", &first), container("second", &second)].concat();
-    let desk = Desk::start(Builder::endpoint().arguments(&attached));
-    desk.wait_until_served("longshore");
-    let request = Desk::invocation("longshore")
+    let local = LocalEndpoint::start(Builder::endpoint().arguments(&attached));
+    local.wait_until_served("longshore");
+    let request = LocalEndpoint::invocation("longshore")
         .header("Content-Type", "text/csv")
         .body("5\n7");
-    let answer = desk.send(&request).expect(200);
+    let answer = local.send(&request).expect(200);
     assert_eq!(answer.json(), json!({"predictions": [30.0, 42.0]}));
 
-    let desk = Desk::start(Builder::endpoint().arguments(&attached).argument("--direct"));
-    desk.wait_until_served("longshore");
-    let request = Desk::invocation("longshore").header("X-Amzn-SageMaker-Target-Container-Hostname", "second");
-    assert_eq!(desk.answer(request, 5.0), 15.0);
-    drop(desk);
-    // They are somebody else's.
+    let local = LocalEndpoint::start(Builder::endpoint().arguments(&attached).argument("--direct"));
+    local.wait_until_served("longshore");
+    let request = LocalEndpoint::invocation("longshore").header("X-Amzn-SageMaker-Target-Container-Hostname", "second");
+    assert_eq!(local.answer(request, 5.0), 15.0);
+    drop(local);
+    // The endpoint does not own these containers, so they outlive it.
     first.ping().expect(200);
 
     let many = Builder::multi().start();
@@ -152,26 +153,30 @@ fn containers_that_run_already_are_put_behind_an_endpoint() {
 }
 
 #[test]
-fn pages_in_browsers_are_refused_whatever_they_ask_for() {
-    let desk = Desk::start(Builder::endpoint());
+fn requests_of_web_pages_are_refused_on_every_path() {
+    let local = LocalEndpoint::start(Builder::endpoint());
     let list = Request::post("/")
         .header("X-Amz-Target", "SageMaker.ListModels")
         .body("{}");
-    desk.send(&list).expect(200);
-    for request in [list, Desk::invocation("longshore").body("{}"), Request::get("/ping")] {
-        // Of a name that leads here, and the same by which it is asked for: not even another site
-        // for the browser.
+    local.send(&list).expect(200);
+    for request in [
+        list,
+        LocalEndpoint::invocation("longshore").body("{}"),
+        Request::get("/ping"),
+    ] {
+        // A name that resolves to this machine, and the same name as the host: the browser sees no
+        // cross-site request.
         let request = request.header("Origin", "http://rebound.example:8090");
-        let refused = desk.send(&request).expect(403);
+        let refused = local.send(&request).expect(403);
         let advice = "--allow-origin http://rebound.example:8090";
         assert!(refused.message().contains(advice), "{}", refused.text());
     }
 }
 
 #[test]
-fn requests_for_other_services_are_told_where_they_are() {
-    let desk = Desk::start(Builder::endpoint());
-    let answer = desk.send(&Request::new("PUT", "/bucket/key").body("x")).expect(404);
+fn requests_for_other_services_are_refused_with_directions() {
+    let local = LocalEndpoint::start(Builder::endpoint());
+    let answer = local.send(&Request::new("PUT", "/bucket/key").body("x")).expect(404);
     assert!(answer.message().contains("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"));
-    desk.send(&Request::get("/ping")).expect(200);
+    local.send(&Request::get("/ping")).expect(200);
 }

@@ -1,4 +1,4 @@
-//! Endpoints that run: real containers, started by the library as the command does it.
+//! Fleets of real containers, started by the library as the command starts them.
 
 mod docker;
 mod orphans;
@@ -15,16 +15,16 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{Builder, Request, eventually, fixture, scale};
-use setup::{Desk, container, deployment, in_multi_model_mode, invoke, send, variant, words};
+use setup::{TestFleets, container, deployment, in_multi_model_mode, invoke, send, variant, words};
 
 #[tokio::test]
 async fn an_endpoint_serves_when_deploy_returns_and_its_processes_end_with_it() {
-    let desk = Desk::open();
+    let test = TestFleets::open();
     let container = container("model", fixture("scale"));
-    desk.deploy("scale", [variant("a", 1)], [container]).await.unwrap();
-    assert_eq!(desk.status("scale").phase, FleetPhase::InService);
+    test.deploy("scale", [variant("a", 1)], [container]).await.unwrap();
+    assert_eq!(test.status("scale").phase, FleetPhase::InService);
 
-    let fleet = desk.fleets.get("scale").unwrap();
+    let fleet = test.fleets.get("scale").unwrap();
     let instance = fleet.variant("a").unwrap().choose().unwrap();
     assert_eq!(instance.outstanding(), 1);
     let container = &instance.containers()[0];
@@ -37,31 +37,31 @@ async fn an_endpoint_serves_when_deploy_returns_and_its_processes_end_with_it() 
     let folder = instance.folder().to_owned();
     assert!(folder.exists());
 
-    let process = desk.only_process();
+    let process = test.only_process();
     let workers = process.children();
     drop((instance, fleet));
-    assert!(desk.fleets.remove("scale").await);
+    assert!(test.fleets.remove("scale").await);
     assert!(!process.is_alive());
     assert!(workers.iter().all(|worker| !worker.is_alive()));
     assert!(!folder.exists());
-    assert!(desk.fleets.status("scale").is_none());
-    assert!(!desk.fleets.remove("scale").await);
-    desk.close().await;
+    assert!(test.fleets.status("scale").is_none());
+    assert!(!test.fleets.remove("scale").await);
+    test.close().await;
 }
 
 #[tokio::test]
-async fn a_container_that_is_killed_is_started_again_as_another_generation() {
-    let desk = Desk::open();
-    desk.deploy("scale", [variant("a", 1)], [container("model", desk.scale(3.0))])
+async fn a_killed_container_is_started_again_as_the_next_generation() {
+    let test = TestFleets::open();
+    test.deploy("scale", [variant("a", 1)], [container("model", test.scale(3.0))])
         .await
         .unwrap();
-    let fleet = desk.fleets.get("scale").unwrap();
+    let fleet = test.fleets.get("scale").unwrap();
     let instance = Arc::clone(&fleet.variant("a").unwrap().instances()[0]);
     let container = &instance.containers()[0];
     let before = container.up().unwrap();
 
     let lost = container.lost(before.generation);
-    desk.only_process().signal(Signal::KILL);
+    test.only_process().signal(Signal::KILL);
     lost.await;
     let after = container.wait_up().await.unwrap();
     assert_eq!(after.generation, before.generation + 1);
@@ -73,15 +73,15 @@ async fn a_container_that_is_killed_is_started_again_as_another_generation() {
     container.lost(after.generation).await;
     assert_eq!(container.wait_up().await.unwrap().generation, 3);
     drop((instance, fleet));
-    desk.close().await;
+    test.close().await;
 }
 
 #[tokio::test]
-async fn a_model_that_does_not_load_fails_the_deployment_with_the_last_word_of_its_container() {
-    let desk = Desk::open();
-    let folder = desk.folder("broken");
+async fn a_failed_load_fails_the_deployment_with_the_last_log_line_of_its_container() {
+    let test = TestFleets::open();
+    let folder = test.folder("broken");
     fs::write(folder.join("model.onnx"), b"no model").unwrap();
-    let failed = desk
+    let failed = test
         .deploy("broken", [variant("a", 1)], [container("model", folder)])
         .await;
     let Err(FleetError::Failed(reason)) = failed else {
@@ -91,33 +91,33 @@ async fn a_model_that_does_not_load_fails_the_deployment_with_the_last_word_of_i
                     CloudWatch logs for this endpoint. Cause: it ended (exit status: 1); its last log line: ";
     assert!(reason.starts_with(expected), "{reason}");
     assert!(reason.contains("load the model in"), "{reason}");
-    assert_eq!(desk.status("broken").phase, FleetPhase::Failed { reason });
-    assert!(desk.fleets.get("broken").is_none());
-    eventually("all that was started has ended", || desk.processes().is_empty());
-    desk.close().await;
+    assert_eq!(test.status("broken").phase, FleetPhase::Failed { reason });
+    assert!(test.fleets.get("broken").is_none());
+    eventually("all processes have ended", || test.processes().is_empty());
+    test.close().await;
 }
 
 #[tokio::test]
-async fn a_model_that_is_not_there_fails_the_deployment_before_anything_starts() {
-    let desk = Desk::open();
-    let missing = desk.folder("models").join("missing.tar.gz");
-    let failed = desk.deploy("none", [variant("a", 1)], [container("x", missing)]).await;
+async fn a_missing_model_fails_the_deployment_before_any_container_starts() {
+    let test = TestFleets::open();
+    let missing = test.folder("models").join("missing.tar.gz");
+    let failed = test.deploy("none", [variant("a", 1)], [container("x", missing)]).await;
     let Err(FleetError::Failed(reason)) = failed else {
         panic!("{failed:?}");
     };
     let expected = "Failed to download model data for container \"x\" from URL: ";
     assert!(reason.starts_with(expected), "{reason}");
-    desk.close().await;
+    test.close().await;
 }
 
 #[tokio::test]
-async fn the_containers_of_an_asynchronous_endpoint_take_larger_bodies_for_longer() {
-    /// One float more than 25 MiB hold.
+async fn containers_of_an_asynchronous_endpoint_accept_larger_bodies_and_longer_runs() {
+    /// One float more than 25 MiB contain.
     const ROWS: usize = (25 << 20) / 4 + 1;
-    let desk = Desk::open();
-    let model = desk.scale(2.0);
+    let test = TestFleets::open();
+    let model = test.scale(2.0);
     let asynchronous = Some(AsyncConfig {
-        output: desk.folder("out").display().to_string(),
+        output: test.folder("out").display().to_string(),
         failure: None,
         max_concurrent: None,
     });
@@ -146,35 +146,35 @@ async fn the_containers_of_an_asynchronous_endpoint_take_larger_bodies_for_longe
         .header("Content-Type", "application/x-npy")
         .header("Accept", "application/x-npy")
         .body(body);
-    for (endpoint, container, asynchronous, status, is_patient) in table {
+    for (endpoint, container, asynchronous, status, has_long_timeout) in table {
         let mut deployment = deployment(endpoint, [variant("a", 1)], setup::model([container]));
         deployment.asynchronous = asynchronous;
-        desk.fleets.deploy(deployment).await.unwrap();
-        let fleet = desk.fleets.get(endpoint).unwrap();
+        test.fleets.deploy(deployment).await.unwrap();
+        let fleet = test.fleets.get(endpoint).unwrap();
         let instance = fleet.variant("a").unwrap().choose().unwrap();
         send(&instance.containers()[0], &request).expect(status);
-        let variables = words(desk.only_process(), "environ");
-        let patience = variables
+        let variables = words(test.only_process(), "environ");
+        let timeout = variables
             .iter()
             .find(|word| word.starts_with("LONGSHORE_REQUEST_TIMEOUT="));
-        let expected = is_patient.then(|| "LONGSHORE_REQUEST_TIMEOUT=3600000ms".to_owned());
-        assert_eq!(patience.cloned(), expected, "{endpoint}");
+        let expected = has_long_timeout.then(|| "LONGSHORE_REQUEST_TIMEOUT=3600000ms".to_owned());
+        assert_eq!(timeout.cloned(), expected, "{endpoint}");
         drop((instance, fleet));
-        desk.fleets.remove(endpoint).await;
+        test.fleets.remove(endpoint).await;
     }
-    desk.close().await;
+    test.close().await;
 }
 
 #[tokio::test]
 async fn instances_take_turns_up_to_the_cap() {
-    let desk = Desk::open();
+    let test = TestFleets::open();
     let mut busy = variant("busy", 2);
     busy.routing = Routing::LeastOutstandingRequests;
     let variants = [variant("a", 9), busy];
-    desk.deploy("two", variants, [container("model", desk.scale(1.0))])
+    test.deploy("two", variants, [container("model", test.scale(1.0))])
         .await
         .unwrap();
-    let status = desk.status("two");
+    let status = test.status("two");
     assert_eq!(
         (
             status.variants[0].current_instances,
@@ -183,7 +183,7 @@ async fn instances_take_turns_up_to_the_cap() {
         (2, 9)
     );
 
-    let fleet = desk.fleets.get("two").unwrap();
+    let fleet = test.fleets.get("two").unwrap();
     let in_turn = fleet.variant("a").unwrap();
     let ids: Vec<u64> = (0..4).map(|_| in_turn.choose().unwrap().id()).collect();
     assert!(ids[0] != ids[1] && ids[..2] == ids[2..], "{ids:?}");
@@ -200,13 +200,13 @@ async fn instances_take_turns_up_to_the_cap() {
         assert_ne!(busy.choose().unwrap().id(), first.id());
     }
     drop((first, fleet));
-    assert_eq!(desk.processes().len(), 4);
-    desk.close().await;
+    assert_eq!(test.processes().len(), 4);
+    test.close().await;
 }
 
 #[tokio::test]
-async fn a_container_has_an_opt_ml_of_its_own_and_sagemakers_environment() {
-    let desk = Desk::open();
+async fn each_container_has_its_own_opt_ml_and_sagemakers_environment() {
+    let test = TestFleets::open();
     let mut multi = in_multi_model_mode("many");
     multi
         .environment
@@ -214,14 +214,14 @@ async fn a_container_has_an_opt_ml_of_its_own_and_sagemakers_environment() {
     multi
         .environment
         .insert("SAGEMAKER_BIND_TO_PORT".to_owned(), "1".to_owned());
-    let one = container("one", desk.scale(2.0));
-    desk.deploy("pair", [variant("a", 1)], [multi, one]).await.unwrap();
+    let one = container("one", test.scale(2.0));
+    test.deploy("pair", [variant("a", 1)], [multi, one]).await.unwrap();
 
-    let fleet = desk.fleets.get("pair").unwrap();
+    let fleet = test.fleets.get("pair").unwrap();
     let instance = fleet.variant("a").unwrap().choose().unwrap();
     let many = instance.container("many").unwrap();
     let port = many.address().unwrap().rsplit_once(':').unwrap().1.to_owned();
-    let mut environments = desk.processes().into_iter().map(|process| words(process, "environ"));
+    let mut environments = test.processes().into_iter().map(|process| words(process, "environ"));
     let multi_model = "SAGEMAKER_MULTI_MODEL=true".to_owned();
     let variables = environments.find(|variables| variables.contains(&multi_model)).unwrap();
     for expected in [
@@ -238,7 +238,7 @@ async fn a_container_has_an_opt_ml_of_its_own_and_sagemakers_environment() {
             .any(|variable| variable.starts_with("LONGSHORE_STATE="))
     );
 
-    // A model below its root may be loaded, as the platform would do it.
+    // A model below its root may be loaded, as the platform loads it.
     let model = many.models_root().join("abc/model");
     fs::create_dir_all(&model).unwrap();
     fs::write(model.join("model.onnx"), scale(5.0)).unwrap();
@@ -251,69 +251,69 @@ async fn a_container_has_an_opt_ml_of_its_own_and_sagemakers_environment() {
     );
     assert_eq!(answer.expect(200).json(), json!({"predictions": [5.0]}));
     drop((instance, fleet));
-    desk.close().await;
+    test.close().await;
 }
 
 #[tokio::test]
-async fn weights_and_instances_change_under_way() {
-    let desk = Desk::open();
-    desk.deploy("grows", [variant("a", 1)], [container("model", desk.scale(1.0))])
+async fn weights_and_instance_counts_change_without_interruption() {
+    let test = TestFleets::open();
+    test.deploy("grows", [variant("a", 1)], [container("model", test.scale(1.0))])
         .await
         .unwrap();
-    let fleet = desk.fleets.get("grows").unwrap();
+    let fleet = test.fleets.get("grows").unwrap();
     let capacity = |weight, instances| Capacity {
         variant: "a".to_owned(),
         weight,
         instances,
     };
-    desk.fleets
+    test.fleets
         .set_capacities("grows", &[capacity(Some(0.25), Some(2))])
         .await
         .unwrap();
     let variant = fleet.variant("a").unwrap();
     assert_eq!((variant.weight(), variant.instances().len()), (0.25, 2));
-    assert_eq!(desk.status("grows").variants[0].desired_instances, 2);
+    assert_eq!(test.status("grows").variants[0].desired_instances, 2);
 
-    desk.fleets
+    test.fleets
         .set_capacities("grows", &[capacity(None, Some(0))])
         .await
         .unwrap();
     assert!(variant.choose().is_none());
     assert_eq!(variant.weight(), 0.25);
-    eventually("the instances are gone", || desk.processes().is_empty());
+    eventually("the instances are gone", || test.processes().is_empty());
 
     let mut unknown = capacity(None, None);
     unknown.variant = "b".to_owned();
-    let failed = desk.fleets.set_capacities("grows", &[unknown]).await;
+    let failed = test.fleets.set_capacities("grows", &[unknown]).await;
     assert!(matches!(failed, Err(FleetError::UnknownVariant { .. })), "{failed:?}");
-    assert_eq!(desk.status("grows").phase, FleetPhase::InService);
+    assert_eq!(test.status("grows").phase, FleetPhase::InService);
     drop(fleet);
-    desk.close().await;
+    test.close().await;
 }
 
 #[tokio::test]
-async fn a_container_that_somebody_else_runs_is_followed_and_left_alone() {
-    let desk = Desk::open();
+async fn an_attached_container_is_watched_but_never_stopped() {
+    let test = TestFleets::open();
     let server = Builder::multi().start();
     let mut attached = Container::new("theirs");
     attached.mode = Mode::MultiModel { cache: true };
     attached.address = Some(format!("http://{}", server.address()));
-    desk.deploy("attached", [variant("a", 1)], [attached]).await.unwrap();
-    let fleet = desk.fleets.get("attached").unwrap();
+    test.deploy("attached", [variant("a", 1)], [attached]).await.unwrap();
+    let fleet = test.fleets.get("attached").unwrap();
     let instance = fleet.variant("a").unwrap().choose().unwrap();
     let up = instance.containers()[0].up().unwrap();
     assert_eq!(*up.address, format!("http://{}", server.address()));
-    assert!(desk.processes().is_empty());
+    assert!(test.processes().is_empty());
 
     drop((instance, fleet));
-    assert!(desk.fleets.remove("attached").await);
+    assert!(test.fleets.remove("attached").await);
     server.ping().expect(200);
 
-    let mut nobody = Container::new("nobody");
-    nobody.address = Some("http://127.0.0.1:9".to_owned());
-    let mut patient = variant("a", 1);
-    patient.startup_timeout = Some(Duration::from_millis(200));
-    let failed = desk.deploy("nobody", [patient], [nobody]).await;
+    let mut unreachable = Container::new("unreachable");
+    unreachable.address = Some("http://127.0.0.1:9".to_owned());
+    let mut short_startup = variant("a", 1);
+    short_startup.startup_timeout = Some(Duration::from_millis(200));
+    let failed = test.deploy("unreachable", [short_startup], [unreachable]).await;
     let Err(FleetError::Failed(reason)) = failed else {
         panic!("{failed:?}");
     };
@@ -321,5 +321,5 @@ async fn a_container_that_somebody_else_runs_is_followed_and_left_alone() {
         reason.contains("nothing at http://127.0.0.1:9 answered /ping"),
         "{reason}"
     );
-    desk.close().await;
+    test.close().await;
 }

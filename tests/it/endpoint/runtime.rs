@@ -58,7 +58,7 @@ impl Shop {
         String::from_utf8(response.body.to_vec()).unwrap()
     }
 
-    /// Ends the first container. A request that is under way by then may be lost with it.
+    /// Kills the first container. A request in flight may fail with it.
     async fn kill(&self) {
         let fleet = self.fleets.get("shop").unwrap();
         let instances = fleet.variants()[0].instances();
@@ -75,7 +75,7 @@ impl Shop {
     }
 }
 
-/// The container that has the models below `models`.
+/// A container in multi-model mode with the models root of `models`.
 fn many(models: &Models) -> Container {
     let mut container = in_multi_model_mode("model");
     container.model_data_url = Some(models.root().display().to_string());
@@ -109,7 +109,7 @@ async fn models_share_the_memory_of_a_few_and_each_answer_is_right() {
 }
 
 #[tokio::test]
-async fn what_a_container_had_loaded_is_loaded_again_after_it_was_killed() {
+async fn models_are_loaded_again_after_their_container_was_killed() {
     let models = Models::new();
     for (name, factor) in [("two", 2.0), ("three", 3.0)] {
         models.place_scale(name, factor);
@@ -133,7 +133,7 @@ async fn what_a_container_had_loaded_is_loaded_again_after_it_was_killed() {
 }
 
 #[tokio::test]
-async fn in_a_pipeline_each_container_takes_what_the_one_before_it_gave() {
+async fn in_a_pipeline_each_container_receives_the_output_of_the_previous_one() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str, factor| {
         let folder = folder.path().join(name);

@@ -1,4 +1,4 @@
-//! How a server is started.
+//! Builds the command line and environment of a server, and starts it.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -11,15 +11,15 @@ use super::models::Models;
 use super::server::{Log, Server};
 use super::{PATIENCE, eventually};
 
-/// A flag, its variable, and what it is when neither is given.
+/// A flag, its variable, and its value in tests that give neither.
 type Default = (&'static str, &'static str, &'static str);
 
-/// The command line and environment of a server to be started.
+/// Command line and environment of a server that a test starts.
 #[derive(Debug)]
 #[must_use]
 pub struct Builder {
     wrapper: Vec<OsString>,
-    /// Options of docker, for a container in surroundings of its own.
+    /// Options of `docker run` for a test that needs its own network, volumes or limits.
     docker: Option<Vec<OsString>>,
     command: Option<&'static str>,
     defaults: &'static [Default],
@@ -29,7 +29,7 @@ pub struct Builder {
     pub(super) caught_panics: bool,
 }
 
-/// A process that has ended by itself.
+/// The outcome of a process that ended by itself.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -37,13 +37,13 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The last line of the log: what the platform shows to whoever looks for the reason (ST-12).
+    /// The last line of the log, which the platform shows as the reason of a failure (ST-12).
     pub fn last_line(&self) -> &str {
         self.log.last().map_or("", String::as_str)
     }
 }
 
-/// In single-model mode, with the model where the platform puts it.
+/// A server in single-model mode, whose model is where the platform puts it.
 impl std::default::Default for Builder {
     fn default() -> Self {
         Self::bare(Models::new())
@@ -51,7 +51,7 @@ impl std::default::Default for Builder {
 }
 
 impl Builder {
-    /// In multi-model mode, below a new directory of models.
+    /// A server in multi-model mode with a new models root.
     pub fn multi() -> Self {
         let models = Models::new();
         let root = models.root().to_owned();
@@ -61,20 +61,20 @@ impl Builder {
             .argument(root)
     }
 
-    /// In single-model mode with the model in `folder`.
+    /// A server in single-model mode with the model in `folder`.
     pub fn single(folder: impl AsRef<OsStr>) -> Self {
         Self::default().argument("--model-dir").argument(folder)
     }
 
-    /// In own mode: models come out of the store at `url`, which the server reaches by these
-    /// variables, as they are asked for.
+    /// A server in standalone mode, which loads models on demand from the store at `url`. The
+    /// variables hold the store's address and credentials.
     pub fn store(url: &str, variables: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         let builder = Self::bare(Models::new()).argument("--model-store").argument(url);
         let variables = variables.into_iter();
         variables.fold(builder, |builder, (name, value)| builder.environment(name, value))
     }
 
-    /// SageMaker's stand-in.
+    /// The local endpoint, which stands in for SageMaker.
     pub fn endpoint() -> Self {
         Self {
             command: Some("endpoint"),
@@ -83,9 +83,9 @@ impl Builder {
         }
     }
 
-    /// The image that is tested, started as the platform starts it: all by variables, and its
-    /// models where they belong. It listens on a port of this machine, unless these options of
-    /// docker give it a network.
+    /// The tested image, started as the platform starts it: configured by variables, with the
+    /// models at `/opt/ml/models`. It listens on a port of this machine, unless the options of
+    /// docker name another network.
     pub fn image(options: &[&str]) -> Self {
         let models = Models::new();
         let mut docker = vec![
@@ -104,11 +104,11 @@ impl Builder {
         .environment("SAGEMAKER_BIND_TO_PORT", "0")
     }
 
-    /// What is not said otherwise: a free port of the loopback interface, and few threads, since
-    /// tests run side by side.
+    /// Defaults of tests: a free port of the loopback interface, and few threads, because tests
+    /// run in parallel.
     const SERVE: &'static [Default] = &[
         ("--bind", "LONGSHORE_BIND", "127.0.0.1"),
-        // The harness asks for SageMaker's name, tests ask for any.
+        // The harness sends SageMaker's host name; tests may send any other.
         ("--allow-host", "LONGSHORE_ALLOW_HOST", "*"),
         ("--port", "SAGEMAKER_BIND_TO_PORT", "0"),
         ("--threads", "SAGEMAKER_MODEL_SERVER_WORKERS", "2"),
@@ -145,13 +145,13 @@ impl Builder {
         self
     }
 
-    /// Another word than the one that the platform passes.
+    /// Replaces `serve`, the command that the platform passes.
     pub fn command(mut self, command: &'static str) -> Self {
         self.command = Some(command);
         self
     }
 
-    /// Without the word that the platform passes.
+    /// Leaves out `serve`, the command that the platform passes.
     pub fn without_command(mut self) -> Self {
         self.command = None;
         self
@@ -164,7 +164,7 @@ impl Builder {
         self
     }
 
-    /// The test makes the bindings panic, which the server is known to catch.
+    /// Tolerates panics in the log: the test makes the bindings panic, and the server catches it.
     pub fn with_caught_panics(mut self) -> Self {
         self.caught_panics = true;
         self
@@ -174,14 +174,14 @@ impl Builder {
         &self.models
     }
 
-    /// Starts the server and returns when it listens. In multi-model mode it can serve then (PI-4).
+    /// Starts the server and returns when it listens. In multi-model mode it is then ready (PI-4).
     #[track_caller]
     pub fn start(self) -> Server {
         let (child, container) = self.spawn();
         Server::listening(child, container, self.models, self.caught_panics)
     }
 
-    /// Starts the server, which is expected to end by itself.
+    /// Starts the server and waits until it ends by itself.
     #[track_caller]
     pub fn run_to_end(self) -> Ended {
         let (mut child, _) = self.spawn();
@@ -213,7 +213,7 @@ impl Builder {
         };
         words.extend(self.command.map(OsString::from));
         words.extend(self.arguments.iter().cloned());
-        words.extend(self.unsaid());
+        words.extend(self.missing_defaults());
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
@@ -241,32 +241,31 @@ impl Builder {
         (child, container.map(|(container, _)| container))
     }
 
-    /// The container that is started, and its image. A server that is started through another
-    /// program is not in one: the image has no other programs.
+    /// The container to start, and its image. A server that is started through another program
+    /// runs outside a container, because the image has no other programs.
     fn container(&self) -> Option<(Container, String)> {
         let is_server = self.defaults != Self::ENDPOINT && self.wrapper.is_empty();
         let image = image::image().filter(|_| is_server)?;
         Some((Container::new(), image))
     }
 
-    /// The defaults that are not said otherwise.
-    fn unsaid(&self) -> Vec<OsString> {
+    /// Flags and values of the defaults that neither an argument nor a variable sets.
+    fn missing_defaults(&self) -> Vec<OsString> {
         let cache = ("--cache-dir", "LONGSHORE_CACHE_DIR", self.models.cache().as_os_str());
         let cache = Some(cache).filter(|_| !self.defaults.is_empty());
         let defaults = self.defaults.iter();
         let defaults = defaults.map(|(flag, variable, default)| (*flag, *variable, OsStr::new(default)));
-        let unsaid = defaults.chain(cache).filter(|(flag, variable, _)| {
+        let missing = defaults.chain(cache).filter(|(flag, variable, _)| {
             let argument = self.arguments.iter().any(|argument| argument == flag);
             !argument && !self.environment.iter().any(|(name, _)| name == variable)
         });
-        unsaid
+        missing
             .flat_map(|(flag, _, default)| [flag.into(), default.to_owned()])
             .collect()
     }
 }
 
-/// ONNX Runtime's library: the one that the tests were told of, else the checkout's, wherever cargo
-/// builds to.
+/// ONNX Runtime's library: `ORT_DYLIB_PATH`, or else the one in the checkout.
 pub fn library() -> Option<PathBuf> {
     if let Some(library) = env::var_os("ORT_DYLIB_PATH") {
         return Some(library.into());

@@ -1,4 +1,4 @@
-//! The requests and answers recorded beside each model, and JSON with the numbers that JSON lacks.
+//! The requests and answers recorded with each model, and JSON with the numbers that JSON lacks.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,11 +12,12 @@ use super::models::fixture;
 #[derive(Debug, Deserialize)]
 pub struct Case {
     pub inputs: BTreeMap<String, Tensor>,
-    /// A [`Tensor`], or plain JSON for what is no tensor.
+    /// Each output: a [`Tensor`], or plain JSON for a sequence or map.
     pub outputs: BTreeMap<String, Value>,
 }
 
-/// Flat data in row-major order. Floats that are no numbers are the strings `NaN`, `Infinity` and `-Infinity`.
+/// Flat data in row-major order. Non-finite floats are the strings `NaN`, `Infinity` and
+/// `-Infinity`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Tensor {
     pub dtype: String,
@@ -24,7 +25,7 @@ pub struct Tensor {
     pub data: Vec<Value>,
 }
 
-/// The cases of a model, of which there is at least one.
+/// The recorded cases of a model, at least one.
 #[track_caller]
 pub fn cases(model: &str) -> Vec<Case> {
     let cases: Vec<Case> = serde_json::from_slice(&fs::read(fixture(model).join("cases.json")).unwrap()).unwrap();
@@ -46,7 +47,7 @@ impl Case {
 }
 
 impl Tensor {
-    /// The data as nested lists: a scalar is its number.
+    /// The data as nested lists; a scalar is a bare number.
     pub fn nested(&self) -> Value {
         fn nest(shape: &[usize], data: &[Value]) -> Value {
             match shape {
@@ -94,12 +95,12 @@ impl Tensor {
         }
     }
 
-    /// The data as little-endian bytes; strings with their length before them, as the binary extension has them.
+    /// The data as little-endian bytes. A length precedes each string, as in the binary extension.
     pub fn bytes(&self) -> Vec<u8> {
         self.data.iter().flat_map(|item| self.element_bytes(item)).collect()
     }
 
-    /// The data that little-endian bytes are in this tensor's type: the reverse of [`Self::bytes`].
+    /// Decodes little-endian bytes as this tensor's type: the reverse of [`Self::bytes`].
     #[track_caller]
     pub fn data_of(&self, bytes: &[u8]) -> Vec<Value> {
         macro_rules! numbers {
@@ -188,7 +189,7 @@ fn from_float(number: f64) -> Value {
     }
 }
 
-/// Asserts that two JSON values are the same, numbers up to a rounding of 1e-5.
+/// Asserts that two JSON values are equal, with a relative tolerance of 1e-5 for numbers.
 #[track_caller]
 pub fn assert_close(actual: &Value, expected: &Value, what: &str) {
     assert!(
@@ -208,14 +209,15 @@ fn close(actual: &Value, expected: &Value) -> bool {
         }
         (Value::Number(actual), Value::Number(expected)) if expected.is_f64() => {
             let (actual, expected) = (actual.as_f64().unwrap(), expected.as_f64().unwrap());
-            // Next to zero a float32 has few digits, and is written with as few.
+            // Near zero a float32 has few digits, so its text is not close to the f64.
             (actual - expected).abs() <= 1e-5 * expected.abs() || actual as f32 == expected as f32
         }
         _ => actual == expected,
     }
 }
 
-/// JSON text of `value` in which the strings `NaN`, `Infinity` and `-Infinity` are bare when `floats` holds.
+/// JSON text of `value`. With `floats`, the strings `NaN`, `Infinity` and `-Infinity` become bare
+/// words.
 pub fn to_text(value: &Value, floats: bool) -> String {
     let text = value.to_string();
     if !floats {
@@ -226,7 +228,7 @@ pub fn to_text(value: &Value, floats: bool) -> String {
         .fold(text, |text, word| text.replace(&format!("\"{word}\""), word))
 }
 
-/// Parses JSON in which floats that are no numbers are bare words, which become strings.
+/// Parses JSON in which non-finite floats are bare words, and turns these into strings.
 #[track_caller]
 pub fn from_text(text: &[u8]) -> Value {
     let mut strict = Vec::with_capacity(text.len());
@@ -257,5 +259,5 @@ pub fn from_text(text: &[u8]) -> Value {
     }
 }
 
-/// The longest first: one ends with another.
+/// The longest comes first, because it ends with another of them.
 const NOT_NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];

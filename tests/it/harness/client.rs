@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client. Small, because a test must be able to send what no client library would.
+//! A small HTTP/1.1 client, which can also send requests that a client library would refuse.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::PATIENCE;
 use super::response::Response;
 
-/// A request to be sent.
+/// An HTTP request.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Request {
@@ -52,13 +52,13 @@ impl Request {
         self
     }
 
-    /// A body with its Content-Length.
+    /// Adds a body and its Content-Length.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Body::Whole(body.into());
         self
     }
 
-    /// A body in the chunked transfer encoding.
+    /// Adds a body in the chunked transfer encoding.
     pub fn chunks(mut self, chunks: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         self.body = Body::Chunks(chunks.into_iter().map(|chunk| chunk.as_ref().to_owned()).collect());
         self
@@ -72,14 +72,14 @@ impl Request {
         &self.method
     }
 
-    /// As it goes over the wire.
+    /// The request as it goes over the wire.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend_from_slice(self.method.as_bytes());
         bytes.push(b' ');
         bytes.extend_from_slice(&self.target);
         bytes.extend_from_slice(b" HTTP/1.1\r\n");
-        // S3 takes a bucket's name out of it.
+        // A test may set Host itself: S3 reads the name of the bucket from it.
         if !self.headers.iter().any(|(name, _)| name == "Host") {
             bytes.extend_from_slice(b"Host: model.aws.local:8080\r\n");
         }
@@ -109,7 +109,7 @@ impl Request {
     }
 }
 
-/// Sends a request over a connection of its own.
+/// Sends a request over a new connection.
 #[track_caller]
 pub fn send(address: SocketAddr, request: &Request) -> Response {
     match try_send(address, request) {
@@ -122,14 +122,14 @@ pub fn send(address: SocketAddr, request: &Request) -> Response {
     }
 }
 
-/// As [`send`], for servers that may be gone or go away meanwhile.
+/// Sends a request like [`send`], to a server that may have ended or may end meanwhile.
 pub fn try_send(address: SocketAddr, request: &Request) -> io::Result<Response> {
     let mut connection = Connection::open(address)?;
     connection.write(&request.clone().header("Connection", "close").to_bytes())?;
     connection.read_response(&request.method)
 }
 
-/// One connection, for tests in which it matters which.
+/// One connection, for tests that depend on which connection carries a request.
 #[derive(Debug)]
 pub struct Connection {
     stream: BufReader<TcpStream>,
@@ -158,7 +158,7 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Says that nothing more will be sent, and goes on reading.
+    /// Closes the sending half; responses can still be read.
     pub fn close_half(&self) {
         self.stream.get_ref().shutdown(Shutdown::Write).unwrap();
     }
@@ -170,7 +170,7 @@ impl Connection {
         Ok(response)
     }
 
-    /// As [`Self::read_response`], without the checks: for requests that no route ever sees.
+    /// Reads a response without these checks, for requests that are refused before the routes.
     pub fn read_unchecked(&mut self, method: &str) -> io::Result<Response> {
         let status_line = self.line()?;
         let mut parts = status_line.splitn(3, ' ');
@@ -205,7 +205,7 @@ impl Connection {
         self.stream.read_exact(bytes)
     }
 
-    /// Whatever comes until the server closes the connection.
+    /// Reads until the server closes the connection.
     pub fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest)?;

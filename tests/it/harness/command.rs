@@ -1,4 +1,4 @@
-//! Commands that do their work and end.
+//! Commands of the binary that run to their end.
 
 use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
@@ -27,7 +27,7 @@ impl Finished {
         Self(command.output().unwrap())
     }
 
-    /// What was printed, when it went well.
+    /// The standard output of a command that succeeded.
     #[track_caller]
     pub fn output(&self) -> String {
         assert!(self.0.status.success(), "{}", self.complaint());
@@ -39,12 +39,12 @@ impl Finished {
         serde_json::from_str(&self.output()).unwrap()
     }
 
-    /// What was printed before it went wrong.
+    /// The standard output of a command that may have failed.
     pub fn printed(&self) -> String {
         String::from_utf8_lossy(&self.0.stdout).into_owned()
     }
 
-    /// What it says went wrong, which is in one line, with exit code 1.
+    /// The error message of a command that failed: one line, with exit code 1.
     #[track_caller]
     pub fn refusal(&self) -> String {
         assert_eq!(self.0.status.code(), Some(1), "{}{}", self.printed(), self.complaint());

@@ -1,8 +1,10 @@
-//! Servers in containers. Where the environment names an image, each test has its server from there, by the docker command,
-//! rather than the binary that was just built: so every test of the contract is one of the image.
+//! Servers in containers. If the environment names an image, each test starts its server from that
+//! image with the docker command, instead of the binary that was just built. So every test of the
+//! contract is also a test of the image.
 //!
-//! A container has the machine's network and, at the same paths, the folders of the tests, so nothing else differs for a
-//! test. What the image has to do in surroundings of its own is in `tests/it/image.rs`.
+//! A container shares the machine's network and, at the same paths, the folders of the tests, so
+//! that a test sees no other difference. `tests/it/image.rs` tests containers with their own
+//! network and limits.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,18 +15,18 @@ use super::process::Process;
 
 const VARIABLE: &str = "LONGSHORE_TEST_IMAGE";
 
-/// Options of `docker run` that the image needs here, with blanks between.
+/// Further options of `docker run` for this machine, separated by blanks.
 const OPTIONS: &str = "LONGSHORE_TEST_DOCKER";
 
-/// By which `scripts/smoke` finds those that a test has left.
+/// The label by which `scripts/smoke` finds containers that a test has left behind.
 const LABEL: &str = "longshore.test";
 
-/// The image that is tested.
+/// The tested image.
 pub fn image() -> Option<String> {
     env::var(VARIABLE).ok()
 }
 
-/// The image that is tested; `None`, and a word about it, where it is the binary.
+/// The tested image. Prints that the test is skipped and returns `None` if the binary is tested.
 pub fn image_or_skip() -> Option<String> {
     let image = image();
     if image.is_none() {
@@ -33,7 +35,7 @@ pub fn image_or_skip() -> Option<String> {
     image
 }
 
-/// The docker command, for what it prints.
+/// Runs the docker command and returns its standard output.
 #[track_caller]
 pub fn docker(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
     let output = Command::new("docker")
@@ -49,7 +51,7 @@ pub fn docker(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String 
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A container's name, by which docker knows it.
+/// The name of a container.
 #[derive(Debug, Clone)]
 pub struct Container(String);
 
@@ -64,7 +66,8 @@ impl Container {
         &self.0
     }
 
-    /// The command line that runs `image` with these options and variables, to be completed by what the image is given.
+    /// The command line that runs `image` with these options and variables. The caller appends the
+    /// arguments of the image.
     pub fn run<'a>(
         &self,
         image: String,
@@ -86,7 +89,7 @@ impl Container {
         words
     }
 
-    /// Options for a container that has all that a test has.
+    /// Options for a container that shares the network and the folders of the tests.
     pub fn shared() -> Vec<OsString> {
         let temporary = env::temp_dir().display().to_string();
         let checkout = env!("CARGO_MANIFEST_DIR");
@@ -100,7 +103,7 @@ impl Container {
             .collect()
     }
 
-    /// Its first process, as this machine knows it.
+    /// The container's first process, by its id on this machine.
     #[track_caller]
     pub fn process(&self) -> Process {
         Process(

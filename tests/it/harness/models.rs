@@ -1,4 +1,4 @@
-//! Model directories, made for one test from the models in `tests/models`.
+//! Model directories, each made for one test from the models in `tests/models`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)
 }
 
-/// A model that multiplies by `factor`: `y = factor * x`. Another factor is another content.
+/// A model that computes `y = factor * x`. Each factor gives another content.
 pub fn scale(factor: f32) -> Vec<u8> {
     let mut bytes = fs::read(fixture("scale").join("model.onnx")).unwrap();
     replace_once(&mut bytes, &1234.5f32.to_le_bytes(), &factor.to_le_bytes());
     bytes
 }
 
-/// A directory of models: what the platform calls `/opt/ml/models`. Gone with the test.
+/// A models root, as the platform's `/opt/ml/models`. It is deleted with the test.
 #[derive(Debug)]
 pub struct Models {
     root: TempDir,
@@ -27,7 +27,7 @@ pub struct Models {
 impl Models {
     pub fn new() -> Self {
         let root = tempfile::Builder::new().prefix("longshore-models-").tempdir().unwrap();
-        // Readable by the server whatever user it runs as.
+        // The server may run as another user.
         set_mode(root.path(), 0o755);
         let cache = tempfile::Builder::new().prefix("longshore-cache-").tempdir().unwrap();
         Self { root, cache }
@@ -37,7 +37,8 @@ impl Models {
         self.root.path()
     }
 
-    /// Where a server of these models keeps prepared ones, unless it is told otherwise: each test starts with none.
+    /// The default cache of prepared models of this test's servers. Each test starts with an empty
+    /// one.
     pub fn cache(&self) -> &Path {
         self.cache.path()
     }
@@ -47,14 +48,16 @@ impl Models {
         self.root().join(name)
     }
 
-    /// Copies a fixture to `<root>/<name>/model`, where the platform would unpack it, and returns that as a load's url.
+    /// Copies a fixture to `<root>/<name>/model`, where the platform would unpack it, and returns
+    /// that path as the `url` of a load.
     pub fn place(&self, fixture_name: &str, name: &str) -> String {
         let target = self.path(name).join("model");
         copy(&fixture(fixture_name), &target);
         target.display().to_string()
     }
 
-    /// As [`Self::place`], as a content of its own: the same content is loaded once, whatever its names.
+    /// Copies a fixture like [`Self::place`], and makes its content unique: the server loads equal
+    /// contents only once, whatever their names.
     pub fn place_another(&self, fixture_name: &str, name: &str) -> String {
         let url = self.place(fixture_name, name);
         let file = Path::new(&url).join("model.onnx");
@@ -66,7 +69,7 @@ impl Models {
         url
     }
 
-    /// As [`Self::place`], with this text as the artifact's manifest.
+    /// Copies a fixture like [`Self::place`], and adds a manifest with this text.
     pub fn place_with_manifest(&self, fixture_name: &str, name: &str, manifest: &str) -> String {
         let url = self.place(fixture_name, name);
         fs::write(Path::new(&url).join("longshore.json"), manifest).unwrap();
@@ -81,31 +84,31 @@ impl Models {
         target.display().to_string()
     }
 
-    /// A model that multiplies by `factor`: `y = factor * x`.
+    /// Places a model that computes `y = factor * x`.
     pub fn place_scale(&self, name: &str, factor: f32) -> String {
         self.place_model(name, &scale(factor))
     }
 
-    /// A model of 8 MiB of weights, each of them a half; it sums the products of a row of 1024 with them. No two are the same
-    /// content, which would be loaded once.
+    /// Places a model with 8 MiB of weights, all of them 0.5, which multiplies a row of 1024
+    /// numbers by them. The content is unique: the server loads equal contents only once.
     pub fn place_big(&self, name: &str) -> String {
         let url = self.place("external_big", name);
         let mut weights = 0.5f32.to_le_bytes().repeat(Self::BIG_BYTES / 4);
-        // Behind what the model reads.
+        // The model does not read these bytes.
         weights.extend(name.as_bytes());
         fs::write(Path::new(&url).join("weights.bin"), weights).unwrap();
         url
     }
 
-    /// Bytes of the weights of [`Self::place_big`].
+    /// Size of the weights of [`Self::place_big`], in bytes.
     pub const BIG_BYTES: usize = 8 << 20;
 
-    /// A model whose load takes some seconds at most: the function bomb with fewer levels.
+    /// Places a model whose load takes a few seconds at most: the function bomb with fewer levels.
     pub fn place_slow(&self, name: &str, levels: u8) -> String {
         let url = self.place("bad/function_bomb", name);
         let file = Path::new(&url).join("model.onnx");
         let mut bytes = fs::read(&file).unwrap();
-        // The graph comes first in the file. Its one node calls the function of the highest level.
+        // The graph comes first in the file. Its only node calls the function of the top level.
         let at = find(&bytes, b"f27").unwrap();
         bytes[at + 1..at + 3].copy_from_slice(format!("{:02}", levels - 1).as_bytes());
         fs::write(&file, bytes).unwrap();
@@ -113,7 +116,7 @@ impl Models {
     }
 }
 
-/// Copies a directory and what is in it.
+/// Copies a directory with its contents.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -122,7 +125,7 @@ fn copy(from: &Path, to: &Path) {
         if entry.path().is_dir() {
             copy(&entry.path(), &target);
         } else {
-            // Not `fs::copy`, which copies the permissions too: the checkout may be read-only.
+            // `fs::copy` would copy the permissions too, and the checkout may be read-only.
             fs::write(target, fs::read(entry.path()).unwrap()).unwrap();
         }
     }

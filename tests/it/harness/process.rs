@@ -1,4 +1,4 @@
-//! What the system knows of a process.
+//! Facts about a process, read from `/proc`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,34 +12,33 @@ use super::eventually;
 pub struct Process(pub u32);
 
 impl Process {
-    /// Bytes of anonymous memory that are resident: what an unload must bring down (MM-4).
+    /// Resident bytes of anonymous memory, which an unload must reduce (MM-4).
     pub fn anonymous_memory(self) -> u64 {
         self.anonymous_memory_if_alive().unwrap()
     }
 
-    /// As [`Self::anonymous_memory`], of a process that may end at any time.
+    /// Like [`Self::anonymous_memory`], for a process that may end at any time.
     pub fn anonymous_memory_if_alive(self) -> Option<u64> {
         let status = fs::read_to_string(self.file("status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
         Some(line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024)
     }
 
-    /// The process's threads, less those with which jemalloc purges, which it starts one by one as
-    /// it sees fit.
+    /// Number of the process's threads, without jemalloc's purging threads, whose number varies.
     pub fn threads(self) -> usize {
         let threads = fs::read_dir(self.file("task")).unwrap().flatten();
         let names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
         names.filter(|name| !name.starts_with("jemalloc")).count()
     }
 
-    /// The soft limit that the system calls `name`, as it writes it.
+    /// The soft limit `name`, as text from `/proc/<pid>/limits`.
     pub fn soft_limit(self, name: &str) -> String {
         let limits = fs::read_to_string(self.file("limits")).unwrap();
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().next().unwrap().to_owned()
     }
 
-    /// Open sockets.
+    /// Number of open sockets.
     pub fn sockets(self) -> usize {
         let files = fs::read_dir(self.file("fd")).unwrap().flatten();
         let targets = files.filter_map(|file| fs::read_link(file.path()).ok());
@@ -53,13 +52,13 @@ impl Process {
         ticks_of(&self.file("stat")).unwrap()
     }
 
-    /// Files of a directory that are mapped into the process.
+    /// Whether the process maps files below `folder`.
     pub fn maps_files_below(self, folder: &Path) -> bool {
         let maps = fs::read_to_string(self.file("maps")).unwrap();
         maps.contains(&folder.display().to_string())
     }
 
-    /// The processes that prepare models for this one.
+    /// The child processes that prepare models.
     pub fn preparing(self) -> Vec<Self> {
         let is_one = |child: &Self| {
             let words = fs::read(child.file("cmdline")).unwrap_or_default();
@@ -68,7 +67,7 @@ impl Process {
         self.children().into_iter().filter(is_one).collect()
     }
 
-    /// The process's environment, a `name=value` each.
+    /// The environment, each variable as `name=value`.
     pub fn environment(self) -> Vec<String> {
         let text = fs::read(self.file("environ")).unwrap();
         let variables = text.split(|&byte| byte == 0).filter(|variable| !variable.is_empty());
@@ -77,20 +76,20 @@ impl Process {
             .collect()
     }
 
-    /// The targets of the process's descriptors, as the system writes them.
+    /// The targets of the open file descriptors.
     pub fn descriptors(self) -> Vec<String> {
         let descriptors = fs::read_dir(self.file("fd")).unwrap().flatten();
         let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
         targets.map(|target| target.to_string_lossy().into_owned()).collect()
     }
 
-    /// Whether the system keeps other processes of the same user from looking at this one, whose
-    /// user is not root: what it shows of the process is root's then.
+    /// Whether the kernel hides this process, which is not root's, from other processes of the
+    /// same user: its files below `/proc` then belong to root.
     pub fn is_hidden(self) -> bool {
         fs::metadata(self.file("environ")).is_ok_and(|metadata| metadata.uid() == 0)
     }
 
-    /// Files of a directory that the process has open.
+    /// Whether the process has files below `folder` open.
     pub fn opens_files_below(self, folder: &Path) -> bool {
         let descriptors = fs::read_dir(self.file("fd")).unwrap().flatten();
         let mut files = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
@@ -98,15 +97,15 @@ impl Process {
     }
 
     pub fn signal(self, signal: Signal) {
-        // A process that is gone needs no signal.
+        // The process may have ended already.
         let _ = kill_process(Pid::from_raw(self.0.try_into().unwrap()).unwrap(), signal);
     }
 
-    /// The thread of this name that is at work, as something that takes signals: one that is sent
-    /// to it is handled by it.
+    /// The thread of this name that is computing, as a target of signals: the thread handles a
+    /// signal that is sent to it.
     #[track_caller]
     pub fn busiest_thread(self, name: &str) -> Self {
-        /// More than a thread uses that is merely woken now and then.
+        /// More than a thread uses that only wakes up now and then.
         const TICKS: u64 = 3;
         let threads = || -> Vec<(Self, u64)> {
             let threads = fs::read_dir(self.file("task")).unwrap().flatten();
@@ -114,7 +113,7 @@ impl Process {
             threads
                 .filter(|thread| thread.is(name))
                 .map(|thread| {
-                    // Below its own number stands what all threads have used.
+                    // `/proc/<tid>/stat` would count the time of all threads.
                     let stat = self.file(&format!("task/{}/stat", thread.0));
                     (thread, ticks_of(&stat).unwrap_or_default())
                 })
@@ -122,7 +121,7 @@ impl Process {
         };
         let before = threads();
         let mut found = None;
-        eventually("a thread is at work", || {
+        eventually("a thread is computing", || {
             found = threads().into_iter().find_map(|(thread, ticks)| {
                 let (_, then) = before.iter().find(|(known, _)| *known == thread)?;
                 (ticks >= then + TICKS).then_some(thread)
@@ -132,12 +131,12 @@ impl Process {
         found.unwrap()
     }
 
-    /// Stops the process and waits until all its threads stand still: until then, one of them may
-    /// still accept a connection or answer.
+    /// Stops the process and waits until all its threads have stopped: until then, one of them may
+    /// still accept a connection or send a response.
     #[track_caller]
     pub fn pause(self) {
         self.signal(Signal::STOP);
-        eventually("the process stands still", || self.is_stopped());
+        eventually("the process is stopped", || self.is_stopped());
     }
 
     /// Whether a signal has stopped all threads of the process.
@@ -148,7 +147,7 @@ impl Process {
         stopped.all(|is_stopped| is_stopped)
     }
 
-    /// Whether the signal has been sent to the process, which has not taken it yet.
+    /// Whether the signal was sent to the process and is still pending.
     pub fn has_pending(self, signal: Signal) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
         let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
@@ -156,7 +155,7 @@ impl Process {
         pending.is_some_and(|bits| bits >> (signal.as_raw() - 1) & 1 == 1)
     }
 
-    /// The first of this process and its descendants that runs `program`.
+    /// The first process that runs `program`, among this one and its descendants.
     pub fn find(self, program: &str) -> Option<Self> {
         if self.is(program) {
             return Some(self);
@@ -169,7 +168,7 @@ impl Process {
         self.children().into_iter().find(|child| child.is(program))
     }
 
-    /// Whether there is such a process; one that has ended and was not waited for yet is none.
+    /// Whether the process exists and is not a zombie.
     pub fn is_alive(self) -> bool {
         let Ok(status) = fs::read_to_string(self.file("status")) else {
             return false;
@@ -177,7 +176,7 @@ impl Process {
         let is_zombie = status
             .lines()
             .any(|line| line.starts_with("State:") && line.contains('Z'));
-        // The first thread may be gone before others, which still hold what the process had open.
+        // The first thread may end before others, which still keep the process's files open.
         let threads = fs::read_dir(self.file("task")).map_or(0, Iterator::count);
         !is_zombie || threads > 1
     }
@@ -204,10 +203,10 @@ impl Process {
     }
 }
 
-/// User and system time of a `stat` file; `None` when what it is about has ended.
+/// User and system time from a `stat` file; `None` if the process or thread has ended.
 fn ticks_of(stat: &Path) -> Option<u64> {
     let stat = fs::read_to_string(stat).ok()?;
-    // The command's name stands in brackets and may hold blanks.
+    // The command's name is in parentheses and may contain blanks.
     let (_, fields) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
     Some(fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum())

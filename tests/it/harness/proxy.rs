@@ -1,8 +1,8 @@
-//! A proxy that makes faults: what stands between a server and its store when the network is bad, or the store is.
+//! A proxy between a server and its store, which injects the faults of a bad network or store.
 //!
-//! It speaks HTTP/1.1 with connections that are kept, does to a request what the first [`Rule`] that is about it says, and
-//! keeps a record of all of them. A request that is held stays in flight until the test says otherwise, so that tests go
-//! by order and not by time.
+//! It speaks HTTP/1.1 with persistent connections, applies the first [`Rule`] that matches a
+//! request, and records all requests. A held request stays in flight until the test releases it,
+//! so that tests depend on order and not on time.
 
 mod exchange;
 mod gate;
@@ -15,20 +15,20 @@ use std::time::Duration;
 use super::PATIENCE;
 use gate::Gate;
 
-/// What is done to a request.
+/// A fault that the proxy applies to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is answered with an error as S3 writes them: status and code.
+    /// Responds with an error in S3's form: status and code.
     Error(u16, &'static str),
-    /// It is answered after this time.
+    /// Forwards the request after this time.
     Delay(Duration),
-    /// Of the answer's body come so many bytes at a time, with this time between them.
+    /// Sends the response body in pieces of this many bytes, with this pause before each.
     Trickle(usize, Duration),
-    /// The connection ends behind so many bytes of the answer's body.
+    /// Closes the connection after this many bytes of the response body.
     Cut(usize),
-    /// It is not answered until [`Proxy::release`].
+    /// Forwards the request only after [`Proxy::release`].
     Hold,
-    /// So many bytes of the answer's body come, and the rest after [`Proxy::release`].
+    /// Sends this many bytes of the response body, and the rest after [`Proxy::release`].
     HoldAfter(usize),
 }
 
@@ -38,7 +38,7 @@ impl Fault {
     pub const SLOW_DOWN: Self = Self::Error(503, "SlowDown");
 }
 
-/// A fault, and the requests that meet with it.
+/// A fault, and the requests that it applies to.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Rule {
@@ -49,7 +49,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Every request meets with `fault`.
+    /// Applies `fault` to every request.
     pub fn new(fault: Fault) -> Self {
         Self {
             fault,
@@ -66,7 +66,7 @@ impl Rule {
         }
     }
 
-    /// Only requests whose path, without percent signs, ends in `key`.
+    /// Restricts the rule to requests whose percent-decoded path ends in `key`.
     pub fn on(self, key: &str) -> Self {
         Self {
             part: key.to_owned(),
@@ -74,29 +74,29 @@ impl Rule {
         }
     }
 
-    /// Only the first `times` of them.
+    /// Restricts the rule to the first `times` requests that match.
     pub fn times(self, times: u64) -> Self {
         Self { times, ..self }
     }
 
-    fn is_about(&self, seen: &Seen) -> bool {
+    fn matches(&self, seen: &Seen) -> bool {
         self.times > 0 && self.method.is_none_or(|method| method == seen.method) && seen.path.ends_with(&self.part)
     }
 }
 
-/// A request that came, and what was answered.
+/// A recorded request and the outcome of its response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub method: String,
-    /// `/bucket/key`, without percent signs.
+    /// `/bucket/key`, percent-decoded.
     pub path: String,
     pub query: String,
     pub range: Option<String>,
     pub if_match: Option<String>,
     pub if_none_match: Option<String>,
-    /// Of the answer, once it has begun.
+    /// Status of the response, once it has begun.
     pub status: Option<u16>,
-    /// Bytes of the answer's body that were sent.
+    /// Bytes of the response body that were sent.
     pub sent: u64,
 }
 
@@ -109,15 +109,15 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     upstream: SocketAddr,
-    state: Mutex<State>,
+    state: Mutex<ProxyState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ProxyState {
     rules: Vec<Rule>,
     seen: Vec<Seen>,
-    /// By the client's address.
+    /// Open connections by the client's address.
     connections: HashMap<SocketAddr, TcpStream>,
     refuses: bool,
     held: usize,
@@ -126,12 +126,12 @@ struct State {
 }
 
 impl Shared {
-    /// A test that fails while it holds the lock is no reason for others to fail.
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Locks the state. A test that panics with the lock held must not fail other threads.
+    fn state(&self) -> MutexGuard<'_, ProxyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether connections are still accepted.
+    /// Registers a connection; returns false if the proxy refuses connections.
     fn keep(&self, client: SocketAddr, stream: TcpStream) -> bool {
         let mut state = self.state();
         let accepts = !state.refuses;
@@ -141,10 +141,10 @@ impl Shared {
         accepts
     }
 
-    /// Puts a request on record, and finds the rule that is about it.
+    /// Records a request, and finds the fault that applies to it.
     fn begin(&self, seen: Seen) -> (usize, Option<Fault>) {
         let mut state = self.state();
-        let rule = state.rules.iter_mut().find(|rule| rule.is_about(&seen));
+        let rule = state.rules.iter_mut().find(|rule| rule.matches(&seen));
         let fault = rule.map(|rule| {
             rule.times -= 1;
             rule.fault
@@ -154,13 +154,13 @@ impl Shared {
     }
 
     fn note(&self, at: usize, change: impl FnOnce(&mut Seen)) {
-        // Gone, when the record was cleared meanwhile.
+        // The test may have cleared the record meanwhile.
         if let Some(seen) = self.state().seen.get_mut(at) {
             change(seen);
         }
     }
 
-    /// Returns at the next release.
+    /// Blocks until the next release.
     fn hold(&self) {
         let mut state = self.state();
         let releases = state.releases;
@@ -175,7 +175,7 @@ impl Shared {
 }
 
 impl Proxy {
-    /// A proxy before the server at `upstream`, which has no rules yet.
+    /// A proxy without rules in front of the server at `upstream`.
     pub fn before(upstream: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
             upstream,
@@ -188,7 +188,7 @@ impl Proxy {
                 if !shared.keep(client, stream.try_clone().unwrap()) {
                     return;
                 }
-                // A client that goes away, or a server that does: the test sees it from where it stands.
+                // The client or the server may close its connection; the test sees that itself.
                 let _ = exchange::serve(&shared, &stream);
                 let _ = stream.shutdown(Shutdown::Both);
                 shared.state().connections.remove(&client);
@@ -202,17 +202,17 @@ impl Proxy {
         self.gate.address()
     }
 
-    /// Adds a rule. Earlier ones go first.
+    /// Adds a rule. Earlier rules take precedence.
     pub fn rule(&self, rule: Rule) {
         self.shared.state().rules.push(rule);
     }
 
-    /// Drops all rules. What is held stays held.
+    /// Drops all rules. Held requests stay held.
     pub fn no_rules(&self) {
         self.shared.state().rules.clear();
     }
 
-    /// Waits until so many requests are held.
+    /// Waits until at least `count` requests are held.
     #[track_caller]
     pub fn wait_for_held(&self, count: usize) {
         let state = self.shared.state();
@@ -226,7 +226,7 @@ impl Proxy {
         assert!(held >= count, "{held} requests are held, of {seen:#?}");
     }
 
-    /// What is held goes on, and nothing is held any more.
+    /// Releases all held requests, and drops the rules that hold requests.
     pub fn release(&self) {
         let mut state = self.shared.state();
         state
@@ -252,7 +252,7 @@ impl Proxy {
         let mut state = self.shared.state();
         state.refuses = true;
         for connection in state.connections.values() {
-            // It may be gone.
+            // The client may have closed it.
             let _ = connection.shutdown(Shutdown::Both);
         }
     }
@@ -269,7 +269,7 @@ impl Proxy {
         seen
     }
 
-    /// Bytes that were sent of the object, in whatever pieces.
+    /// Total bytes of the object that were sent, over all requests.
     pub fn bytes_of(&self, key: &str) -> u64 {
         let gets = self.requests_of(key).into_iter();
         gets.filter(|seen| matches!(seen.status, Some(200 | 206)))

@@ -1,4 +1,4 @@
-//! Programs in Python, each with the interpreter of the venv that has what it needs.
+//! Runs Python programs, each with the interpreter of the venv that has its packages.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -9,14 +9,14 @@ use std::process::{Child, Command, Stdio};
 
 use super::{PATIENCE, eventually_within};
 
-/// What is installed by a script of ours.
+/// A venv that a script of this repository installs.
 #[derive(Debug, Clone, Copy)]
 pub struct Venv {
     folder: &'static str,
     script: &'static str,
 }
 
-/// S3 and the rest of AWS that the tests call.
+/// moto: S3 and the other AWS services that the tests call.
 pub const MOTO: Venv = Venv {
     folder: ".moto",
     script: "scripts/moto",
@@ -28,20 +28,20 @@ pub const CLIENTS: Venv = Venv {
     script: "scripts/clients",
 };
 
-/// The libraries whose exports are served.
+/// The libraries whose exported models the tests serve.
 pub const EXPORTS: Venv = Venv {
     folder: ".exports",
     script: "scripts/exports",
 };
 
-/// Pretrained networks, and the pipelines of the packages that carry them.
+/// Pretrained networks, and the pipelines of the packages that contain them.
 pub const PRETRAINED: Venv = Venv {
     folder: ".pretrained",
     script: "scripts/pretrained",
 };
 
 impl Venv {
-    /// Its interpreter with one of our programs.
+    /// The command that runs a program of this repository with the venv's interpreter.
     #[track_caller]
     fn command(self, program: &str) -> Command {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -59,7 +59,7 @@ impl Venv {
         command
     }
 
-    /// Runs `program` to its end, with these variables and no others, and prints what it prints.
+    /// Runs `program` to its end with exactly these variables, and passes its output on.
     #[track_caller]
     pub fn run(
         self,
@@ -70,7 +70,7 @@ impl Venv {
         print!("{}", self.output(program, arguments, variables));
     }
 
-    /// Runs like [`Self::run`], and returns what `program` prints.
+    /// Runs like [`Self::run`], and returns the output of `program`.
     #[track_caller]
     pub fn output(
         self,
@@ -92,19 +92,18 @@ impl Venv {
             .stderr(file);
         let mut child = Running(command.spawn().unwrap());
         let mut status = None;
-        let told = || fs::read_to_string(&output).unwrap_or_default();
-        let what = format!("{program} ends");
+        let printed = || fs::read_to_string(&output).unwrap_or_default();
         let in_time = eventually_within(5 * PATIENCE, || {
             status = child.0.try_wait().unwrap();
             status.is_some()
         });
-        assert!(in_time, "it did not come to pass that {what}:\n{}", told());
-        assert!(status.unwrap().success(), "{program} failed:\n{}", told());
-        told()
+        assert!(in_time, "{program} did not end in time:\n{}", printed());
+        assert!(status.unwrap().success(), "{program} failed:\n{}", printed());
+        printed()
     }
 }
 
-/// Killed when the test ends before it.
+/// A child that is killed if the test ends first.
 #[derive(Debug)]
 struct Running(Child);
 
@@ -115,8 +114,8 @@ impl Drop for Running {
     }
 }
 
-/// A program that prints where it listens, and ends with its standard input, whose other end this
-/// process holds: whatever becomes of the tests, nothing is left running.
+/// A program that prints its address, and ends when its standard input is closed. This process
+/// holds the other end, so the program never outlives the tests.
 #[derive(Debug)]
 pub struct PythonServer {
     address: SocketAddr,

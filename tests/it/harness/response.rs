@@ -1,18 +1,18 @@
-//! A response, and what holds for every one of them.
+//! A response, and the checks that every response must pass.
 
 use serde_json::Value;
 
-/// The headers that the container ever sends: the platform drops others silently (IN-2), so whoever
-/// adds one should know.
+/// All headers that the container may send. The platform silently drops others (IN-2), so a new
+/// header must be added here deliberately.
 const HEADERS: [&str; 10] = [
     "allow",
     "connection",
-    // Where the operator has replies compressed, which the platform does not ask for.
+    // Only if the operator enables compression, which the platform does not request.
     "content-encoding",
     "content-length",
     "content-type",
     "date",
-    // Of the Open Inference Protocol, which the platform does not speak.
+    // Part of the Open Inference Protocol, which the platform does not use.
     "inference-header-content-length",
     "transfer-encoding",
     "vary",
@@ -22,7 +22,7 @@ const HEADERS: [&str; 10] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
-    /// Names in lower case.
+    /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
@@ -45,7 +45,7 @@ impl Response {
         }
     }
 
-    /// The same response, when it has this status.
+    /// Asserts that the response has this status, and returns it.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
@@ -70,10 +70,10 @@ impl Response {
         }
     }
 
-    /// Checks what the platform relies on in every response, whatever was asked.
+    /// Checks what the platform relies on in every response, whatever the request was.
     pub fn check(&self, method: &str) {
         let text = format!("{} {:?} {}", self.status, self.headers, self.text());
-        // IN-4: neither 1xx nor 3xx. MM-13: and no "later".
+        // IN-4: neither 1xx nor 3xx. MM-13: never 202 (accepted).
         assert!(
             self.status == 200 || (400..600).contains(&self.status),
             "a status that the platform does not know: {text}"
@@ -97,14 +97,14 @@ impl Response {
         }
     }
 
-    /// Small JSON that says what is wrong.
+    /// Checks that an error is small JSON with a message.
     fn check_error(&self, text: &str) {
         assert_eq!(self.header("content-type"), Some("application/json"), "{text}");
         assert!(self.body.len() <= 1024, "an error of {} bytes: {text}", self.body.len());
         let body = self.json();
         let fields: Vec<&String> = body.as_object().map(|body| body.keys().collect()).unwrap_or_default();
         if fields == ["error"] {
-            // Of the Open Inference Protocol.
+            // An error of the Open Inference Protocol.
             assert!(!self.error().is_empty(), "{text}");
             return;
         }
@@ -113,7 +113,7 @@ impl Response {
         let kind = body["type"].as_str().unwrap_or_default();
         assert!(kind.ends_with("Exception"), "{text}");
         assert!(!self.message().is_empty(), "{text}");
-        // Places in somebody's source code help no caller.
+        // Positions in source code do not help a caller.
         for trace in ["/onnxruntime_src/", ".rs:"] {
             assert!(!self.message().contains(trace), "{text}");
         }

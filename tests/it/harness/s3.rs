@@ -1,6 +1,7 @@
-//! S3: moto, a real server of its protocol, one for all tests of the process.
+//! S3: a moto server, which all tests of the process share.
 //!
-//! It costs a second to start, hence one; tests have buckets of their own. `scripts/moto` installs it.
+//! A start takes a second, hence one server; each test has its own buckets. `scripts/moto`
+//! installs it.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -12,7 +13,7 @@ use super::client::{Connection, Request};
 use super::python::{self, PythonServer};
 use super::response::Response;
 
-/// What stands in the path of a request as it is.
+/// Characters that are percent-encoded in the path of a request.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
@@ -20,12 +21,12 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Never dropped: it ends with this process.
+/// The server is never dropped; it ends with this process.
 static MOTO: LazyLock<PythonServer> = LazyLock::new(|| PythonServer::start(python::MOTO, "tests/s3/server.py"));
 
 static BUCKETS: AtomicUsize = AtomicUsize::new(0);
 
-/// The server, which is started with the first of these.
+/// Handle of the server. The first handle starts it.
 #[derive(Debug, Clone, Copy)]
 pub struct S3 {
     address: SocketAddr,
@@ -54,7 +55,8 @@ impl S3 {
         bucket
     }
 
-    /// What tells a server, or AWS's own tools, to take this S3 for AWS's; `at` it, or at a proxy before it.
+    /// Variables that make a server or an AWS tool use the S3 at `at`: this server, or a proxy in
+    /// front of it.
     pub fn environment(at: SocketAddr) -> [(&'static str, String); 5] {
         [
             ("AWS_ENDPOINT_URL_S3", format!("http://{at}")),
@@ -81,7 +83,7 @@ impl Bucket {
         format!("s3://{}", self.name)
     }
 
-    /// Writes an object. One that was there by this key is replaced.
+    /// Writes an object; replaces an existing object of this key.
     #[track_caller]
     pub fn put(&self, key: &str, content: &[u8]) {
         self.send(self.request("PUT", key).body(content)).expect(200);
@@ -96,11 +98,11 @@ impl Bucket {
         Request::new(method, format!("/{}/{}", self.name, utf8_percent_encode(key, PATH)))
     }
 
-    /// Over a connection of its own. S3 is none of ours, so nothing is checked of its answer.
+    /// Sends a request over a new connection. The checks of our own responses do not apply to S3.
     #[track_caller]
     fn send(&self, request: Request) -> Response {
         let mut connection = Connection::open(self.s3.address).unwrap();
-        // Signed by nobody, which is not checked; without any signature, objects could not be replaced.
+        // moto does not verify the signature, but it lets only signed requests replace objects.
         const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, \
                                      SignedHeaders=host, Signature=none";
         let request = request

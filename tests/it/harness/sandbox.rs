@@ -1,8 +1,9 @@
-//! Programs that put the server into surroundings of their own, where the machine grants that.
+//! Programs that isolate the server, on machines that permit it.
 
 use std::process::{Command, Stdio};
 
-/// Whether `words`, run on their own, succeed here. A test that needs them is skipped otherwise, aloud.
+/// Runs the command `words` and returns whether it fails here. If so, prints that the test is
+/// skipped.
 pub fn skip_unless(words: &[&str]) -> bool {
     let granted = Command::new(words[0])
         .args(&words[1..])
@@ -12,7 +13,7 @@ pub fn skip_unless(words: &[&str]) -> bool {
         .status()
         .is_ok_and(|status| status.success());
     if !granted {
-        eprintln!("SKIPPED: this machine does not grant `{}`", words.join(" "));
+        eprintln!("SKIPPED: this machine does not permit `{}`", words.join(" "));
     }
     !granted
 }

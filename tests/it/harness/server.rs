@@ -19,11 +19,11 @@ use super::process::Process;
 use super::response::Response;
 use super::{PATIENCE, eventually};
 
-/// A server that is killed when the test ends. It must live until then, and must not have panicked.
+/// A running server. The drop kills it, and fails the test if it ended by itself or panicked.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    /// Of the server's processes the one that was started.
+    /// The first process of the server, which supervises the others.
     first: Process,
     container: Option<Container>,
     address: SocketAddr,
@@ -34,7 +34,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Waits for the line that says where the server listens.
+    /// Waits for the log line with the address on which the server listens.
     #[track_caller]
     pub(super) fn listening(
         mut child: Child,
@@ -78,17 +78,17 @@ impl Server {
         &self.models
     }
 
-    /// The process that serves: another one after a restart.
+    /// The process that serves. A restart replaces it.
     pub fn process(&self) -> Process {
         self.first.child("longshore").unwrap_or(self.first)
     }
 
-    /// The process that was started, and starts the one that serves.
+    /// The first process, which starts the one that serves.
     pub fn supervisor(&self) -> Process {
         self.first
     }
 
-    /// Its name, where it is a container.
+    /// The container's name; panics if the server is not in a container.
     #[track_caller]
     pub fn container(&self) -> &str {
         self.container.as_ref().unwrap().name()
@@ -132,7 +132,7 @@ impl Server {
         self.send(&Request::delete(ModelPath::of(name)))
     }
 
-    /// A request to a model, to be completed by its body (MM-5).
+    /// An invocation without a body, which the caller adds (MM-5).
     pub fn invocation(name: &str) -> Request {
         Request::post(format!("{}/invoke", ModelPath::of(name)))
     }
@@ -143,19 +143,19 @@ impl Server {
         self.send(&Self::invocation(name).json(body))
     }
 
-    /// Asks a model of `place_scale` for four times its factor, and checks the answer.
+    /// Invokes a model of `place_scale`, and checks that it multiplies by `factor`.
     #[track_caller]
     pub fn assert_scales(&self, name: &str, factor: f32) {
         let answer = self.invoke(name, &json!({"instances": [4, -0.5]})).expect(200).json();
         assert_eq!(answer, json!({"predictions": [factor * 4.0, factor * -0.5]}), "{name}");
     }
 
-    /// Invokes the `spin` model.
+    /// An invocation of the `spin` model.
     pub fn spin(name: &str, iterations: u64) -> Request {
         Self::invocation(name).json(&json!({"inputs": iterations}))
     }
 
-    /// The value of a metric without labels, or of one with exactly these.
+    /// The value of a metric. `name` includes the labels, if any; a missing metric counts as 0.
     #[track_caller]
     pub fn metric(&self, name: &str) -> u64 {
         let text = self.send(&Request::get("/metrics")).expect(200).text();
@@ -163,13 +163,13 @@ impl Server {
         value.map_or(0, |value| value.parse::<f64>().unwrap() as u64)
     }
 
-    /// Bytes that models have reserved: 0 when none is loaded or being loaded.
+    /// Bytes that models have reserved: 0 if no model is loaded or loading.
     #[track_caller]
     pub fn reserved(&self) -> u64 {
         self.metric("longshore_memory_reserved_bytes")
     }
 
-    /// Waits until requests run on the compute threads: that many.
+    /// Waits until exactly `count` requests run on the compute threads.
     #[track_caller]
     pub fn wait_for_running(&self, count: u64) {
         eventually("the requests run", || {
@@ -177,12 +177,12 @@ impl Server {
         });
     }
 
-    /// How many lines of the log have `part`.
+    /// Number of log lines that contain `part`.
     pub fn count_in_log(&self, part: &str) -> usize {
         self.log.lines().iter().filter(|line| line.contains(part)).count()
     }
 
-    /// Nobody reads the log from here on, until it is read again.
+    /// Resumes (`true`) or pauses (`false`) reading the server's log.
     pub fn read_log(&self, read: bool) {
         self.log.read(read);
     }
@@ -191,10 +191,14 @@ impl Server {
         self.log.lines()
     }
 
-    /// Waits for a line of the log.
+    /// Waits for a log line that contains `part`.
     pub fn wait_for_log(&self, part: &str) {
         let found = self.log.wait_for(PATIENCE, |line| line.contains(part).then_some(()));
-        assert!(found.is_some(), "the log does not say {part:?}:\n{}", self.log.tail());
+        assert!(
+            found.is_some(),
+            "the log does not contain {part:?}:\n{}",
+            self.log.tail()
+        );
     }
 
     pub fn terminate(&self) {
@@ -239,7 +243,7 @@ impl Drop for Server {
     }
 }
 
-/// The lines of a log, collected as they come.
+/// The lines of a log, collected as they arrive.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
     shared: Arc<(Mutex<Lines>, Condvar)>,
@@ -249,7 +253,7 @@ pub(super) struct Log {
 struct Lines {
     lines: Vec<String>,
     closed: bool,
-    /// Whether what comes is left where it is.
+    /// Whether the reader thread is paused.
     unread: bool,
 }
 
@@ -271,15 +275,15 @@ impl Log {
         log
     }
 
-    /// Whether to read on. What comes unread stays in the pipe.
+    /// Resumes or pauses the reader. While it is paused, output stays in the pipe.
     pub fn read(&self, read: bool) {
         let (state, changed) = &*self.shared;
         state.lock().unwrap().unread = !read;
         changed.notify_all();
     }
 
-    /// What `find` makes of the first line that it makes something of; `None` when no such line
-    /// comes.
+    /// The first `Some` that `find` returns for a line; `None` after the timeout or the end of the
+    /// log.
     pub fn wait_for<T>(&self, patience: Duration, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let (state, changed) = &*self.shared;
         let mut seen = 0;
@@ -296,7 +300,7 @@ impl Log {
         found
     }
 
-    /// All lines, once the process has closed its end.
+    /// All lines, after the process has closed its end of the pipe.
     pub fn finished(&self, patience: Duration) -> Vec<String> {
         let _ = self.wait_for(patience, |_| None::<()>);
         self.lines()

@@ -1,4 +1,4 @@
-//! An artifact that means harm, and what must become of it.
+//! A hostile artifact, and the expected outcome of its load and request.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,11 +14,11 @@ pub struct Hostile {
     pub name: String,
     files: Vec<(String, Content)>,
     pub expected: Expected,
-    /// The request to be sent if it loads.
+    /// The request to send if the artifact loads.
     pub body: Value,
 }
 
-/// What lies at a path of an artifact.
+/// Content of one path of an artifact.
 #[derive(Debug, Clone)]
 pub enum Content {
     File(Vec<u8>),
@@ -27,25 +27,25 @@ pub enum Content {
     Directory,
 }
 
-/// What must become of a load. In any case the server lives, and answers.
+/// Expected outcome of a load. In any case the server survives and still serves.
 #[derive(Debug, Clone, Copy)]
 pub enum Expected {
-    /// 400, with these words in the message.
+    /// The load is refused with 400, and the message contains these words.
     Refused(&'static [&'static str]),
-    /// It may load; then the request is refused.
-    Unanswered,
-    /// 200, and the request is answered.
+    /// The load may succeed; then the request is refused.
+    RequestRefused,
+    /// The load succeeds with 200. The request is answered with 200, or refused with 400 or 507.
     Serves,
-    /// It may load; then the request never ends by itself.
+    /// The load may succeed; then the request runs until its deadline, and gets 504.
     Endless,
-    /// It may load, and the request may be answered: no more is known of it than that it must do no harm.
+    /// Any outcome that does no harm: the load and the request may succeed or fail.
     Harmless,
 }
 
-use Expected::{Endless, Harmless, Refused, Serves, Unanswered};
+use Expected::{Endless, Harmless, Refused, RequestRefused, Serves};
 
 impl Hostile {
-    /// An artifact with nothing in it.
+    /// An empty artifact.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -63,7 +63,7 @@ impl Hostile {
         Self::model(name, Model::new(graph))
     }
 
-    /// An artifact whose `model.onnx` has these bytes.
+    /// An artifact whose `model.onnx` consists of these bytes.
     pub fn bytes(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
         Self::new(name).with("model.onnx", Content::File(bytes.into()))
     }
@@ -81,28 +81,28 @@ impl Hostile {
         self.with(path, Content::Link(target.into()))
     }
 
-    pub fn asked(self, body: Value) -> Self {
+    pub fn with_request(self, body: Value) -> Self {
         Self { body, ..self }
     }
 
-    pub fn is(self, expected: Expected) -> Self {
+    pub fn expecting(self, expected: Expected) -> Self {
         Self { expected, ..self }
     }
 
     pub fn refused(self, words: &'static [&'static str]) -> Self {
-        self.is(Refused(words))
+        self.expecting(Refused(words))
     }
 
-    pub fn unanswered(self) -> Self {
-        self.is(Unanswered)
+    pub fn request_refused(self) -> Self {
+        self.expecting(RequestRefused)
     }
 
     pub fn serves(self) -> Self {
-        self.is(Serves)
+        self.expecting(Serves)
     }
 
     pub fn endless(self) -> Self {
-        self.is(Endless)
+        self.expecting(Endless)
     }
 
     /// Writes the artifact into `folder`.
@@ -121,12 +121,12 @@ impl Hostile {
     }
 }
 
-/// A graph that takes `x`, rows of four floats.
+/// A graph with the input `x`, rows of four floats.
 pub fn takes_x() -> Graph {
     Graph::new().input(Info::floats("x", ["n".into(), 4.into()]))
 }
 
-/// The same graph giving `y`, of whatever shape.
+/// Adds the output `y`, of any shape.
 pub fn gives_y(graph: Graph) -> Graph {
     graph.output(Info::any_rank("y", crate::support::onnx::element::FLOAT))
 }

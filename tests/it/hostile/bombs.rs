@@ -1,4 +1,4 @@
-//! Small files that ask for much: memory or time, when they are loaded or when they run.
+//! Small files that need much memory or time, at the load or at a run.
 
 use serde_json::json;
 
@@ -9,19 +9,20 @@ pub fn all() -> Vec<Hostile> {
     [constants(), growth(), time(), loops(), depth(), requests()].concat()
 }
 
-/// Elements of 1 GB, 1 TB and 2^64 bytes of floats.
+/// Numbers of elements that make 1 GB, 1 TB and 2^64 bytes of floats.
 const SIZES: [(&str, i64); 3] = [("1 GB", 1 << 28), ("1 TB", 1 << 38), ("2^64 bytes", 1 << 62)];
 
-/// `y = sum(big)`, where `big` is made of constants by `node`: what is known when the model is loaded is computed then.
+/// `y = sum(big)`, where `node` computes `big` from constants. ONNX Runtime computes constants
+/// during the load.
 fn folded(name: &str, tensors: impl IntoIterator<Item = Tensor>, node: Node) -> Hostile {
     let graph = tensors.into_iter().fold(Graph::new(), Graph::initializer);
     let graph = graph
         .node(node)
         .node(Node::new("ReduceMax", ["big"], ["y"]).attribute("keepdims", 0));
-    Hostile::graph(name, gives_y(graph)).asked(json!({"inputs": {}}))
+    Hostile::graph(name, gives_y(graph)).with_request(json!({"inputs": {}}))
 }
 
-/// Constants that one operator blows up.
+/// Constants that one operator inflates.
 fn constants() -> Vec<Hostile> {
     let mut all = Vec::new();
     for (size, count) in SIZES {
@@ -168,7 +169,7 @@ fn constants() -> Vec<Hostile> {
             Node::new("RandomNormal", [], ["big"]).attribute("shape", &[side, side][..])
         }),
     ]);
-    // What cannot be computed when the model is loaded is left to the run, which fails.
+    // ONNX Runtime leaves what it cannot compute at the load to the run, which fails.
     let expect = |hostile: Hostile| {
         let never = [
             "1 TB",
@@ -179,12 +180,12 @@ fn constants() -> Vec<Hostile> {
             "outer product",
         ];
         let impossible = never.iter().any(|part| hostile.name.contains(part));
-        if impossible { hostile.unanswered() } else { hostile }
+        if impossible { hostile.request_refused() } else { hostile }
     };
     all.into_iter().map(expect).collect()
 }
 
-/// Chains in which each node doubles what the one before it made.
+/// Chains in which each node doubles the size of its input.
 fn growth() -> Vec<Hostile> {
     let chain = |name: &str, start: Tensor, operator: &str, node: fn(Node) -> Node| {
         let mut graph = Graph::new().initializer(start);
@@ -195,7 +196,7 @@ fn growth() -> Vec<Hostile> {
         graph = graph
             .node(Node::new("Size", ["v40"], ["y"]))
             .output(Info::ints("y", []));
-        Hostile::model(name, Model::new(graph).opset(20).ir_version(9)).asked(json!({"inputs": {}}))
+        Hostile::model(name, Model::new(graph).opset(20).ir_version(9)).with_request(json!({"inputs": {}}))
     };
     vec![
         chain(
@@ -213,7 +214,7 @@ fn growth() -> Vec<Hostile> {
     ]
 }
 
-/// Work that takes long and little memory.
+/// Work that takes much time and little memory.
 fn time() -> Vec<Hostile> {
     let mut products = Graph::new()
         .initializer(Tensor::ints("sizes", &[2], &[2048, 2048]))
@@ -224,7 +225,7 @@ fn time() -> Vec<Hostile> {
     }
     products = products.node(Node::new("ReduceMax", ["v2000"], ["y"]).attribute("keepdims", 0));
     vec![
-        Hostile::graph("2,000 products of constants", gives_y(products)).asked(json!({"inputs": {}})),
+        Hostile::graph("2,000 products of constants", gives_y(products)).with_request(json!({"inputs": {}})),
         function_bomb(28),
         function_bomb(60),
         Hostile::graph("a sum of a million values", {
@@ -281,12 +282,12 @@ fn function_bomb(levels: usize) -> Hostile {
     Hostile::model(format!("functions that call twice, {levels} deep"), model).refused(&[])
 }
 
-/// A `Loop` of as many rounds as there are, over `x`, with this body.
+/// A `Loop` over `x` with the greatest number of iterations and this body.
 fn endless_loop(body: Graph) -> Node {
     Node::new("Loop", ["rounds", "yes", "start"], ["y"]).attribute("body", body)
 }
 
-/// The body of a loop: `state` becomes `next` through `node`, and it goes on.
+/// A loop body that computes `next` from `state` with `node`, and always continues.
 fn body(node: Node) -> Graph {
     Graph::new()
         .input(Info::ints("round", []))
@@ -339,7 +340,7 @@ fn loops() -> Vec<Hostile> {
         Hostile::graph("a loop without end over the request", on_x(turn())).endless(),
         Hostile::graph("a loop without end in a loop without end", nested).endless(),
         Hostile::graph("a loop without end over a constant", on_constant(turn()))
-            .asked(json!({"inputs": {}}))
+            .with_request(json!({"inputs": {}}))
             .endless(),
         Hostile::graph(
             "a loop that doubles",
@@ -352,7 +353,7 @@ fn loops() -> Vec<Hostile> {
                 Node::new("Concat", ["state", "state"], ["next"]).attribute("axis", 0),
             ))
         })
-        .asked(json!({"inputs": {}})),
+        .with_request(json!({"inputs": {}})),
         Hostile::graph("a loop that keeps a megabyte each round", collecting),
         Hostile::graph("a loop of fewer than no rounds", {
             let graph = Graph::new()
@@ -361,11 +362,11 @@ fn loops() -> Vec<Hostile> {
                 .initializer(Tensor::floats("start", &[1], &[1.0]));
             gives_y(graph.node(endless_loop(turn())))
         })
-        .asked(json!({"inputs": {}})),
+        .with_request(json!({"inputs": {}})),
     ]
 }
 
-/// The body of an inner loop: its names are not those of the outer one.
+/// The body of an inner loop, whose names must differ from those of the outer one.
 fn renamed() -> Graph {
     Graph::new()
         .input(Info::ints("round2", []))
@@ -413,7 +414,7 @@ fn depth() -> Vec<Hostile> {
     ]
 }
 
-/// Sound models, by whose requests much is asked.
+/// Valid models whose requests need much memory.
 fn requests() -> Vec<Hostile> {
     let sized = |operator: &str, input: Info, node: Node, body: serde_json::Value| {
         let graph = gives_y(
@@ -422,7 +423,7 @@ fn requests() -> Vec<Hostile> {
                 .input(input),
         );
         Hostile::graph(format!("a request to {operator} for 1 TB"), graph.node(node))
-            .asked(body)
+            .with_request(body)
             .serves()
     };
     let sizes = || Info::ints("sizes", [1.into()]);

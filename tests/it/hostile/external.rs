@@ -1,13 +1,14 @@
-//! Weights in other files: those that are not the model's to read, and those that are not what the model says.
+//! External weights: files that the model must not read, and files that differ from what the model
+//! declares.
 
 use std::path::Path;
 
 use super::artifact::{Content, Hostile, gives_y, takes_x};
 use crate::support::onnx::{Graph, Model, Node, SparseTensor, Tensor};
 
-/// Artifacts that would read `secret`, a file outside of them with the bytes of four floats, if they could.
+/// Artifacts that try to read `secret`, a file outside of them with the bytes of four floats.
 ///
-/// The artifact lies two directories below that of the secret.
+/// Each artifact lies two directories below that of the secret.
 pub fn all(secret: &Path) -> Vec<Hostile> {
     const OUTSIDE: &[&str] = &["outside the artifact"];
     const MISSING: &[&str] = &["not in the artifact"];
@@ -74,7 +75,7 @@ pub fn all(secret: &Path) -> Vec<Hostile> {
         span("an offset beyond the end", "64", "16").refused(&["weights.bin"]),
         span("an offset beyond everything", "9223372036854775807", "16").refused(&["weights.bin"]),
         span("a negative offset", "-16", "16").refused(&["weights.bin"]),
-        span("an offset that is no number", "many", "16").refused(&["weights.bin"]),
+        span("an offset that is not a number", "many", "16").refused(&["weights.bin"]),
         span(
             "an offset of forty digits",
             "1000000000000000000000000000000000000000",
@@ -95,7 +96,7 @@ pub fn all(secret: &Path) -> Vec<Hostile> {
         .file("weights.bin", [0; 16])
         .refused(&["External initializer: w", "out of bounds"]),
         adds(
-            "weights without a place",
+            "weights without a location",
             Tensor::external("w", &[4], &[("offset", "0"), ("length", "16")]),
         )
         .refused(&["ONNX Runtime refuses the model"]),
@@ -105,10 +106,13 @@ pub fn all(secret: &Path) -> Vec<Hostile> {
         )
         .file("weights.bin", [0; 16])
         .refused(OUTSIDE),
-        Hostile::bytes("a place behind the mark of the other format", marked("zeros.bin"))
-            .link("zeros.bin", "/dev/zero")
-            .refused(&["link out of the artifact"]),
-        Hostile::bytes("a place behind a field number too large", overflowing(&up)).refused(&["field"]),
+        Hostile::bytes(
+            "a location behind the magic bytes of the other format",
+            marked("zeros.bin"),
+        )
+        .link("zeros.bin", "/dev/zero")
+        .refused(&["link out of the artifact"]),
+        Hostile::bytes("a location behind a field number too large", overflowing(&up)).refused(&["field"]),
         Hostile::graph(
             "up in an attribute",
             gives_y(takes_x())
@@ -139,12 +143,12 @@ pub fn all(secret: &Path) -> Vec<Hostile> {
     ]
 }
 
-/// `y = x + w`, where `w` is all of the file at `location`.
+/// `y = x + w`, where `w` is the whole file at `location`.
 fn reads(name: &str, location: &str) -> Hostile {
     adds(&format!("weights: {name}"), secret_tensor(location))
 }
 
-/// The same with a part of a file of 64 bytes.
+/// `y = x + w`, where `w` is a part of a file of 64 bytes.
 fn span(name: &str, offset: &str, length: &str) -> Hostile {
     let entries = [("location", "weights.bin"), ("offset", offset), ("length", length)];
     adds(&format!("weights: {name}"), Tensor::external("w", &[4], &entries)).file("weights.bin", [0; 64])
@@ -170,14 +174,16 @@ fn branch(location: &str) -> Graph {
         .node(Node::new("Add", ["x", "w"], ["y"]))
 }
 
-/// A model whose graph has the field number 2^29 + 7. A reader that keeps 32 bits of a tag takes it for 7; one that
-/// keeps more skips it as unknown, and would never see the place that it names.
+/// A model whose graph has the field number 2^29 + 7. A reader that keeps 32 bits of a tag takes
+/// it for 7. One that keeps more bits skips it as unknown, and would never see the location
+/// inside.
 fn overflowing(location: &str) -> Vec<u8> {
     let graph = graph(secret_tensor(location)).into_message();
     Model::new(Graph::new()).field(1 << 29 | 7, &graph).into_bytes()
 }
 
-/// A model whose first bytes, a producer's name, are those by which the format of ONNX Runtime itself is known.
+/// A model that starts with the magic bytes of ONNX Runtime's own format, inside the producer's
+/// name.
 fn marked(location: &str) -> Vec<u8> {
     let mut bytes = b"\x12\x06xxORTM".to_vec();
     bytes.extend(Model::new(graph(secret_tensor(location))).into_bytes());

@@ -1,11 +1,11 @@
-//! What is no model at all, and artifacts that point elsewhere.
+//! Files that are not models, and artifacts that point outside of themselves.
 
 use std::path::Path;
 
 use super::artifact::{Content, Hostile};
 use crate::support::networks;
 
-/// Artifacts that would read `secret`, a file outside of them, if they could.
+/// Artifacts that try to read `secret`, a file outside of them.
 pub fn all(secret: &Path) -> Vec<Hostile> {
     let outside = secret.parent().unwrap().display().to_string();
     let secret = secret.display().to_string();
@@ -38,14 +38,14 @@ pub fn all(secret: &Path) -> Vec<Hostile> {
         Hostile::bytes("a megabyte of zeros", vec![0; 1 << 20]).refused(no_model),
         Hostile::bytes("a megabyte of ones", vec![0xff; 1 << 20]).refused(no_model),
         Hostile::bytes("nothing", *b"").refused(&["is not a model", "empty"]),
-        Hostile::bytes("a mark of the other format alone", *b"\x08\0\0\0ORTM").refused(no_model),
-        Hostile::new("the other format cut")
+        Hostile::bytes("only the magic bytes of the ORT format", *b"\x08\0\0\0ORTM").refused(no_model),
+        Hostile::new("a truncated file in the ORT format")
             .file(
                 "model.ort",
                 *b"\x1c\x00\x00\x00ORTM\x00\x00\x00\x00\xff\xff\xff\x7f\x01\x02\x03\x04",
             )
             .refused(&["ORT model verification failed"]),
-        Hostile::new("a page in the other format")
+        Hostile::new("an HTML page named model.ort")
             .file("model.ort", "<!DOCTYPE html>")
             .refused(&["model.ort is an HTML or XML document"]),
         Hostile::new("no file").refused(&["no model in"]),
@@ -83,7 +83,7 @@ pub fn all(secret: &Path) -> Vec<Hostile> {
             .file("weights/net.onnx", &*good)
             .link("model.onnx", "weights/net.onnx")
             .serves(),
-        manifest("a manifest that is no JSON", "model: model.onnx").refused(&["longshore.json"]),
+        manifest("a manifest that is not JSON", "model: model.onnx").refused(&["longshore.json"]),
         manifest("a manifest that is a list", "[]").refused(&["longshore.json"]),
         manifest("a manifest too long", " ".repeat(1 << 21)).refused(&["longshore.json", "longer than"]),
         manifest("a manifest nested deeply", "[".repeat(60_000)).refused(&["longshore.json"]),
@@ -119,7 +119,7 @@ fn manifest(name: &str, text: impl Into<Vec<u8>>) -> Hostile {
     Hostile::new(name).file("longshore.json", text)
 }
 
-/// The first block of an archive that holds `model.onnx`.
+/// The first block of a tar archive that contains `model.onnx`.
 fn tar() -> Vec<u8> {
     let mut block = vec![0; 1024];
     block[..10].copy_from_slice(b"model.onnx");

@@ -1,4 +1,4 @@
-//! Graphs that are wrong in themselves: what is missing, doubled, in a circle, of another type or from another world.
+//! Invalid graphs: missing and duplicate parts, cycles, wrong types and unknown operators.
 
 use serde_json::json;
 
@@ -33,7 +33,7 @@ fn structure() -> Vec<Hostile> {
         Hostile::graph("no nodes", gives_y(takes_x())).refused(&["y"]),
         Hostile::graph("no outputs", takes_x().node(Node::new("Neg", ["x"], ["y"]))),
         Hostile::graph("no inputs", gives_y(Graph::new()).node(Node::new("Neg", ["x"], ["y"]))).refused(&["x"]),
-        Hostile::graph("an output that nobody makes", sound().output(floats("z"))).refused(&["z"]),
+        Hostile::graph("an output that no node makes", sound().output(floats("z"))).refused(&["z"]),
         Hostile::graph("an output that is an input", takes_x().output(floats("x"))),
         Hostile::graph(
             "an output that is an initializer",
@@ -42,7 +42,7 @@ fn structure() -> Vec<Hostile> {
                 .output(Info::floats("w", [1.into()])),
         ),
         Hostile::graph(
-            "a node's input that nobody makes",
+            "a node's input that no node makes",
             gives_y(takes_x()).node(Node::new("Add", ["x", "z"], ["y"])),
         )
         .refused(&["z"]),
@@ -300,7 +300,7 @@ fn types() -> Vec<Hostile> {
                 .output(Info::any_rank("y", element::FLOAT))
                 .node(Node::new("Neg", ["x"], ["y"]))
         })
-        .asked(json!({"instances": [[], []]})),
+        .with_request(json!({"instances": [[], []]})),
     ]
 }
 
@@ -483,7 +483,11 @@ fn functions() -> Vec<Hostile> {
             model("f").function(&calls("f", "g")).function(&calls("g", "f")),
         )
         .refused(&["recurs"]),
-        Hostile::model("a function that calls nobody", model("f").function(&calls("f", "g"))).refused(&["g"]),
+        Hostile::model(
+            "a function that calls a missing function",
+            model("f").function(&calls("f", "g")),
+        )
+        .refused(&["g"]),
         Hostile::model("a function that is not there", model("f")).refused(&["f"]),
         Hostile::model("a function without nodes", model("f").function(&function("f"))),
         Hostile::model(
@@ -491,7 +495,7 @@ fn functions() -> Vec<Hostile> {
             model("f").function(&function("f").node(Node::new("Neg", ["a"], ["c"]))),
         ),
         Hostile::model(
-            "a function of a value that nobody makes",
+            "a function of a value that no node makes",
             model("f").function(&function("f").node(Node::new("Neg", ["c"], ["b"]))),
         ),
         Hostile::model("a function with a circle", {
@@ -525,7 +529,7 @@ fn functions() -> Vec<Hostile> {
             Model::new(gives_y(takes_x()).node(call("f"))).function(&f)
         })
         .refused(&["local"]),
-        Hostile::model("a function with an attribute that nobody gives", {
+        Hostile::model("a function with an attribute that no caller gives", {
             let node = Node::new("Softmax", ["a"], ["b"]).attribute("axis", Attribute::reference(2, "axis"));
             model("f").function(&function("f").attribute("axis").node(node))
         }),

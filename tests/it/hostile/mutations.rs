@@ -1,4 +1,5 @@
-//! Good models with some of their bytes changed: what a broken disk, a broken exporter or a fuzzer makes of them.
+//! Valid models with some bytes changed, as a broken disk, a broken exporter or a fuzzer changes
+//! them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +10,8 @@ use super::artifact::{Content, Hostile};
 use crate::harness::{cases, fixture};
 use crate::support::random::Random;
 
-/// What is mutated: among them trees, loops, sequences, strings, external data and the format of ONNX Runtime itself.
+/// The models to mutate, among them trees, loops, sequences, strings, external data and ONNX
+/// Runtime's own format.
 const BASES: [&str; 18] = [
     "allocate",
     "any_rank",
@@ -31,7 +33,7 @@ const BASES: [&str; 18] = [
     "two_inputs",
 ];
 
-/// Mutants of each base.
+/// Number of mutants of each model.
 const EACH: usize = 16;
 
 struct Base {
@@ -78,7 +80,7 @@ pub fn all() -> Vec<Hostile> {
             let donor = bases[random.below(bases.len())].model().1;
             let (file, model) = base.model();
             let (how, mutated) = mutate(model, donor, &mut random);
-            let mut mutant = Hostile::new(format!("{} {how} {each}", base.name)).asked(base.body.clone());
+            let mut mutant = Hostile::new(format!("{} {how} {each}", base.name)).with_request(base.body.clone());
             for (name, content) in &base.files {
                 let content = if name == file { &mutated } else { content };
                 mutant = mutant.with(name, Content::File(content.clone()));
@@ -89,14 +91,16 @@ pub fn all() -> Vec<Hostile> {
     mutants
 }
 
-/// `model` changed in one way, and that way's name. `donor` is another model, to take bytes from.
+/// Changes `model` in one way, and returns the name of that way. Some changes copy bytes from the
+/// model `donor`.
 fn mutate(model: &[u8], donor: &[u8], random: &mut Random) -> (&'static str, Vec<u8>) {
-    /// Numbers at which sizes and signs change.
+    /// Byte values at which sizes and signs change.
     const EDGES: [u8; 6] = [0x00, 0x01, 0x7f, 0x80, 0xfe, 0xff];
     let mut bytes = model.to_vec();
     let at = random.below(bytes.len());
     let length = 1 + random.below(16.min(bytes.len() - at));
-    // Changes that keep the lengths of the format are the most frequent: they get furthest.
+    // Changes that keep the lengths of the format are the most frequent: they pass the most
+    // checks.
     let how = match random.below(10) {
         0..=2 => {
             for _ in 0..1 + random.below(4) {

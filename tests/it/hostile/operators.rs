@@ -1,5 +1,5 @@
-//! Operators with attributes and shapes that no exporter writes. ONNX Runtime checks most of them, some only when it
-//! computes, and what is computed of constants is computed while the model is loaded.
+//! Operators with attributes and shapes that no exporter writes. ONNX Runtime checks most of them,
+//! and some only when it computes. It computes constants during the load.
 
 use serde_json::json;
 
@@ -10,7 +10,8 @@ pub fn all() -> Vec<Hostile> {
     [folded(), division(), trees()].concat()
 }
 
-/// A node over constants: an image `i` of 1x4x8x8, a kernel `k` of 4x4x3x3, a matrix `m` of 4x4, four integers `n`.
+/// A node over constants: an image `i` of 1x4x8x8, a kernel `k` of 4x4x3x3, a matrix `m` of 4x4
+/// and four integers `n`.
 fn constant_node(what: &str, node: Node) -> Hostile {
     let graph = gives_y(constants(takes_x()))
         .node(node)
@@ -19,7 +20,7 @@ fn constant_node(what: &str, node: Node) -> Hostile {
     recent(what, graph)
 }
 
-/// A model of operators that came late.
+/// A model whose opset has recent operators.
 fn recent(what: &str, graph: Graph) -> Hostile {
     Hostile::model(what, Model::new(graph).opset(20).ir_version(9))
 }
@@ -174,7 +175,7 @@ fn folded() -> Vec<Hostile> {
         node("Col2Im", &["i", "far", "zero"]),
         node("SequenceAt", &["m", "far"]),
         node("StringNormalizer", &["t"]),
-        Hostile::graph("Einsum of nonsense", {
+        Hostile::graph("Einsum of an invalid equation", {
             let node = Node::new("Einsum", ["m", "m"], ["y"]).attribute("equation", "ij,,kl->...->z");
             gives_y(constants(takes_x())).node(node)
         }),
@@ -198,7 +199,7 @@ fn folded() -> Vec<Hostile> {
     ]
 }
 
-/// Integer division ends a process on x86-64 where the result does not fit, or where the divisor is 0.
+/// On x86-64 an integer division by 0 kills the process, and so does one whose result overflows.
 fn division() -> Vec<Hostile> {
     let divide = |name: &str, operator: &str, by: &str| {
         constant_node(
@@ -228,7 +229,7 @@ fn division() -> Vec<Hostile> {
     all
 }
 
-/// Tree ensembles: graphs of indices in attributes.
+/// Tree ensembles, whose attributes form graphs of indices.
 fn trees() -> Vec<Hostile> {
     struct Tree<'a> {
         name: &'a str,
@@ -257,7 +258,7 @@ fn trees() -> Vec<Hostile> {
     let table = [
         SOUND,
         Tree {
-            name: "whose root follows itself",
+            name: "whose root is its own child",
             yes: &[0, 0, 0],
             ..SOUND
         },
@@ -380,7 +381,7 @@ fn trees() -> Vec<Hostile> {
             ..SOUND
         },
         Tree {
-            name: "with less than no targets",
+            name: "with a negative number of targets",
             targets: -1,
             ..SOUND
         },
@@ -412,7 +413,8 @@ fn trees() -> Vec<Hostile> {
             .attribute("target_ids", tree.target_ids)
             .attribute("target_weights", &[1.0f32, 2.0][..]);
         let model = Model::new(gives_y(takes_x()).node(node)).import("ai.onnx.ml", 3);
-        Hostile::model(format!("a tree {}", tree.name), model).asked(json!({"instances": [[0.0, 1.0, 2.0, 3.0]]}))
+        Hostile::model(format!("a tree {}", tree.name), model)
+            .with_request(json!({"instances": [[0.0, 1.0, 2.0, 3.0]]}))
     };
     table.map(model).into()
 }

@@ -1,4 +1,4 @@
-//! Knows whether a file was opened.
+//! Detects whether a file was opened.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
-/// Watches a file from now on.
+/// Watches a file from its creation on.
 #[derive(Debug)]
 pub struct Watch(OwnedFd);
 
@@ -19,12 +19,13 @@ impl Watch {
         Self(watch)
     }
 
-    /// Fails when anybody has opened or read the file. That it would notice is seen by opening it here.
+    /// Fails if any process has opened or read the file. Then opens the file, to prove that the
+    /// watch works.
     #[track_caller]
     pub fn assert_unopened(&self, path: &Path) {
         assert_eq!(self.next(), Err(Errno::AGAIN), "the file was opened");
         drop(std::fs::File::open(path).unwrap());
-        assert!(self.next().is_ok(), "an opened file is not noticed");
+        assert!(self.next().is_ok(), "the watch missed an open");
     }
 
     fn next(&self) -> Result<(), Errno> {

@@ -1,8 +1,9 @@
-/* A library with one custom operator for ONNX Runtime: `Times` of the domain `longshore.test`, which multiplies a float32
- * tensor by FACTOR.
+/* A library with one custom operator for ONNX Runtime: `Times` of the domain `longshore.test`
+ * multiplies a float32 tensor by FACTOR.
  *
- * It declares what it uses of ONNX Runtime's C interface, which only ever grows: functions keep their places in the table,
- * and a structure of an older version is read up to the fields of that version. */
+ * It declares the parts of ONNX Runtime's C interface that it uses. The interface only grows:
+ * functions keep their positions in the table, and ONNX Runtime reads a structure of an older
+ * version only up to the fields of that version. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -11,7 +12,7 @@
 #define FACTOR 3.0f
 #endif
 
-/* Places in the table of functions. */
+/* Positions in the table of functions. */
 enum {
     CREATE_CUSTOM_OP_DOMAIN = 26,
     CUSTOM_OP_DOMAIN_ADD = 27,
@@ -50,7 +51,7 @@ struct Operator {
     void (*destroy_kernel)(void *);
     int (*input_characteristic)(const struct Operator *, size_t);
     int (*output_characteristic)(const struct Operator *, size_t);
-    /* Later versions' fields, which are not read. */
+    /* Fields of later versions, which ONNX Runtime does not read. */
     void *later[16];
 };
 
@@ -134,7 +135,7 @@ static const struct Operator operator = {
     .output_characteristic = characteristic,
 };
 
-/* What ONNX Runtime calls for each session. Returns a status, or nothing when all is well. */
+/* ONNX Runtime calls this for each session. Returns a status, or NULL on success. */
 void *RegisterCustomOps(void *options, const struct ApiBase *base)
 {
     void *domain = NULL, *status;

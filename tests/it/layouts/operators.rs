@@ -1,4 +1,4 @@
-//! `--operators`: libraries of custom operators, which the operator of the server names.
+//! `--operators`: libraries of custom operators that the operator of the server names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn library(folder: &Path, factor: f32) -> PathBuf {
 }
 
 fn compile(source: &Path, file: &Path, options: &[&str]) {
-    // Rust links with it, so it is there.
+    // Rust needs `cc` for linking, so it is installed.
     let output = Command::new("cc")
         .args(["-shared", "-fPIC", "-O1"])
         .args(options)
@@ -32,8 +32,7 @@ fn compile(source: &Path, file: &Path, options: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// `y = Times(x) + Times(1)`. The second part is a constant, which is folded when the model is
-/// prepared.
+/// `y = Times(x) + Times(1)`. The second term is constant, and preparing the model folds it.
 fn model() -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::floats("x", ["n".into()]))
@@ -59,7 +58,7 @@ fn prepared(cache: &Path) -> usize {
 }
 
 #[test]
-fn models_run_custom_operators_and_are_prepared_for_the_library_that_they_ran_with() {
+fn models_with_custom_operators_are_prepared_for_each_library() {
     let folder = TempDir::new().unwrap();
     let cache = folder.path().join("cache");
     let libraries = [3.0, 5.0].map(|factor| (library(folder.path(), factor), factor));
@@ -72,14 +71,10 @@ fn models_run_custom_operators_and_are_prepared_for_the_library_that_they_ran_wi
         let url = server.models().place_model("m", &model());
         server.load("m", &url).expect(200);
         assert_answers(&server, "m", *factor);
-        assert_eq!(
-            prepared(&cache),
-            count + 1,
-            "each library has a prepared form of its own"
-        );
+        assert_eq!(prepared(&cache), count + 1, "each library has its own prepared form");
         assert_eq!(server.count_in_log("unprepared"), 0);
     }
-    // Without a library the model is refused, however often it was prepared.
+    // Without a library the server refuses the model, even if a prepared form exists.
     let server = Builder::multi().argument("--cache-dir").argument(&cache).start();
     let url = server.models().place_model("m", &model());
     let message = server.load("m", &url).expect(400).message();
@@ -90,7 +85,7 @@ fn models_run_custom_operators_and_are_prepared_for_the_library_that_they_ran_wi
 }
 
 #[test]
-fn pack_and_inspect_take_libraries_and_what_they_pack_is_used_with_the_same_ones_only() {
+fn pack_and_inspect_accept_libraries_and_packed_models_need_the_same_ones() {
     let folder = TempDir::new().unwrap();
     let three = library(folder.path(), 3.0);
     let artifact = folder.path().join("artifact");
@@ -122,7 +117,7 @@ fn pack_and_inspect_take_libraries_and_what_they_pack_is_used_with_the_same_ones
 }
 
 #[test]
-fn a_library_that_is_missing_or_is_not_one_of_operators_ends_the_start_with_the_reason() {
+fn a_missing_or_invalid_library_of_operators_ends_the_start_with_the_reason() {
     let folder = TempDir::new().unwrap();
     let text = folder.path().join("text.so");
     fs::write(&text, "operators").unwrap();

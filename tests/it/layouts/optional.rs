@@ -1,4 +1,4 @@
-//! Inputs that a request may leave out: those with an initializer, and those of an optional type.
+//! Inputs that a request may omit: those with an initializer, and those of an optional type.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn defaults() -> Vec<u8> {
         .initializer(Tensor::floats("two", &[], &[2.0]))
         .node(Node::new("Greater", ["x", "threshold"], ["is_over"]))
         .node(Node::new("Cast", ["is_over"], ["mask"]).attribute("to", element::FLOAT))
-        // A constant to be folded, if it were one.
+        // This node would be folded if `scale` were a constant.
         .node(Node::new("Mul", ["scale", "two"], ["factor"]))
         .node(Node::new("Mul", ["mask", "factor"], ["y"]))
         .output(Info::floats("y", ["n".into(), 3.into()]));
@@ -54,7 +54,7 @@ fn assert_answers(server: &Server, name: &str, body: &Value, expected: &Value) {
 }
 
 #[test]
-fn an_input_with_an_initializer_may_be_given_or_left_out() {
+fn an_input_with_an_initializer_may_be_omitted() {
     for preparation in ["auto", "off"] {
         let server = Builder::multi().arguments(["--prepare", preparation]).start();
         let url = server.models().place_model("m", &defaults());
@@ -93,7 +93,7 @@ fn an_input_with_an_initializer_may_be_given_or_left_out() {
             .expect(400)
             .message();
         assert!(message.contains("the model has no input \"thresold\""), "{message}");
-        // The required ones alone: the protocol has no word for the others.
+        // Only the required inputs: the protocol cannot express optional ones.
         let metadata = server
             .send(&crate::harness::Request::get("/v2/models/m"))
             .expect(200)
@@ -103,7 +103,7 @@ fn an_input_with_an_initializer_may_be_given_or_left_out() {
 }
 
 #[test]
-fn an_input_of_an_optional_type_may_be_given_or_left_out() {
+fn an_input_of_an_optional_type_may_be_omitted() {
     let server = Builder::multi().start();
     let url = server.models().place_model("m", &optional());
     server.load("m", &url).expect(200);

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::harness::{Builder, Request, Server, eventually, fixture, scale};
 
-/// A cache in `hub` with a snapshot of a model of external data: its folder.
+/// Makes a cache in `hub` with a snapshot of a model with external data; returns the snapshot's
+/// folder.
 fn snapshot(hub: &Path) -> PathBuf {
     let repository = hub.join("models--org--net");
     let snapshot = repository.join("snapshots/0123abcd");
@@ -23,7 +24,7 @@ fn snapshot(hub: &Path) -> PathBuf {
     snapshot
 }
 
-/// The answer to a request that the model takes.
+/// The response to a valid request.
 fn answer(server: &Server, request: Request) -> String {
     let case = &crate::harness::cases("external")[0];
     let inputs: serde_json::Map<_, _> = case
@@ -38,7 +39,7 @@ fn answer(server: &Server, request: Request) -> String {
 }
 
 #[test]
-fn a_snapshot_is_served_in_place_below_a_root_or_where_the_operator_names_it() {
+fn a_snapshot_is_served_in_place_below_the_models_root_or_by_its_path() {
     let plain = Builder::multi().start();
     let url = plain.models().place("external", "m");
     plain.load("m", &url).expect(200);
@@ -69,7 +70,7 @@ fn a_snapshot_is_served_in_place_below_a_root_or_where_the_operator_names_it() {
 }
 
 #[test]
-fn links_of_a_snapshot_lead_nowhere_but_to_its_own_blobs() {
+fn links_of_a_snapshot_may_lead_only_to_its_own_blobs() {
     let server = Builder::multi().start();
     let hub = server.models().root();
     fs::create_dir_all(hub.join("models--secret/blobs")).unwrap();
@@ -91,7 +92,7 @@ fn links_of_a_snapshot_lead_nowhere_but_to_its_own_blobs() {
         let message = server.load("m", snapshot.to_str().unwrap()).expect(400).message();
         assert!(message.contains("is a link out of the artifact"), "{target}: {message}");
     }
-    // A repository whose blobs are a link to those of another.
+    // A repository whose folder of blobs is a link to that of another repository.
     fs::remove_dir_all(hub.join("models--mine/blobs")).unwrap();
     symlink("../models--secret/blobs", hub.join("models--mine/blobs")).unwrap();
     fs::remove_file(snapshot.join("model.onnx")).unwrap();

@@ -1,5 +1,5 @@
-//! A server that is full: one unload makes room for one model more (MM-18), also for one that nobody has seen and that has
-//! to be prepared first, which takes several times what the model does.
+//! A full server: one unload makes room for one more model (MM-18). This also holds for a new
+//! model that must be prepared first, although preparing takes several times the model's memory.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::cgroup::Cgroup;
 use crate::harness::{Builder, Server, eventually};
 use crate::support::networks;
 
-/// Models of one size, no two the same.
+/// Models of one size, each with its own content.
 struct Kind {
     make: fn(u64) -> Vec<u8>,
     row: fn() -> Value,
@@ -18,19 +18,19 @@ const PERCEPTRON_4_MB: Kind = Kind {
     row: || json!(vec![0.5; 512]),
 };
 
-/// Nearly all of it is mapped.
+/// Nearly all of its weights are mapped.
 const RECOMMENDER_1_MB: Kind = Kind {
     make: |seed| networks::recommender(4_000, 64, 2, seed),
     row: || json!({"item": 7, "x": [0.1, 0.2]}),
 };
 
-/// What an unload of one frees lies between what others use.
+/// The memory that one unload frees lies between the allocations of other models.
 const PERCEPTRON_11_KB: Kind = Kind {
     make: |seed| networks::mlp(&[32, 64, 8], seed),
     row: || json!(vec![0.5; 32]),
 };
 
-/// A server and the models that it has, the oldest first.
+/// A server and its loaded models, the oldest first.
 struct Filled<'a> {
     server: &'a Server,
     kind: &'a Kind,
@@ -39,7 +39,7 @@ struct Filled<'a> {
 }
 
 impl Filled<'_> {
-    /// Loads a model that was not there before, and asks it when there is room for it.
+    /// Loads a new model, and invokes it if it fits.
     fn load(&mut self) -> u16 {
         let name = format!("m{}", self.next);
         let url = self.server.models().place_model(&name, &(self.kind.make)(self.next));
@@ -82,7 +82,7 @@ fn assert_one_unload_makes_room(server: &Server, kind: &Kind) {
     for round in 0..ROUNDS {
         filled.fill();
         if round == 4 {
-            eventually("the processes that prepare models have nothing to do any more", || {
+            eventually("the processes that prepare models have ended", || {
                 server.process().preparing().is_empty()
             });
         }
@@ -100,28 +100,28 @@ fn assert_one_unload_makes_room(server: &Server, kind: &Kind) {
     assert_eq!(server.metric("longshore_worker_restarts_total"), 0);
 }
 
-/// As [`assert_one_unload_makes_room`], of a server in a control group.
+/// Runs [`assert_one_unload_makes_room`] with a server in a control group.
 fn in_a_control_group(limit: u64, kind: &Kind) {
     let Some(group) = Cgroup::new(limit) else {
-        eprintln!("SKIPPED: this machine lets us make no control group");
+        eprintln!("SKIPPED: this machine does not let us make a control group");
         return;
     };
     let join = format!("echo $$ > {} && exec \"$@\"", group.members().display());
     let server = Builder::multi().through(["sh", "-c", &join, "sh"]).start();
     assert_one_unload_makes_room(&server, kind);
     assert_eq!(group.kills(), 0);
-    // Before its group.
+    // The server must end before its group is removed.
     drop(server);
 }
 
 #[test]
-fn one_unload_makes_room_for_one_model_more_that_nobody_has_seen() {
+fn one_unload_makes_room_for_one_new_model() {
     let server = Builder::multi().arguments(["--memory-limit", "400MiB"]).start();
     assert_one_unload_makes_room(&server, &PERCEPTRON_4_MB);
 }
 
 #[test]
-fn one_unload_makes_room_for_one_tiny_model_more() {
+fn one_unload_makes_room_for_one_more_tiny_model() {
     let server = Builder::multi().arguments(["--memory-limit", "72MiB"]).start();
     assert_one_unload_makes_room(&server, &PERCEPTRON_11_KB);
 }

@@ -1,4 +1,4 @@
-//! The model API in own mode: load ahead, list, unload.
+//! The model API in standalone mode: load before the first request, list, unload.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{Store, ask, assert_scales, listed};
 use crate::harness::{Fault, Models, Rule, eventually};
 
 #[test]
-fn a_model_is_loaded_ahead_by_its_url_in_the_store() {
+fn a_load_request_names_a_model_by_its_url_in_the_store() {
     let store = Store::new();
     let size = store.put_scale("team/a.tar.gz", 2.0);
     let server = store.server().start();
@@ -23,7 +23,7 @@ fn a_model_is_loaded_ahead_by_its_url_in_the_store() {
 }
 
 #[test]
-fn a_model_that_was_loaded_on_demand_is_loaded() {
+fn a_model_loaded_on_demand_counts_as_loaded() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     let server = store.server().start();
@@ -32,7 +32,7 @@ fn a_model_that_was_loaded_on_demand_is_loaded() {
 }
 
 #[test]
-fn a_load_and_requests_at_once_make_one_download() {
+fn a_load_and_concurrent_requests_share_one_download() {
     let store = Store::new();
     let size = store.put_scale("a.tar.gz", 2.0);
     let server = store.server().start();
@@ -45,7 +45,7 @@ fn a_load_and_requests_at_once_make_one_download() {
         for asking in asking {
             asking.join().unwrap().expect(200);
         }
-        // Whichever was first.
+        // Either may have been first.
         let status = load.join().unwrap().status;
         assert!([200, 409].contains(&status), "{status}");
     });
@@ -53,7 +53,7 @@ fn a_load_and_requests_at_once_make_one_download() {
 }
 
 #[test]
-fn urls_that_are_not_the_names_in_the_store_are_refused() {
+fn a_load_refuses_a_url_that_does_not_match_the_name() {
     let store = Store::new();
     store.put_scale("team/a.tar.gz", 2.0);
     store.bucket.put("elsewhere/a.tar.gz", b"");
@@ -83,18 +83,18 @@ fn urls_that_are_not_the_names_in_the_store_are_refused() {
 }
 
 #[test]
-fn a_missing_object_is_named_ahead_too() {
+fn a_load_request_names_a_missing_object() {
     let store = Store::new();
     let server = store.server().start();
     let url = store.url_of("gone.tar.gz");
     let refusal = server.load("gone.tar.gz", &url);
-    // The artifact is bad, or there is none: either tells the platform not to try again.
+    // The artifact is bad, or there is none: either status makes the platform give up.
     assert!([400, 404].contains(&refusal.status), "{}", refusal.text());
     assert!(refusal.message().contains(&url), "{}", refusal.text());
 }
 
 #[test]
-fn an_unloaded_model_is_gone_until_it_is_asked_for() {
+fn an_unloaded_model_loads_again_on_demand() {
     let store = Store::new();
     let size = store.put_scale("a.tar.gz", 2.0);
     let server = store.server().start();
@@ -106,12 +106,12 @@ fn an_unloaded_model_is_gone_until_it_is_asked_for() {
     server.unload("a.tar.gz").expect(404);
     assert_scales(&server, "a.tar.gz", 2.0);
     assert_eq!(listed(&server), ["a.tar.gz"]);
-    // Its archive was kept.
+    // The archive is still on disk.
     assert_eq!(store.sent("a.tar.gz"), size);
 }
 
 #[test]
-fn idle_models_are_unloaded_after_their_time_and_come_back() {
+fn idle_models_are_unloaded_and_load_again_on_demand() {
     let store = Store::new();
     let size = store.put_scale("a.tar.gz", 2.0);
     let server = store.server().arguments(["--idle-unload", "100ms"]).start();

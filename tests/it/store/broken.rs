@@ -1,4 +1,4 @@
-//! Objects that are no models: a clear error, and no thousand downloads of them.
+//! Objects that are not models: each gives a clear error, and is not downloaded for every request.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{Store, ask, assert_scales, question, request};
 use crate::harness::{Fault, Rule, eventually, fixture, in_parallel, scale};
 use crate::support::archive::{Form, archive_as, archive_of};
 
-/// What is in the object, and a part of what is said of it.
+/// Name and content of each object, and a part of its error message.
 fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let good = archive_of(&scale(2.0));
     let mut checksum = good.clone();
@@ -35,15 +35,15 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn broken_archives_are_503_on_demand_and_400_ahead_each_with_the_reason() {
+fn broken_archives_are_a_503_on_demand_and_a_400_for_a_load_request() {
     let store = Store::new();
     let server = store.server().arguments(["--negative-ttl", "1h"]).start();
     for (what, content, part) in broken() {
         let name = format!("{what}.tar.gz");
         store.put(&name, &content);
-        let asked = ask(&server, &name);
-        assert_eq!(asked.status, 503, "{what}: {}", asked.text());
-        assert!(asked.message().contains(part), "{what}: {}", asked.message());
+        let response = ask(&server, &name);
+        assert_eq!(response.status, 503, "{what}: {}", response.text());
+        assert!(response.message().contains(part), "{what}: {}", response.message());
         let loaded = server.load(&name, &store.url_of(&name));
         assert_eq!(loaded.status, 400, "{what}: {}", loaded.text());
         assert!(loaded.message().contains(part), "{what}: {}", loaded.message());
@@ -56,7 +56,7 @@ fn broken_archives_are_503_on_demand_and_400_ahead_each_with_the_reason() {
 }
 
 #[test]
-fn a_broken_archive_is_fetched_once_however_many_ask() {
+fn a_broken_archive_is_fetched_once_for_many_requests() {
     let store = Store::new();
     let (_, content, _) = broken().swap_remove(1);
     store.put("cut.tar.gz", &content);
@@ -74,7 +74,7 @@ fn a_broken_archive_is_fetched_once_however_many_ask() {
         .iter_mut()
         .map(|connection| connection.read_response("POST").unwrap().expect(503).message())
         .collect();
-    // And those who come later.
+    // Later requests get the same error.
     let late = in_parallel(8, &[(); 200], |()| ask(&server, "cut.tar.gz").expect(503).message());
     assert!(
         messages.iter().chain(&late).all(|message| message.contains("damaged")),
@@ -85,20 +85,22 @@ fn a_broken_archive_is_fetched_once_however_many_ask() {
 }
 
 #[test]
-fn a_failure_is_remembered_for_its_time_and_no_longer() {
+fn a_failure_is_remembered_for_the_negative_ttl() {
     let store = Store::new();
     let (_, content, _) = broken().swap_remove(1);
     store.put("a.tar.gz", &content);
     let server = store.server().arguments(["--negative-ttl", "50ms"]).start();
     ask(&server, "a.tar.gz").expect(503);
     store.put_scale("a.tar.gz", 2.0);
-    eventually("the mended model is served", || ask(&server, "a.tar.gz").status == 200);
+    eventually("the repaired model is served", || {
+        ask(&server, "a.tar.gz").status == 200
+    });
     assert_scales(&server, "a.tar.gz", 2.0);
 }
 
 #[test]
-fn a_load_ahead_tries_again_at_once() {
-    // Somebody who has mended the archive should not have to wait.
+fn a_load_request_ignores_a_remembered_failure() {
+    // An operator who has repaired the archive does not have to wait.
     let store = Store::new();
     let (_, content, _) = broken().swap_remove(1);
     store.put("a.tar.gz", &content);

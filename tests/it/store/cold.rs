@@ -1,4 +1,4 @@
-//! First requests: each finds its model, whether one comes or hundreds at once.
+//! First requests: each finds its model, one at a time or hundreds at once.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::harness::{Connection, Fault, Request, Rule, Server, eventually, in_pa
 use crate::support::archive::{Form, archive_as};
 
 #[test]
-fn a_hundred_models_come_out_of_a_bucket_each_with_its_first_request() {
+fn a_hundred_models_load_from_a_bucket_at_their_first_requests() {
     const SEGMENTS: usize = 100;
     let store = Store::new();
     let indices: Vec<usize> = (0..SEGMENTS).collect();
@@ -22,7 +22,7 @@ fn a_hundred_models_come_out_of_a_bucket_each_with_its_first_request() {
     in_parallel(8, &indices, |&index| {
         assert_scales(&server, &name(index), index as f32 + 0.5)
     });
-    // And from then on without the store.
+    // Later requests do not need the store.
     in_parallel(8, &indices, |&index| {
         assert_scales(&server, &name(index), index as f32 + 0.5)
     });
@@ -40,13 +40,13 @@ fn a_hundred_models_come_out_of_a_bucket_each_with_its_first_request() {
 }
 
 #[test]
-fn the_path_of_an_invocation_loads_as_the_header_does() {
+fn the_path_of_an_invocation_names_a_model_like_the_header() {
     let store = Store::new();
     store.put_scale("team/a.tar.gz", 3.0);
     let server = store.server().start();
     server.assert_scales("team/a.tar.gz", 3.0);
     assert_scales(&server, "team/a.tar.gz", 3.0);
-    // MM-7: the path chooses, whatever a header says.
+    // MM-7: the path decides, whatever a header names.
     store.put_scale("team/b.tar.gz", 5.0);
     let both = Server::invocation("team/b.tar.gz")
         .header("X-Amzn-SageMaker-Target-Model", "team/a.tar.gz")
@@ -56,7 +56,7 @@ fn the_path_of_an_invocation_loads_as_the_header_does() {
 }
 
 #[test]
-fn an_invocation_that_names_no_model_says_how_to() {
+fn an_invocation_without_a_model_explains_how_to_name_one() {
     let store = Store::new();
     let server = store.server().start();
     for request in [
@@ -70,7 +70,7 @@ fn an_invocation_that_names_no_model_says_how_to() {
 }
 
 #[test]
-fn two_hundred_first_requests_of_a_cold_model_make_one_download_and_all_are_answered() {
+fn two_hundred_concurrent_first_requests_share_one_download() {
     const CALLERS: usize = 200;
     let store = Store::new();
     let size = store.put_scale("cold.tar.gz", 7.0);
@@ -81,7 +81,7 @@ fn two_hundred_first_requests_of_a_cold_model_make_one_download_and_all_are_answ
         caller.write(&request("cold.tar.gz", &question()).to_bytes()).unwrap();
     }
     store.proxy.wait_for_held(1);
-    // While one is in flight, the others have come as far as they come.
+    // When one is in flight, the others have progressed as far as they can.
     server.ping().expect(200);
     store.proxy.release();
     for caller in &mut callers {
@@ -94,7 +94,7 @@ fn two_hundred_first_requests_of_a_cold_model_make_one_download_and_all_are_answ
 }
 
 #[test]
-fn cold_models_do_not_wait_for_one_another() {
+fn cold_models_load_independently() {
     let store = Store::new();
     store.put_scale("held.tar.gz", 2.0);
     store.put_scale("free.tar.gz", 3.0);
@@ -111,7 +111,7 @@ fn cold_models_do_not_wait_for_one_another() {
 }
 
 #[test]
-fn a_client_that_leaves_takes_no_download_away_from_the_others() {
+fn a_client_that_hangs_up_does_not_end_a_shared_download() {
     let store = Store::new();
     let size = store.put_scale("cold.tar.gz", 7.0);
     let server = store.server().start();
@@ -147,7 +147,7 @@ fn a_deadline_ends_the_wait_and_not_the_load() {
 }
 
 #[test]
-fn equal_contents_of_two_names_are_two_models() {
+fn equal_contents_under_two_names_are_two_models() {
     let store = Store::new();
     let factors = BTreeMap::from([("a.tar.gz", 2.0), ("b.tar.gz", 2.0), ("c.tar.gz", 3.0)]);
     for (name, factor) in &factors {
@@ -164,7 +164,7 @@ fn equal_contents_of_two_names_are_two_models() {
 }
 
 #[test]
-fn a_large_object_comes_whole_and_once_however_many_requests_it_takes() {
+fn a_large_object_is_downloaded_once_in_several_requests() {
     let store = Store::new();
     let filler = noise(1 << 20, 1).repeat(48);
     let archive = archive_as(Form::Plain, &[("filler.bin", &filler), ("model.onnx", &scale(2.0))]);

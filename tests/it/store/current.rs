@@ -1,4 +1,5 @@
-//! Objects that are replaced or deleted: noticed after `--revalidate`, and never half of one and half of another.
+//! Objects that are replaced or deleted: the server notices after `--revalidate`, and never mixes
+//! two versions.
 
 use std::thread;
 
@@ -8,7 +9,7 @@ use super::{Store, answer, ask, assert_scales, listed};
 use crate::harness::{Fault, Rule, Stop, eventually};
 
 #[test]
-fn a_replaced_object_is_noticed_and_every_answer_is_the_old_or_the_new_models() {
+fn every_answer_during_a_replacement_is_from_the_old_or_the_new_model() {
     const ROUNDS: usize = 5;
     let store = Store::new();
     store.put_scale("a.tar.gz", 1.0);
@@ -39,7 +40,7 @@ fn a_replaced_object_is_noticed_and_every_answer_is_the_old_or_the_new_models() 
                 assert!(seen == old || seen == new, "round {round}: {seen}");
             }
         });
-        // For good.
+        // The server keeps the new model.
         for _ in 0..10 {
             assert_scales(&server, "a.tar.gz", round as f32 + 1.0);
         }
@@ -48,7 +49,7 @@ fn a_replaced_object_is_noticed_and_every_answer_is_the_old_or_the_new_models() 
 }
 
 #[test]
-fn what_was_checked_lately_is_not_asked_for_again() {
+fn the_store_is_not_asked_again_before_revalidate() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 1.0);
     let server = store.server().arguments(["--revalidate", "1h"]).start();
@@ -58,14 +59,14 @@ fn what_was_checked_lately_is_not_asked_for_again() {
     for _ in 0..10 {
         assert_scales(&server, "a.tar.gz", 1.0);
     }
-    // Nor when its archive is read again.
+    // The server does not ask either when it reads the archive again.
     server.unload("a.tar.gz").expect(200);
     assert_scales(&server, "a.tar.gz", 1.0);
     assert_eq!(store.proxy.requests(), requests);
 }
 
 #[test]
-fn what_has_not_changed_is_asked_for_and_not_sent_again() {
+fn an_unchanged_object_is_checked_but_not_downloaded_again() {
     let store = Store::new();
     let size = store.put_scale("a.tar.gz", 1.0);
     let server = store.server().arguments(["--revalidate", "1ms"]).start();
@@ -81,8 +82,8 @@ fn what_has_not_changed_is_asked_for_and_not_sent_again() {
 }
 
 #[test]
-fn an_object_that_is_written_again_as_it_was_stays_loaded() {
-    // An upload of everything, as pipelines do it, is no reason to load anything again.
+fn an_object_rewritten_with_equal_content_stays_loaded() {
+    // A pipeline may upload everything again; equal contents need no load.
     let store = Store::new();
     let size = store.put_scale("a.tar.gz", 1.0);
     let server = store.server().arguments(["--revalidate", "1ms"]).start();
@@ -94,7 +95,7 @@ fn an_object_that_is_written_again_as_it_was_stays_loaded() {
 }
 
 #[test]
-fn a_deleted_object_is_404_in_the_end_and_comes_back() {
+fn a_deleted_object_becomes_a_404_until_it_is_written_again() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 1.0);
     let server = store
@@ -119,7 +120,7 @@ fn a_deleted_object_is_404_in_the_end_and_comes_back() {
 }
 
 #[test]
-fn a_store_that_is_away_takes_no_loaded_model_away() {
+fn loaded_models_stay_while_the_store_is_unreachable() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 1.0);
     let server = store
@@ -146,7 +147,7 @@ fn a_store_that_is_away_takes_no_loaded_model_away() {
 }
 
 #[test]
-fn a_replacement_that_is_broken_leaves_the_old_model_in_its_place() {
+fn a_broken_replacement_leaves_the_old_model_loaded() {
     let store = Store::new();
     let size = store.put_scale("a.tar.gz", 1.0);
     let server = store
@@ -161,7 +162,7 @@ fn a_replacement_that_is_broken_leaves_the_old_model_in_its_place() {
         assert_scales(&server, "a.tar.gz", 1.0);
         store.sent("a.tar.gz") == sent
     });
-    // However often the model is asked for, that is once.
+    // Requests for the model fetch the broken object only once.
     for _ in 0..20 {
         assert_scales(&server, "a.tar.gz", 1.0);
     }

@@ -1,4 +1,4 @@
-//! Archives on disk: bounded, whatever was asked for, and never taken away from a model that is loaded.
+//! Archives on disk: bounded whatever was requested, and kept while their model is loaded.
 
 use std::fs;
 use std::path::Path;
@@ -7,11 +7,11 @@ use super::{Store, assert_scales, files_called, noise};
 use crate::harness::{eventually, scale};
 use crate::support::archive::{Form, archive_as};
 
-/// Bytes of the file with which each archive is filled up, and its name, by which it is found on disk.
+/// Size of the file that fills each archive, in bytes, and the name by which it is found on disk.
 const FILLER: usize = 300_000;
 const FILLER_NAME: &str = "filler-of-the-archive.bin";
 
-/// As long as it is on disk it has about [`FILLER`] bytes there.
+/// Puts an archive that occupies about [`FILLER`] bytes while it is on disk.
 fn put_filled(store: &Store, name: &str, factor: f32) -> u64 {
     let (model, filler) = (scale(factor), noise(FILLER, factor.to_bits().into()));
     let archive = archive_as(Form::Gzip, &[(FILLER_NAME, &filler), ("model.onnx", &model)]);
@@ -21,7 +21,7 @@ fn put_filled(store: &Store, name: &str, factor: f32) -> u64 {
 
 fn on_disk(cache: &Path) -> usize {
     let files = files_called(cache, FILLER_NAME);
-    // A file that is being removed or written has any length.
+    // A file that is being removed or written may have any length.
     files
         .iter()
         .filter_map(|file| fs::metadata(file).ok())
@@ -34,7 +34,7 @@ fn name(index: usize) -> String {
 }
 
 #[test]
-fn archives_on_disk_stay_within_their_bound_and_all_models_are_served() {
+fn archives_on_disk_stay_within_their_limit_and_all_models_serve() {
     const MODELS: usize = 10;
     const BOUND: usize = 1 << 20;
     let store = Store::new();
@@ -47,11 +47,11 @@ fn archives_on_disk_stay_within_their_bound_and_all_models_are_served() {
         for index in 0..MODELS {
             assert_scales(&server, &name(index), index as f32 + 1.0);
             server.unload(&name(index)).expect(200);
-            eventually("the archives take no more than they may", || on_disk(&cache) <= BOUND);
+            eventually("the archives stay within their limit", || on_disk(&cache) <= BOUND);
         }
         assert!(on_disk(&cache) > BOUND / 2, "round {round}: nothing is kept");
     }
-    // What was used last is there, and what was not used for longest is fetched again.
+    // The most recently used archive is still there; the least recently used is fetched again.
     let (last, first) = (name(MODELS - 1), name(0));
     let sent = (store.sent(&last), store.sent(&first));
     assert_scales(&server, &last, MODELS as f32);
@@ -61,7 +61,7 @@ fn archives_on_disk_stay_within_their_bound_and_all_models_are_served() {
 }
 
 #[test]
-fn archives_of_loaded_models_stay_however_many_there_are() {
+fn archives_of_loaded_models_stay_on_disk_beyond_the_limit() {
     const MODELS: usize = 10;
     let store = Store::new();
     for index in 0..MODELS {
@@ -73,18 +73,18 @@ fn archives_of_loaded_models_stay_however_many_there_are() {
             assert_scales(&server, &name(index), index as f32 + 1.0);
         }
         let loads = || server.count_in_log("model loaded");
-        eventually("the log tells all loads", || loads() >= MODELS);
+        eventually("the log has all loads", || loads() >= MODELS);
         assert_eq!(loads(), MODELS, "round {round}");
     }
     for index in 0..MODELS {
         server.unload(&name(index)).expect(200);
     }
     let cache = server.models().cache().to_owned();
-    eventually("the archives take no more than they may", || on_disk(&cache) <= 1 << 20);
+    eventually("the archives stay within their limit", || on_disk(&cache) <= 1 << 20);
 }
 
 #[test]
-fn an_archive_larger_than_the_bound_is_served_while_it_is_loaded() {
+fn an_archive_larger_than_the_limit_is_kept_only_while_it_is_loaded() {
     let store = Store::new();
     put_filled(&store, "large.tar.gz", 2.0);
     let server = store.server().arguments(["--archive-cache-size", "100KiB"]).start();
@@ -93,12 +93,12 @@ fn an_archive_larger_than_the_bound_is_served_while_it_is_loaded() {
     }
     server.unload("large.tar.gz").expect(200);
     let cache = server.models().cache().to_owned();
-    eventually("it is gone", || on_disk(&cache) == 0);
+    eventually("the archive is removed", || on_disk(&cache) == 0);
     assert_scales(&server, "large.tar.gz", 2.0);
 }
 
 #[test]
-fn a_replaced_archive_takes_its_place_alone() {
+fn a_replaced_archive_is_removed_from_disk() {
     let store = Store::new();
     let server = store.server().arguments(["--revalidate", "1ms"]).start();
     for factor in [1.0, 2.0, 3.0, 4.0] {
@@ -108,11 +108,13 @@ fn a_replaced_archive_takes_its_place_alone() {
         });
     }
     let cache = server.models().cache().to_owned();
-    eventually("the old ones are gone", || files_called(&cache, FILLER_NAME).len() == 1);
+    eventually("the old archives are removed", || {
+        files_called(&cache, FILLER_NAME).len() == 1
+    });
 }
 
 #[test]
-fn archives_whose_files_somebody_deleted_are_fetched_again() {
+fn archives_with_deleted_files_are_fetched_again() {
     let store = Store::new();
     let size = put_filled(&store, "a.tar.gz", 2.0);
     let server = store.server().start();

@@ -1,4 +1,4 @@
-//! A store that is ill, and the way to it: each fault has a clear error, and what comes after it is clean.
+//! Faults of the store and of the network: each gives a clear error, and leaves nothing behind.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use super::{Store, answer, ask, assert_scales, noise, question, request};
 use crate::harness::{Builder, Fault, Rule, S3, Server, eventually, scale};
 use crate::support::archive::{Form, archive_as};
 
-/// Bytes of an archive that comes in several pieces.
+/// Size of an archive that arrives in several pieces, in bytes.
 const LARGE: usize = 600_000;
 
-/// An archive of about [`LARGE`] bytes of a model that multiplies by `factor`.
+/// An archive of about [`LARGE`] bytes with a model that multiplies by `factor`.
 fn large(factor: f32) -> Vec<u8> {
     let (model, filler) = (scale(factor), noise(LARGE, factor.to_bits().into()));
     archive_as(Form::Gzip, &[("filler.bin", &filler), ("model.onnx", &model)])
 }
 
-/// A server that remembers no failure for long.
+/// A server that forgets failures quickly.
 fn impatient(store: &Store, retries: &str) -> Server {
     store
         .server()
@@ -44,7 +44,7 @@ fn wait_until_it_scales(server: &Server, name: &str, factor: f32) {
 }
 
 #[test]
-fn errors_that_pass_are_not_seen() {
+fn temporary_errors_are_hidden_by_retries() {
     for fault in [Fault::INTERNAL, Fault::SLOW_DOWN] {
         let store = Store::new();
         let size = store.put_scale("a.tar.gz", 2.0);
@@ -56,7 +56,7 @@ fn errors_that_pass_are_not_seen() {
 }
 
 #[test]
-fn errors_that_stay_are_503_with_the_reason_and_the_next_try_is_clean() {
+fn permanent_errors_are_a_503_with_the_reason_and_the_next_load_succeeds() {
     for (fault, part) in [
         (Fault::INTERNAL, "500"),
         (Fault::SLOW_DOWN, "503"),
@@ -79,7 +79,7 @@ fn errors_that_stay_are_503_with_the_reason_and_the_next_try_is_clean() {
 }
 
 #[test]
-fn what_no_retry_mends_is_not_retried() {
+fn errors_that_a_retry_cannot_fix_are_not_retried() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     let server = store.server().arguments(["--store-retries", "5"]).start();
@@ -90,18 +90,18 @@ fn what_no_retry_mends_is_not_retried() {
 }
 
 #[test]
-fn a_bucket_that_is_not_there_is_named() {
+fn a_missing_bucket_is_named() {
     let store = Store::new();
     let server = store.server_of("s3://no-such-bucket/models/").start();
     server.ping().expect(200);
     let response = ask(&server, "a.tar.gz");
-    // S3 says 404 of either.
+    // S3 responds with 404 to both.
     assert!([404, 503].contains(&response.status), "{}", response.text());
     assert!(response.message().contains("no-such-bucket"), "{}", response.message());
 }
 
 #[test]
-fn credentials_that_are_missing_are_named() {
+fn missing_credentials_are_named() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     let variables = S3::environment(store.proxy.address())
@@ -116,7 +116,7 @@ fn credentials_that_are_missing_are_named() {
 }
 
 #[test]
-fn a_slow_store_is_waited_for() {
+fn the_server_waits_for_a_slow_store() {
     let store = Store::new();
     store.put("a.tar.gz", &large(2.0));
     let server = store.server().arguments(["--store-timeout", "5s"]).start();
@@ -129,7 +129,7 @@ fn a_slow_store_is_waited_for() {
 }
 
 #[test]
-fn a_store_that_does_not_answer_is_given_up_and_tried_again() {
+fn a_request_to_a_silent_store_times_out_and_a_later_one_succeeds() {
     for fault in [Fault::Hold, Fault::HoldAfter(LARGE / 2)] {
         let store = Store::new();
         store.put("a.tar.gz", &large(2.0));
@@ -152,7 +152,7 @@ fn a_store_that_does_not_answer_is_given_up_and_tried_again() {
 }
 
 #[test]
-fn a_download_that_is_cut_goes_on_where_it_was() {
+fn an_interrupted_download_resumes_at_its_position() {
     let store = Store::new();
     let archive = large(2.0);
     store.put("a.tar.gz", &archive);
@@ -170,12 +170,12 @@ fn a_download_that_is_cut_goes_on_where_it_was() {
     let requests = store.proxy.requests_of("a.tar.gz");
     let resumed = requests.iter().rfind(|seen| seen.method == "GET").unwrap();
     assert!(resumed.range.is_some(), "{requests:#?}");
-    // Of the same object, not of what may be there by now.
+    // The rest must come from the same object, which may have been replaced since.
     assert!(resumed.if_match.is_some(), "{requests:#?}");
 }
 
 #[test]
-fn a_download_is_of_one_object_though_it_is_replaced_meanwhile() {
+fn a_download_never_mixes_two_versions_of_an_object() {
     let store = Store::new();
     store.put("a.tar.gz", &large(2.0));
     let server = impatient(&store, "3");
@@ -207,7 +207,7 @@ fn refused_connections_are_503_with_the_reason_until_the_store_is_back() {
     store.proxy.refuse_connections();
     let message = refusal(&server, &store, "b.tar.gz").to_lowercase();
     assert!(message.contains("connect"), "{message}");
-    // What is loaded does not need the store.
+    // Loaded models do not need the store.
     assert_scales(&server, "a.tar.gz", 2.0);
     server.ping().expect(200);
     store.proxy.accept_connections();
@@ -215,7 +215,7 @@ fn refused_connections_are_503_with_the_reason_until_the_store_is_back() {
 }
 
 #[test]
-fn a_server_starts_while_the_store_is_away() {
+fn a_server_starts_without_a_reachable_store() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     store.proxy.refuse_connections();
@@ -227,13 +227,13 @@ fn a_server_starts_while_the_store_is_away() {
 }
 
 #[test]
-fn the_log_says_why_a_model_was_not_loaded() {
+fn the_log_gives_the_reason_of_a_failed_load() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     let server = impatient(&store, "0");
     store.proxy.rule(Rule::new(Fault::DENIED));
     refusal(&server, &store, "a.tar.gz");
     server.wait_for_log(&store.url_of("a.tar.gz"));
-    // Nothing of what authorises requests.
+    // The log contains no part of the credentials.
     assert_eq!(server.count_in_log("secret"), 0);
 }

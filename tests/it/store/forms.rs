@@ -1,4 +1,4 @@
-//! What an object may be: an archive of any of these kinds, a model, or a prefix with its files.
+//! Forms of an object: an archive of any supported kind, a model, or a prefix with files.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn archives_of_every_kind_are_served() {
         ("a.tgz", Form::Gzip),
         ("a.tar.zst", Form::Zstd),
         ("a.tar", Form::Plain),
-        // What it is says the content, not the name.
+        // The content decides, not the name.
         ("misnamed.tar", Form::Gzip),
         ("misnamed.tar.gz", Form::Zstd),
         ("misnamed.tgz", Form::Plain),
@@ -41,7 +41,7 @@ fn a_bare_model_is_served() {
 }
 
 #[test]
-fn archives_are_served_however_their_model_lies_in_them() {
+fn archives_may_hold_their_model_at_any_supported_place() {
     // AR-2, AR-3, AR-6, AR-7
     let store = Store::new();
     let server = store.server().start();
@@ -59,7 +59,7 @@ fn archives_are_served_however_their_model_lies_in_them() {
         let files: Vec<(&str, &[u8])> = layout
             .iter()
             .map(|&path| match path {
-                // The greater version counts.
+                // The highest version is loaded.
                 "1/model.onnx" => (path, &b"an older one, which is none"[..]),
                 path if path.ends_with(".onnx") && !path.contains("._") => (path, &model[..]),
                 path => (path, &b""[..]),
@@ -73,7 +73,7 @@ fn archives_are_served_however_their_model_lies_in_them() {
 
 #[test]
 fn an_uncompressed_prefix_is_served() {
-    // AR-4: as SageMaker's S3Prefix. Its name ends in a slash, or does not.
+    // AR-4: like SageMaker's S3Prefix, with or without a slash at the end of its name.
     let store = Store::new();
     let local = Models::new();
     let folder = local.place_big("big");
@@ -100,7 +100,7 @@ fn an_uncompressed_prefix_is_served() {
 }
 
 #[test]
-fn a_prefix_whose_file_is_replaced_is_noticed() {
+fn a_replaced_file_below_a_prefix_is_noticed() {
     let store = Store::new();
     store.put("team/a/model.onnx", &scale(2.0));
     store.put("team/a/readme.txt", b"as it was");
@@ -130,7 +130,7 @@ fn an_archive_that_longshore_packed_is_served() {
 }
 
 #[test]
-fn a_name_of_an_object_and_of_a_prefix_is_the_object() {
+fn a_name_that_is_both_an_object_and_a_prefix_means_the_object() {
     let store = Store::new();
     store.put("team/a", &archive_of(&scale(2.0)));
     store.put("team/a/model.onnx", &scale(3.0));
@@ -139,7 +139,7 @@ fn a_name_of_an_object_and_of_a_prefix_is_the_object() {
 }
 
 #[test]
-fn a_directory_is_a_store_too() {
+fn a_directory_can_be_a_store() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("team/plain")).unwrap();
     fs::write(folder.path().join("team/a.tar.gz"), archive_of(&scale(2.0))).unwrap();

@@ -1,5 +1,5 @@
-//! Archives by strangers, through the store: refused by the name of what is wrong with them, with nothing written where it
-//! should not be.
+//! Hostile archives in the store: each is refused with the reason, and nothing is written outside
+//! the cache.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::harness::{eventually, scale};
 use crate::support::archive::{Entry, Form, tar_of};
 use crate::support::archives::{self, MAX_ENTRIES, MAX_RATIO, MAX_UNPACKED};
 
-/// What the archives would write if they could.
+/// The file that the archives try to write.
 const MARK: &str = "longshore-was-here";
 
-/// The entries before which a good model lies in the archive, and a part of what is said of them.
+/// Entries that precede a valid model in the archive, and a part of the error message.
 fn hostile() -> Vec<(&'static str, Vec<Entry>, &'static str)> {
     let file = |name: &str| Entry::file(name, b"written");
     let absolute = format!("/tmp/{MARK}");
@@ -85,7 +85,7 @@ fn hostile() -> Vec<(&'static str, Vec<Entry>, &'static str)> {
 }
 
 #[test]
-fn hostile_archives_are_refused_by_name_and_write_nothing_elsewhere() {
+fn hostile_archives_are_refused_with_the_reason_and_write_nothing_outside() {
     let store = Store::new();
     let server = store
         .server()
@@ -98,20 +98,20 @@ fn hostile_archives_are_refused_by_name_and_write_nothing_elsewhere() {
         for (form, extension) in [(Form::Gzip, "tar.gz"), (Form::Zstd, "tar.zst"), (Form::Plain, "tar")] {
             let name = format!("{what}.{extension}");
             store.put(&name, &form.pack(&tar));
-            let asked = ask(&server, &name);
-            assert_eq!(asked.status, 503, "{name}: {}", asked.text());
-            assert!(asked.message().contains(part), "{name}: {}", asked.message());
+            let response = ask(&server, &name);
+            assert_eq!(response.status, 503, "{name}: {}", response.text());
+            assert!(response.message().contains(part), "{name}: {}", response.message());
             let loaded = server.load(&name, &store.url_of(&name));
             assert_eq!(loaded.status, 400, "{name}: {}", loaded.text());
             assert!(loaded.message().contains(part), "{name}: {}", loaded.message());
         }
-        // Neither where it points to nor in what it was to be unpacked into.
+        // Neither at the target nor in the folder of the unpacked archive.
         assert!(!Path::new("/tmp").join(MARK).exists(), "{what}");
         let names = [MARK, "link", "twice.bin", "big.bin", "zeros.bin", "model.onnx"];
         for name in names {
             assert_eq!(files_called(server.models().root(), name), [] as [&Path; 0], "{what}");
         }
-        eventually("what was unpacked is removed", || {
+        eventually("the unpacked files are removed", || {
             names.iter().all(|name| files_called(&cache, name).is_empty())
         });
     }
@@ -121,7 +121,7 @@ fn hostile_archives_are_refused_by_name_and_write_nothing_elsewhere() {
 }
 
 #[test]
-fn a_bomb_is_refused_by_its_ratio() {
+fn a_decompression_bomb_is_refused_by_its_ratio() {
     let store = Store::new();
     let server = store.server().arguments(["--max-ratio", "100"]).start();
     let tar = tar_of([Entry::file("zeros.bin", &vec![0; 64 << 20])]);
@@ -154,7 +154,7 @@ fn a_prefix_with_too_many_or_too_large_files_is_refused() {
 }
 
 #[test]
-fn what_nobody_packs_who_means_well_is_refused_for_what_it_is() {
+fn unusual_archive_entries_are_refused_with_their_kind() {
     let store = Store::new();
     let server = store
         .server()
@@ -171,7 +171,7 @@ fn what_nobody_packs_who_means_well_is_refused_for_what_it_is() {
         assert!(message.contains(hostile.says), "{}: {message}", hostile.name);
     }
     assert_eq!(server.metric("longshore_archives"), 0);
-    eventually("nothing is left of them", || {
+    eventually("the archives are removed", || {
         server.metric("longshore_archive_bytes") == 0
     });
     store.put_scale("good.tar.gz", 2.0);

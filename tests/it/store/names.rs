@@ -1,11 +1,11 @@
-//! Names: keys below the store's prefix, and nothing else.
+//! Model names: only keys below the store's prefix.
 
 use super::{Store, ask, assert_scales, question, request};
 use crate::harness::{Request, eventually, scale};
 use crate::support::archive::archive_of;
 
 #[test]
-fn names_that_lead_out_of_the_prefix_are_refused_before_the_store_is_asked() {
+fn names_that_leave_the_prefix_are_refused_without_a_request_to_the_store() {
     let store = Store::new();
     let archive = archive_of(&scale(2.0));
     for key in ["secret.tar.gz", "models2/secret.tar.gz", "modelssecret.tar.gz"] {
@@ -28,19 +28,19 @@ fn names_that_lead_out_of_the_prefix_are_refused_before_the_store_is_asked() {
     ] {
         let message = ask(&server, name).expect(400).message();
         assert!(message.contains("name"), "{name}: {message}");
-        // In a path, too, where it comes with its slashes encoded. Two dots there may be no model's
+        // The same name in a path, with encoded slashes. A path with two dots may not be a model's
         // path at all.
         let refusal = server.invoke(name, &question());
         assert!([400, 404].contains(&refusal.status), "{name}: {}", refusal.text());
     }
-    // What is no blank at the ends of a header is not visible in it.
+    // A header can carry this byte only at its ends, where it is trimmed.
     server.invoke("nul\0byte", &question()).expect(400);
     server.invoke("new\nline", &question()).expect(400);
     assert_eq!(store.proxy.requests(), []);
 }
 
 #[test]
-fn names_as_s3_has_them_are_found() {
+fn keys_with_special_characters_are_found() {
     let store = Store::new();
     let names = [
         "a.tar.gz",
@@ -67,7 +67,7 @@ fn names_as_s3_has_them_are_found() {
 }
 
 #[test]
-fn a_missing_object_is_404_until_it_is_there() {
+fn a_missing_object_is_a_404_until_it_exists() {
     let store = Store::new();
     let server = store.server().arguments(["--negative-ttl", "50ms"]).start();
     let message = ask(&server, "team/a.tar.gz").expect(404).message();
@@ -76,7 +76,7 @@ fn a_missing_object_is_404_until_it_is_there() {
     server.describe("team/a.tar.gz").expect(404);
     server.unload("team/a.tar.gz").expect(404);
     store.put_scale("team/a.tar.gz", 2.0);
-    // A part of a key is none.
+    // A part of a key is not a key.
     ask(&server, "team/a.tar").expect(404);
     ask(&server, "a.tar.gz").expect(404);
     eventually("the new object is found", || {
@@ -98,8 +98,8 @@ fn a_store_without_a_prefix_is_the_whole_bucket() {
 }
 
 #[test]
-fn a_prefix_ends_where_a_slash_would_be() {
-    // As SageMaker's ModelDataUrl, with which people write it either way.
+fn the_prefix_of_a_store_ends_at_a_slash() {
+    // Like SageMaker's ModelDataUrl, which may be written with or without a slash at the end.
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     store.bucket.put("models2/a.tar.gz", b"another");
@@ -110,7 +110,7 @@ fn a_prefix_ends_where_a_slash_would_be() {
 }
 
 #[test]
-fn nothing_else_is_asked_of_the_store() {
+fn a_load_sends_only_the_expected_requests_to_the_store() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     let server = store.server().start();

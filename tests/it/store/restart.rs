@@ -1,4 +1,4 @@
-//! After the end of a server, however it came: what is on disk is whole, or gone, and is used.
+//! Restarts after any kind of end: files on disk are complete and reused, or gone.
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -7,7 +7,7 @@ use super::{Store, answer, assert_scales, files_called, noise, question, request
 use crate::harness::{Builder, Fault, Process, Rule, Server, eventually, scale, try_send};
 use crate::support::archive::{Form, archive_as};
 
-/// A file that comes first in the archive, so that it is on disk while the rest is on its way.
+/// A file at the start of the archive, which is on disk while the rest is still downloaded.
 const FIRST: &str = "first-of-the-archive.bin";
 
 fn two_parts(factor: f32) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn with_cache(store: &Store, cache: &TempDir) -> Builder {
     store.server().argument("--cache-dir").argument(cache.path())
 }
 
-/// Kills the server, both of its processes, and waits until they are gone.
+/// Kills both processes of the server, and waits until they have ended.
 fn kill(server: Server) {
     let processes: [Process; 2] = [server.process(), server.supervisor()];
     drop(server);
@@ -33,7 +33,7 @@ fn kill(server: Server) {
 }
 
 #[test]
-fn what_is_on_disk_is_used_after_a_restart() {
+fn archives_on_disk_are_used_after_a_restart() {
     let store = Store::new();
     let cache = tempfile::tempdir().unwrap();
     let sizes = [store.put_scale("a.tar.gz", 2.0), store.put_scale("team/b.tar.gz", 3.0)];
@@ -53,7 +53,7 @@ fn what_is_on_disk_is_used_after_a_restart() {
 }
 
 #[test]
-fn what_was_replaced_between_two_servers_is_noticed() {
+fn an_object_replaced_while_the_server_is_down_is_noticed() {
     let store = Store::new();
     let cache = tempfile::tempdir().unwrap();
     store.put_scale("a.tar.gz", 2.0);
@@ -70,7 +70,7 @@ fn what_was_replaced_between_two_servers_is_noticed() {
 }
 
 #[test]
-fn what_is_on_disk_is_served_while_the_store_is_away() {
+fn archives_on_disk_are_served_while_the_store_is_unreachable() {
     let store = Store::new();
     let cache = tempfile::tempdir().unwrap();
     store.put_scale("a.tar.gz", 2.0);
@@ -85,7 +85,7 @@ fn what_is_on_disk_is_served_while_the_store_is_away() {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_a_download_leaves_nothing_that_is_half() {
+fn a_kill_during_a_download_leaves_no_partial_archive() {
     let store = Store::new();
     let cache = tempfile::tempdir().unwrap();
     let archive = two_parts(2.0);
@@ -105,8 +105,8 @@ fn a_kill_in_the_middle_of_a_download_leaves_nothing_that_is_half() {
 
     let server = with_cache(&store, &cache).start();
     assert_scales(&server, "a.tar.gz", 2.0);
-    // The whole one, and no other.
-    eventually("the unfinished one is gone", || {
+    // Only the complete archive is left.
+    eventually("the unfinished archive is removed", || {
         files_called(cache.path(), FIRST).len() == 1
     });
     let before = store.sent("a.tar.gz");
@@ -117,15 +117,15 @@ fn a_kill_in_the_middle_of_a_download_leaves_nothing_that_is_half() {
 }
 
 #[test]
-fn a_killed_worker_is_followed_by_one_that_serves_the_same_models() {
+fn a_new_worker_serves_the_models_of_a_killed_one() {
     let store = Store::new();
     let sizes = [store.put_scale("a.tar.gz", 2.0), store.put_scale("b.tar.gz", 3.0)];
     let server = store.server().start();
     assert_scales(&server, "a.tar.gz", 2.0);
     server.process().signal(Signal::KILL);
     eventually("another process serves", || {
-        let asked = try_send(server.address(), &request("a.tar.gz", &question()));
-        asked.is_ok_and(|response| response.status == 200)
+        let result = try_send(server.address(), &request("a.tar.gz", &question()));
+        result.is_ok_and(|response| response.status == 200)
     });
     assert_scales(&server, "a.tar.gz", 2.0);
     assert_scales(&server, "b.tar.gz", 3.0);
@@ -133,7 +133,7 @@ fn a_killed_worker_is_followed_by_one_that_serves_the_same_models() {
 }
 
 #[test]
-fn a_worker_that_is_killed_in_the_middle_of_a_download_is_followed_by_one_that_makes_it() {
+fn a_new_worker_repeats_the_download_of_a_killed_one() {
     let store = Store::new();
     let cache = tempfile::tempdir().unwrap();
     let archive = two_parts(2.0);
@@ -150,17 +150,17 @@ fn a_worker_that_is_killed_in_the_middle_of_a_download_is_followed_by_one_that_m
     server.process().signal(Signal::KILL);
     store.proxy.release();
     eventually("another process serves", || {
-        let asked = try_send(server.address(), &request("a.tar.gz", &question()));
-        asked.is_ok_and(|response| response.status == 200)
+        let result = try_send(server.address(), &request("a.tar.gz", &question()));
+        result.is_ok_and(|response| response.status == 200)
     });
     assert_scales(&server, "a.tar.gz", 2.0);
-    eventually("the unfinished one is gone", || {
+    eventually("the unfinished archive is removed", || {
         files_called(cache.path(), FIRST).len() == 1
     });
 }
 
 #[test]
-fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
+fn a_stop_does_not_wait_for_a_silent_store() {
     let store = Store::new();
     store.put_scale("a.tar.gz", 2.0);
     let server = store.server().arguments(["--drain-timeout", "1s"]).start();
@@ -169,6 +169,6 @@ fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
     asking.write(&request("a.tar.gz", &question()).to_bytes()).unwrap();
     store.proxy.wait_for_held(1);
     server.terminate();
-    // While the download is still in flight.
+    // The download is still in flight.
     assert!(server.wait_for_end().status.success());
 }

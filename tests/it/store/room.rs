@@ -1,4 +1,4 @@
-//! Memory: what does not fit beside the others takes the place of the one that was idle for longest.
+//! Memory: a model that does not fit evicts the least recently used one.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use crate::support::random::Random;
 /// A memory limit that holds about eight models of [`put_models`].
 const LIMIT: &str = "64MiB";
 
-/// The rows of their tables, and the bytes of each.
+/// The rows of each model's table, and the bytes of the table.
 const ITEMS: usize = 1024;
 const WEIGHTS: usize = 4 << 20;
 
@@ -31,7 +31,7 @@ fn put_models(store: &Store, count: usize) {
     });
 }
 
-/// What distinguishes the models: no two ever give the same answer.
+/// A number that is unique to each model: no two models ever give the same answer.
 fn first(index: usize) -> f32 {
     (index * ITEMS) as f32
 }
@@ -54,13 +54,13 @@ fn assert_answers(server: &Server, index: usize) {
     );
 }
 
-/// The models that `GET /models` shows.
+/// The models that `GET /models` lists.
 fn loaded(server: &Server) -> Vec<usize> {
     let names = listed(server);
     (0..100).filter(|&index| names.contains(&name(index))).collect()
 }
 
-/// Draws from `count` models by Zipf's law: the n-th is asked for n times less than the first.
+/// Draws from `count` models by Zipf's law: the n-th is drawn n times less often than the first.
 struct Zipf(Vec<f64>);
 
 impl Zipf {
@@ -80,20 +80,20 @@ impl Zipf {
 }
 
 #[test]
-fn forty_models_are_served_with_room_for_eight_and_no_request_fails() {
+fn forty_models_are_served_with_memory_for_eight() {
     const MODELS: usize = 40;
     const REQUESTS: usize = 1_000;
     let store = Store::new();
     put_models(&store, MODELS);
     let server = store.server().arguments(["--memory-limit", LIMIT]).start();
     let zipf = Zipf::new(MODELS);
-    // The ranks are spread over the names.
+    // A random permutation assigns the ranks to the names.
     let mut random = Random::new(1);
-    let asked: Vec<(usize, usize)> = (0..REQUESTS)
+    let requests: Vec<(usize, usize)> = (0..REQUESTS)
         .map(|_| (zipf.draw(&mut random) * 7 % MODELS, random.below(ITEMS)))
         .collect();
     let most = AtomicUsize::new(0);
-    in_parallel(4, &asked, |&(index, item)| {
+    in_parallel(4, &requests, |&(index, item)| {
         assert_eq!(ask(&server, index, item).expect(200).json(), answer(index, item));
         if item % 16 == 0 {
             most.fetch_max(server.metric("longshore_models_loaded") as usize, Ordering::Relaxed);
@@ -102,13 +102,13 @@ fn forty_models_are_served_with_room_for_eight_and_no_request_fails() {
     let most = most.into_inner();
     assert!(
         (4..=14).contains(&most),
-        "{most} were loaded at once: the limit is another than it should be"
+        "{most} were loaded at once: the memory limit is wrong"
     );
     let loads = server.count_in_log("model loaded");
     assert!(loads > most, "nothing was evicted");
     let hits = 100.0 - loads as f64 * 100.0 / REQUESTS as f64;
     println!("{REQUESTS} requests of {MODELS} models, at most {most} loaded at once: hit rate {hits:.1} %");
-    // Each came out of the store once: what is evicted from memory stays on disk.
+    // The server downloaded each model once: a model evicted from memory stays on disk.
     let downloads = store
         .proxy
         .requests()
@@ -119,16 +119,16 @@ fn forty_models_are_served_with_room_for_eight_and_no_request_fails() {
 }
 
 #[test]
-fn the_model_that_was_idle_for_longest_goes() {
+fn the_least_recently_used_model_is_evicted() {
     let store = Store::new();
     put_models(&store, 20);
     let server = store.server().arguments(["--memory-limit", LIMIT]).start();
     let mut next = 0;
-    // Until one had to go.
+    // Loads models until one is evicted.
     while loaded(&server).len() == next {
-        assert!(next < 20, "the limit is none");
+        assert!(next < 20, "the limit has no effect");
         if next > 0 {
-            // Never the one that has been idle for longest.
+            // Model 1 stays the least recently used one.
             assert_answers(&server, 0);
         }
         assert_answers(&server, next);
@@ -137,12 +137,12 @@ fn the_model_that_was_idle_for_longest_goes() {
     let now = loaded(&server);
     assert!(now.contains(&0) && now.contains(&(next - 1)), "{now:?}");
     assert!(!now.contains(&1), "{now:?}");
-    // And comes back.
+    // The evicted model loads again on demand.
     assert_answers(&server, 1);
 }
 
 #[test]
-fn a_model_that_runs_is_not_evicted() {
+fn a_running_model_is_not_evicted() {
     let store = Store::new();
     put_models(&store, 12);
     let spin = fs::read(fixture("spin").join("model.onnx")).unwrap();
@@ -164,7 +164,7 @@ fn a_model_that_runs_is_not_evicted() {
 }
 
 #[test]
-fn without_eviction_a_full_memory_is_507_until_something_is_unloaded() {
+fn without_eviction_a_load_into_full_memory_is_a_507_until_an_unload() {
     let store = Store::new();
     put_models(&store, 20);
     let server = store
@@ -181,22 +181,19 @@ fn without_eviction_a_full_memory_is_507_until_something_is_unloaded() {
         false
     });
     let refused = refused.unwrap();
-    assert!(
-        (4..=14).contains(&refused),
-        "{refused} fit: the limit is another than it should be"
-    );
+    assert!((4..=14).contains(&refused), "{refused} fit: the memory limit is wrong");
     println!("{refused} models fit");
     assert_eq!(loaded(&server), (0..refused).collect::<Vec<_>>());
     server.load(&name(refused), &store.url_of(&name(refused))).expect(507);
-    // What is loaded goes on.
+    // Loaded models still serve.
     (0..refused).for_each(|index| assert_answers(&server, index));
     server.unload(&name(0)).expect(200);
-    // At once: that there was no room is no property of the model.
+    // Succeeds at once: a lack of memory is not remembered as a failure of the model.
     assert_answers(&server, refused);
 }
 
 #[test]
-fn a_load_ahead_evicts_as_a_request_does() {
+fn a_load_request_evicts_like_an_invocation() {
     let store = Store::new();
     put_models(&store, 20);
     let server = store.server().arguments(["--memory-limit", LIMIT]).start();
@@ -209,7 +206,7 @@ fn a_load_ahead_evicts_as_a_request_does() {
 }
 
 #[test]
-fn a_model_that_would_not_fit_alone_is_507_and_evicts_none() {
+fn a_model_larger_than_the_memory_limit_is_a_507_and_evicts_nothing() {
     let store = Store::new();
     put_models(&store, 2);
     let huge = networks::lookup(ITEMS, 24 * WEIGHTS / 4 / ITEMS, first(50));
@@ -224,7 +221,7 @@ fn a_model_that_would_not_fit_alone_is_507_and_evicts_none() {
 
 #[test]
 fn cold_requests_of_more_models_than_fit_are_all_answered() {
-    // All at once: each load finds the memory taken by others that are being loaded, or run.
+    // All at once: each load finds the memory reserved by models that are loading or running.
     const MODELS: usize = 30;
     let store = Store::new();
     put_models(&store, MODELS);

@@ -1,4 +1,4 @@
-//! Tensors behind the JSON: `Inference-Header-Content-Length`.
+//! Binary tensors after the JSON: `Inference-Header-Content-Length`.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn binary(name: &str, json: &Value, tail: &[u8]) -> Request {
         .body([json.as_bytes(), tail].concat())
 }
 
-/// The JSON of a reply, and what follows it.
+/// The JSON of a response, and the bytes after it.
 #[track_caller]
 fn parts(reply: &Response) -> (Value, &[u8]) {
     assert_eq!(reply.header("content-type"), Some("application/octet-stream"));
@@ -36,7 +36,7 @@ fn started() -> Server {
     server
 }
 
-/// The models that multiply, asked with eight bytes behind the JSON.
+/// A request for the `scale` models, whose input is eight bytes after the JSON.
 fn question() -> Value {
     json!({"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}]})
 }
@@ -46,7 +46,7 @@ fn floats(floats: &[f32]) -> Vec<u8> {
 }
 
 #[test]
-fn lengths_that_do_not_add_up_are_a_400_that_says_which() {
+fn inconsistent_lengths_are_a_400_that_names_the_mismatch() {
     let server = started();
     let (json, tail) = (question().to_string(), floats(&[4.0, -0.5]));
     let body = [json.as_bytes(), &tail].concat();
@@ -63,7 +63,7 @@ fn lengths_that_do_not_add_up_are_a_400_that_says_which() {
         (Some(body.len().to_string()), "not UTF-8"),
     ];
     for (header, part) in table {
-        // Not UTF-8, so that no part of it is taken for JSON.
+        // Not UTF-8, so that no part of it can pass as JSON.
         let body = [json.as_bytes(), b"\xff", &tail[1..]].concat();
         let request = infer("m").body(body);
         let request = header
@@ -72,7 +72,7 @@ fn lengths_that_do_not_add_up_are_a_400_that_says_which() {
         let error = server.send(&request).expect(400).error();
         assert!(error.contains(part), "{header:?}: {error}");
     }
-    // All of it JSON by its bytes: only the header tells what follows.
+    // The whole body is valid JSON; only the header would announce binary data.
     let error = server.send(&infer("m").body(json)).expect(400).error();
     assert!(
         error.contains("needs the header Inference-Header-Content-Length"),
@@ -93,7 +93,7 @@ fn lengths_that_do_not_add_up_are_a_400_that_says_which() {
 }
 
 #[test]
-fn the_request_says_which_outputs_are_binary() {
+fn the_request_chooses_which_outputs_are_binary() {
     let server = started();
     let ask = |outputs: Option<Value>, parameters: Option<Value>| {
         let mut json = question();
@@ -136,7 +136,7 @@ fn the_request_says_which_outputs_are_binary() {
 }
 
 #[test]
-fn every_element_type_goes_in_and_comes_out_as_bytes() {
+fn every_element_type_round_trips_as_binary_data() {
     let server = Builder::multi().start();
     for element in [
         "bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "string", "uint16",
@@ -167,7 +167,7 @@ fn every_element_type_goes_in_and_comes_out_as_bytes() {
 }
 
 #[test]
-fn json_and_binary_tensors_mix_in_one_request_and_one_reply() {
+fn json_and_binary_tensors_mix_in_one_request_and_one_response() {
     let server = Builder::multi().start();
     let url = server.models().place("two_inputs", "m");
     server.load("m", &url).expect(200);

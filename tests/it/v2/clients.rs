@@ -1,4 +1,5 @@
-//! Clients as they are: `tritonclient`, and KServe with the manifests of `container/deploy/kserve`.
+//! Real clients: `tritonclient`, and KServe's schemas with the manifests of
+//! `container/deploy/kserve`.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use super::{ask, get};
 use crate::harness::{Builder, Models, eventually, fixture};
 
-/// What a script prints; fails when it does.
+/// Runs a script and returns its output; fails if the script fails.
 #[track_caller]
 fn python(script: &str, arguments: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -33,20 +34,21 @@ fn python(script: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_program_that_was_written_for_triton_is_served() {
+fn a_program_written_for_triton_works() {
     let models = fixture("");
     let server = Builder::store(models.to_str().unwrap(), []).start();
     let printed = python("tests/triton/client.py", &[&server.address().to_string()]);
     assert_eq!(printed.lines().count(), 8, "{printed}");
 }
 
-/// The manifests, which are as KServe's schemas want them.
+/// The manifests, checked against KServe's schemas.
 #[track_caller]
 fn manifests() -> Vec<Value> {
     serde_json::from_str(&python("tests/kserve/check.py", &[])).unwrap()
 }
 
-/// The arguments of a container in `spec`, as KServe puts them together: the runtime's, then the service's.
+/// The arguments of a container in `spec`, as KServe combines them: the runtime's, then the
+/// service's.
 fn arguments(runtime: &Value, service: &Value) -> Vec<String> {
     let name = service["metadata"]["name"].as_str().unwrap();
     let runtime = runtime["spec"]["containers"][0]["args"].as_array().unwrap();
@@ -59,7 +61,7 @@ fn arguments(runtime: &Value, service: &Value) -> Vec<String> {
 }
 
 #[test]
-fn the_manifests_are_as_kserve_wants_them_and_start_a_server_that_answers() {
+fn the_manifests_match_kserves_schemas_and_start_a_server() {
     let manifests = manifests();
     let [runtime, one, many] = &manifests[..] else {
         panic!("{manifests:?}")
@@ -68,14 +70,14 @@ fn the_manifests_are_as_kserve_wants_them_and_start_a_server_that_answers() {
     let container = &runtime["spec"]["containers"][0];
     let models = Models::new();
     let model = models.place_scale("m", 2.0);
-    // What KServe does: it puts the model at /mnt/models. A store is where the service says.
+    // Local paths stand for /mnt/models, where KServe puts the model, and for the bucket.
     let place = |argument: String| {
         argument
             .replace("/mnt/models", &model)
             .replace("s3://bucket/segments", fixture("").to_str().unwrap())
             .replace("--port=8080", "--port=0")
     };
-    for (service, asked) in [(one, one["metadata"]["name"].as_str().unwrap()), (many, "scale")] {
+    for (service, name) in [(one, one["metadata"]["name"].as_str().unwrap()), (many, "scale")] {
         assert_eq!(service["kind"], "InferenceService");
         let predictor = &service["spec"]["predictor"]["model"];
         assert_eq!(predictor["runtime"], runtime["metadata"]["name"]);
@@ -98,7 +100,7 @@ fn the_manifests_are_as_kserve_wants_them_and_start_a_server_that_answers() {
         let mut arguments = arguments.into_iter();
         assert_eq!(arguments.next().as_deref(), Some("serve"));
         let arguments: Vec<String> = arguments.map(place).collect();
-        // The builder would give another port if it did not see one.
+        // The variable keeps the builder from adding another `--port`.
         let server = Builder::default()
             .environment("SAGEMAKER_BIND_TO_PORT", "0")
             .arguments(&arguments)
@@ -109,7 +111,7 @@ fn the_manifests_are_as_kserve_wants_them_and_start_a_server_that_answers() {
             let path = probe["path"].as_str().unwrap();
             eventually("the probe passes", || get(&server, path).status == 200);
         }
-        ask(&server, asked).expect(200);
-        get(&server, &format!("/v2/models/{asked}")).expect(200);
+        ask(&server, name).expect(200);
+        get(&server, &format!("/v2/models/{name}")).expect(200);
     }
 }

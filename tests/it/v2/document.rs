@@ -6,7 +6,7 @@ use super::{answer, ask, infer, question};
 use crate::harness::{Builder, assert_close, cases, from_text, to_text};
 
 #[test]
-fn a_body_that_is_no_document_of_the_protocol_is_a_400_that_says_why() {
+fn a_body_that_is_not_a_request_of_the_protocol_is_a_400_with_the_reason() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -27,7 +27,7 @@ fn a_body_that_is_no_document_of_the_protocol_is_a_400_that_says_why() {
             [br#"{"x":"#.to_vec(), b"[".repeat(30_000)].concat(),
             "too deep",
         ),
-        // What /invocations understands.
+        // A body that /invocations accepts.
         ("rows", b"{\"instances\":[4,-0.5]}".to_vec(), "no \"inputs\""),
         ("an array", b"[4,-0.5]".to_vec(), "must be an object with \"inputs\""),
         (
@@ -63,7 +63,7 @@ fn a_body_that_is_no_document_of_the_protocol_is_a_400_that_says_why() {
             "not a number",
         ),
         (
-            "an output that is none",
+            "an unknown output",
             x("\"shape\":[1],\"datatype\":\"FP32\",\"data\":[1]")
                 .replace("]}]}", "]}],\"outputs\":[{\"name\":\"z\"}]}")
                 .into(),
@@ -88,7 +88,7 @@ fn a_body_over_the_limit_is_a_413() {
 }
 
 #[test]
-fn parameters_that_would_change_the_reply_are_refused_and_others_passed_over() {
+fn parameters_that_would_change_the_response_are_refused_and_others_ignored() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -116,7 +116,7 @@ fn parameters_that_would_change_the_reply_are_refused_and_others_passed_over() {
 }
 
 #[test]
-fn the_outputs_that_are_asked_for_are_given_in_that_order() {
+fn requested_outputs_are_returned_in_the_requested_order() {
     let server = Builder::multi().start();
     let url = server.models().place("two_inputs", "m");
     server.load("m", &url).expect(200);
@@ -126,12 +126,12 @@ fn the_outputs_that_are_asked_for_are_given_in_that_order() {
     ]);
     let sum = json!({"name": "sum", "datatype": "FP32", "shape": [1, 3], "data": [5.0, 6.0, 7.0]});
     let positive = json!({"name": "positive", "datatype": "BOOL", "shape": [1], "data": [true]});
-    for (asked, given) in [
+    for (requested, expected) in [
         (json!(["positive", "sum"]), json!([positive, sum])),
         (json!(["positive"]), json!([positive])),
         (json!([]), json!([sum, positive])),
     ] {
-        let outputs: Vec<Value> = asked
+        let outputs: Vec<Value> = requested
             .as_array()
             .unwrap()
             .iter()
@@ -141,13 +141,13 @@ fn the_outputs_that_are_asked_for_are_given_in_that_order() {
             .send(&infer("m").json(&json!({"inputs": inputs, "outputs": outputs})))
             .expect(200)
             .json();
-        assert_eq!(reply["outputs"], given, "{asked}");
+        assert_eq!(reply["outputs"], expected, "{requested}");
         assert!(reply.get("id").is_none());
     }
 }
 
 #[test]
-fn outputs_that_are_no_tensors_are_a_406_until_only_tensors_are_asked_for() {
+fn a_request_for_an_output_that_is_not_a_tensor_is_a_406() {
     let server = Builder::multi().start();
     let url = server.models().place("iris_zipmap", "iris");
     server.load("iris", &url).expect(200);
@@ -161,7 +161,7 @@ fn outputs_that_are_no_tensors_are_a_406_until_only_tensors_are_asked_for() {
 }
 
 #[test]
-fn every_element_type_goes_in_and_comes_out() {
+fn every_element_type_round_trips_as_json() {
     let server = Builder::multi().start();
     for element in [
         "bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "string", "uint16",
@@ -188,7 +188,7 @@ fn every_element_type_goes_in_and_comes_out() {
 }
 
 #[test]
-fn members_that_are_null_are_as_absent() {
+fn null_members_count_as_absent() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -218,7 +218,7 @@ fn members_that_are_null_are_as_absent() {
             expected,
             "{body}"
         );
-        // The same document elsewhere.
+        // Other routes accept the same document.
         assert_eq!(server.invoke("m", &body).expect(200).json(), expected, "{body}");
     }
     for body in [
@@ -233,7 +233,7 @@ fn members_that_are_null_are_as_absent() {
 }
 
 #[test]
-fn a_null_in_place_of_data_is_data_behind_the_json() {
+fn null_data_means_binary_data_after_the_json() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);

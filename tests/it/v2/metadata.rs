@@ -1,4 +1,4 @@
-//! What a model takes and gives.
+//! Metadata: a model's inputs and outputs.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn a_model_that_is_not_loaded_has_no_metadata() {
 }
 
 #[test]
-fn names_types_and_shapes_are_the_models_own() {
+fn metadata_has_the_models_names_types_and_shapes() {
     let server = Builder::multi().start();
     let table: [(&str, Value, Value); 4] = [
         (
@@ -40,7 +40,7 @@ fn names_types_and_shapes_are_the_models_own() {
             json!([{"name": "x", "datatype": "FP32", "shape": []}]),
             json!([{"name": "y", "datatype": "FP32", "shape": []}]),
         ),
-        // What is no tensor is nothing that a client of this protocol could ask for.
+        // A client of this protocol cannot request an output that is not a tensor.
         (
             "iris_zipmap",
             json!([{"name": "X", "datatype": "FP32", "shape": [-1, 4]}]),

@@ -6,7 +6,7 @@ use super::{answer, ask, get, index};
 use crate::harness::{Builder, Models, Request, eventually, fixture};
 
 #[test]
-fn the_one_model_is_not_ready_while_it_loads() {
+fn the_only_model_is_not_ready_while_it_loads() {
     let server = Builder::single(fixture("bad/function_bomb")).start();
     eventually("the load has begun", || server.reserved() > 0);
     get(&server, "/v2/health/live").expect(200);
@@ -19,11 +19,11 @@ fn the_one_model_is_not_ready_while_it_loads() {
         let error = refusal.expect(503).error();
         assert!(error.contains("still loading"), "{error}");
     }
-    assert!(server.reserved() > 0, "the load is over, so the test has shown nothing");
+    assert!(server.reserved() > 0, "the load has ended too early for the test");
 }
 
 #[test]
-fn the_one_model_answers_to_its_name_and_is_neither_loaded_nor_unloaded() {
+fn the_only_model_serves_under_its_name_and_cannot_be_loaded_or_unloaded() {
     let models = Models::new();
     let url = models.place_scale("m", 2.0);
     for (arguments, name) in [(&[][..], "model"), (&["--model-name", "iris"], "iris")] {
@@ -37,7 +37,7 @@ fn the_one_model_answers_to_its_name_and_is_neither_loaded_nor_unloaded() {
         for verb in ["load", "unload"] {
             let path = format!("/v2/repository/models/{name}/{verb}");
             let error = server.send(&Request::post(path).body("{}")).expect(400).error();
-            // What would do it; SAGEMAKER_MULTI_MODEL would not.
+            // The option that would allow it; SAGEMAKER_MULTI_MODEL would not.
             assert!(
                 error.contains("serves one model") && error.contains("--model-store"),
                 "{error}"
@@ -49,7 +49,7 @@ fn the_one_model_answers_to_its_name_and_is_neither_loaded_nor_unloaded() {
 }
 
 #[test]
-fn models_of_the_platform_are_loaded_and_unloaded_by_the_platform_alone() {
+fn in_multi_model_mode_only_the_platform_loads_and_unloads_models() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     get(&server, "/v2/health/ready").expect(200);

@@ -1,4 +1,5 @@
-//! The model repository, which is the store of own mode. Here it is a directory: what stores do is tested elsewhere.
+//! The model repository, which is the store of standalone mode. Here it is a directory; other
+//! tests cover other stores.
 
 use std::fs;
 
@@ -22,7 +23,7 @@ fn started(arguments: &[&str]) -> (TempDir, Server) {
 fn put(folder: &TempDir, name: &str, bytes: &[u8]) {
     let path = folder.path().join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    // As a whole, as an object comes into a store.
+    // The rename makes the file appear at once, like an object in a store.
     let new = folder.path().join("new");
     fs::write(&new, bytes).unwrap();
     fs::rename(new, path).unwrap();
@@ -40,7 +41,7 @@ fn is(name: &str, state: &str) -> (String, String) {
 }
 
 #[test]
-fn what_is_no_repository_request_is_refused() {
+fn invalid_repository_requests_are_refused() {
     let (folder, server) = started(&[]);
     for body in ["[]", "{", "1", "\u{0}", r#"{"parameters":[]}"#, r#"{"parameters":"x"}"#] {
         let error = change(&server, A, "load", body).expect(400).error();
@@ -53,7 +54,7 @@ fn what_is_no_repository_request_is_refused() {
             .error();
         assert!(error.contains("must be empty or JSON"), "{body}: {error}");
     }
-    // Another model than the one in the store.
+    // Parameters that would load a model other than the one in the store.
     for parameters in [
         json!({"config": "{}"}),
         json!({"file:1/model.onnx": "AAAA", "config": "{}"}),
@@ -85,7 +86,7 @@ fn a_model_is_loaded_is_ready_and_is_unloaded() {
         get(&server, &format!("/v2/models/{path}/ready")).expect(200);
         assert_eq!(index(&server, ""), [is(A, "READY")]);
         assert_eq!(ask(&server, path).expect(200).json(), answer(A, 2.0));
-        // Again is no mistake.
+        // A repeated load or unload succeeds too.
         change(&server, path, "load", "{}").expect(200);
         let body = json!({"parameters": {"unload_dependents": false}}).to_string();
         assert_eq!(change(&server, path, "unload", &body).expect(200).body, b"");
@@ -94,7 +95,7 @@ fn a_model_is_loaded_is_ready_and_is_unloaded() {
 }
 
 #[test]
-fn an_inference_or_the_metadata_of_a_model_that_is_not_loaded_loads_it() {
+fn an_inference_or_metadata_request_loads_the_model_on_demand() {
     let (_folder, server) = started(&[]);
     assert_eq!(ask(&server, A).expect(200).json(), answer(A, 2.0));
     change(&server, A, "unload", "").expect(200);
@@ -105,16 +106,16 @@ fn an_inference_or_the_metadata_of_a_model_that_is_not_loaded_loads_it() {
 }
 
 #[test]
-fn a_load_of_a_loaded_model_brings_the_version_that_is_in_the_store_now() {
+fn loading_a_loaded_model_loads_the_current_version_from_the_store() {
     let (folder, server) = started(&["--revalidate", "1h"]);
     change(&server, A, "load", "").expect(200);
     put(&folder, A, &archive_of(&scale(3.0)));
-    // Nobody has looked.
+    // No request has checked the store since.
     assert_eq!(ask(&server, A).expect(200).json(), answer(A, 2.0));
     change(&server, A, "load", "").expect(200);
     assert_eq!(ask(&server, A).expect(200).json(), answer(A, 3.0));
     put(&folder, A, b"no model");
-    // However often: it is not there.
+    // A repeated load fails again.
     for _ in 0..2 {
         let error = change(&server, A, "load", "").expect(400).error();
         assert!(error.contains("is not a model"), "{error}");
@@ -126,7 +127,7 @@ fn a_load_of_a_loaded_model_brings_the_version_that_is_in_the_store_now() {
 }
 
 #[test]
-fn the_index_says_why_a_model_is_not_there() {
+fn the_index_gives_the_reason_of_an_unavailable_model() {
     let (folder, server) = started(&["--negative-ttl", "1h"]);
     put(&folder, "broken.tar.gz", b"no model");
     ask(&server, "broken.tar.gz").expect(503);
@@ -137,7 +138,7 @@ fn the_index_says_why_a_model_is_not_there() {
     let reason = reply[0]["reason"].as_str().unwrap();
     assert!(reason.contains("is not a model"), "{reason}");
     assert_eq!(reply[1]["reason"], "");
-    // A load tries again at once.
+    // An explicit load ignores the remembered failure.
     put(&folder, "broken.tar.gz", &archive_of(&scale(5.0)));
     ask(&server, "broken.tar.gz").expect(503);
     change(&server, "broken.tar.gz", "load", "").expect(200);
@@ -148,7 +149,7 @@ fn the_index_says_why_a_model_is_not_there() {
 }
 
 #[test]
-fn members_that_are_null_are_as_absent() {
+fn null_members_count_as_absent() {
     let (_folder, server) = started(&[]);
     for body in [
         r#"{"parameters": null}"#,

@@ -1,4 +1,4 @@
-//! Which paths there are, and what is said of all others.
+//! The routes of the protocol, and the errors for all other paths.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{answer, ask, get, infer, question};
 use crate::harness::{Builder, Request};
 
 #[test]
-fn what_is_nowhere_or_takes_another_method_is_refused_in_the_protocols_own_form() {
+fn unknown_paths_and_methods_are_refused_in_the_protocols_error_form() {
     let server = Builder::multi().start();
     for path in [
         "/v2/health",
@@ -46,13 +46,13 @@ fn what_is_nowhere_or_takes_another_method_is_refused_in_the_protocols_own_form(
             assert!(refusal.error().contains(method), "{}", refusal.error());
         }
     }
-    // Close to it is not it.
+    // A path with the same beginning is not part of the protocol.
     let refusal = get(&server, "/v2x").expect(404);
     assert!(!refusal.message().is_empty());
 }
 
 #[test]
-fn headers_that_are_too_long_are_refused_in_the_protocols_own_form() {
+fn oversized_headers_are_refused_in_the_protocols_error_form() {
     let server = Builder::multi().argument("--max-headers").argument("1KiB").start();
     let error = server
         .send(&Request::get("/v2").header("X-Long", "x".repeat(2000)))
@@ -62,7 +62,7 @@ fn headers_that_are_too_long_are_refused_in_the_protocols_own_form() {
 }
 
 #[test]
-fn the_server_says_what_it_is_and_which_extensions_it_has() {
+fn the_server_metadata_names_the_server_and_its_extensions() {
     let server = Builder::multi().start();
     let expected = json!({
         "name": "longshore", "version": env!("CARGO_PKG_VERSION"),
@@ -82,7 +82,7 @@ fn the_server_says_what_it_is_and_which_extensions_it_has() {
 }
 
 #[test]
-fn a_name_goes_through_all_calls_with_its_slashes_encoded_or_not() {
+fn a_name_may_have_its_slashes_encoded_or_not_in_every_call() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     let names = [
@@ -110,7 +110,7 @@ fn a_name_goes_through_all_calls_with_its_slashes_encoded_or_not() {
 }
 
 #[test]
-fn the_one_version_of_a_model_is_1() {
+fn the_only_version_of_a_model_is_1() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -130,7 +130,7 @@ fn the_one_version_of_a_model_is_1() {
 }
 
 #[test]
-fn what_the_client_says_of_types_and_encodings_is_not_held_against_it() {
+fn content_types_are_ignored_and_unknown_encodings_refused() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -163,7 +163,7 @@ fn what_the_client_says_of_types_and_encodings_is_not_held_against_it() {
 }
 
 #[test]
-fn inferences_are_counted_apart() {
+fn inferences_of_the_protocol_have_their_own_metrics() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);

@@ -5,7 +5,7 @@ use super::{endpoint, run, run_in};
 use crate::harness::EXPORTS;
 
 #[test]
-fn the_sagemaker_sdks_predictors_are_answered_as_the_libraries_answer() {
+fn the_sagemaker_sdks_predictors_get_the_results_of_the_libraries() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().display().to_string();
     let models = ["sklearn_arrays", "xgboost_regressor", "sklearn_columns"];
@@ -15,6 +15,6 @@ fn the_sagemaker_sdks_predictors_are_answered_as_the_libraries_answer() {
 }
 
 #[test]
-fn every_format_goes_in_between_two_containers_and_out() {
+fn a_pipeline_accepts_and_returns_every_format() {
     run_in(EXPORTS, &endpoint().start(), "tests/exports/series.py", &[]);
 }

@@ -1,4 +1,4 @@
-//! More models than there is memory for.
+//! More models than fit into memory.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,12 @@ use crate::support::networks;
 
 const MODELS: usize = 40;
 
-/// The rows of each model's table, and the bytes of that. `memory.py` starts the container with memory for about eight.
+/// The rows of each model's table, and the bytes of the table. `memory.py` starts the container
+/// with memory for about eight models.
 const ITEMS: usize = 1024;
 const WEIGHTS: usize = 4 << 20;
 
-/// A line of the endpoint's own log about a model: what was done, or came of it.
+/// A line of the endpoint's log about a model: an operation or its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Step<'a> {
     what: &'a str,
@@ -28,16 +29,16 @@ const LOADED: &str = "loaded";
 
 impl<'a> Step<'a> {
     fn of(line: &'a str) -> Option<Self> {
-        // Lines of containers begin with their names.
-        let (_, said) = line.split_once(" INFO ").filter(|_| !line.starts_with('['))?;
-        let (what, fields) = said.split_once(" container=")?;
+        // Lines of containers begin with the container's name in brackets.
+        let (_, message) = line.split_once(" INFO ").filter(|_| !line.starts_with('['))?;
+        let (what, fields) = message.split_once(" container=")?;
         let (_, model) = fields.split_once(" model=")?;
         let is_known = [LOAD, NO_ROOM, UNLOAD, RETRY, LOADED].contains(&what);
         is_known.then_some(Self { what, model })
     }
 }
 
-/// Whether a load of a model was repeated after others had made room for it: the one that begins at `start`.
+/// Whether the load that begins at `start` succeeded on a retry, after an unload of other models.
 fn made_room(steps: &[Step<'_>], start: usize) -> bool {
     let model = steps[start].model;
     let (mut expected, mut unloaded) = ([NO_ROOM, RETRY].iter().cycle().peekable(), 0);
@@ -54,7 +55,7 @@ fn made_room(steps: &[Step<'_>], start: usize) -> bool {
 }
 
 #[test]
-fn forty_models_are_served_with_memory_for_eight_and_the_log_tells_how() {
+fn forty_models_are_served_with_memory_for_eight_and_the_log_shows_each_step() {
     let bucket = S3::start().bucket();
     let numbers: Vec<usize> = (0..MODELS).collect();
     in_parallel(2, &numbers, |&number| {
@@ -68,9 +69,12 @@ fn forty_models_are_served_with_memory_for_eight_and_the_log_tells_how() {
     let log = server.log();
     let steps: Vec<Step<'_>> = log.iter().filter_map(|line| Step::of(line)).collect();
     let loads = (0..steps.len()).filter(|&at| steps[at].what == LOAD);
-    let told = loads.filter(|&at| made_room(&steps, at)).count();
-    println!("{told} loads in the order load, 507, unload of another, retry, loaded");
-    assert!(told > MODELS, "{told}: memory is not as scarce as it should be");
+    let retried = loads.filter(|&at| made_room(&steps, at)).count();
+    println!("{retried} loads in the order load, 507, unload of another, retry, loaded");
+    assert!(
+        retried > MODELS,
+        "only {retried} loads were retried: the memory limit has no effect"
+    );
 
     let (mut loaded, mut most) = (BTreeSet::new(), 0);
     for step in &steps {
@@ -83,6 +87,6 @@ fn forty_models_are_served_with_memory_for_eight_and_the_log_tells_how() {
     }
     assert!(
         (4..=14).contains(&most),
-        "{most} were loaded at once: the limit is another than it should be"
+        "{most} were loaded at once: the memory limit is wrong"
     );
 }

@@ -7,25 +7,31 @@ use std::process::Command;
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
-use super::desk::Desk;
+use super::local_endpoint::LocalEndpoint;
 use crate::harness::{Builder, Finished, Models, fixture};
 
-/// Somebody else on every Linux machine.
-const NOBODY: u32 = 65534;
+/// The id of an unprivileged user, which exists on every Linux machine.
+const OTHER_USER: u32 = 65534;
 
-/// Has another user ask for the list of models, in bash's own words for it.
-fn asked_by_nobody(address: SocketAddr) -> String {
+/// Sends a request for the list of models as another user, with bash's own TCP client.
+fn list_models_as_other_user(address: SocketAddr) -> String {
     let (host, port) = (address.ip(), address.port());
     let head = "POST / HTTP/1.1\\r\\nHost: localhost\\r\\nX-Amz-Target: SageMaker.ListModels\\r\\nContent-Length: 2\\r\\nConnection: close";
     let script = format!("exec 3<>/dev/tcp/{host}/{port}; printf '{head}\\r\\n\\r\\n{{}}' >&3; cat <&3");
     let mut bash = Command::new("bash");
     // A connection that is closed at once ends bash with an error.
-    Finished::after(bash.args(["-c", &script]).current_dir("/").uid(NOBODY).gid(NOBODY)).printed()
+    Finished::after(
+        bash.args(["-c", &script])
+            .current_dir("/")
+            .uid(OTHER_USER)
+            .gid(OTHER_USER),
+    )
+    .printed()
 }
 
 /// The address of the only container.
-fn container_of(desk: &Desk) -> SocketAddr {
-    let log = desk.0.log();
+fn container_of(local: &LocalEndpoint) -> SocketAddr {
+    let log = local.0.log();
     let line = log.iter().find(|line| line.contains("container in service")).unwrap();
     let (_, address) = line.split_once("address=http://").unwrap();
     address.split_whitespace().next().unwrap().parse().unwrap()
@@ -34,11 +40,11 @@ fn container_of(desk: &Desk) -> SocketAddr {
 #[test]
 fn other_users_of_the_machine_are_refused_unless_a_flag_lets_them_in() {
     if !geteuid().is_root() {
-        eprintln!("left out: only root can start a client as another user");
+        eprintln!("SKIPPED: only root can start a client as another user");
         return;
     }
-    let desk = Desk::start(Builder::endpoint());
-    let refused = asked_by_nobody(desk.0.address());
+    let local = LocalEndpoint::start(Builder::endpoint());
+    let refused = list_models_as_other_user(local.0.address());
     assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
     assert!(
         refused
@@ -46,32 +52,32 @@ fn other_users_of_the_machine_are_refused_unless_a_flag_lets_them_in() {
             .contains("x-amzn-errortype: accessdeniedexception"),
         "{refused}"
     );
-    let expected = format!("the connection belongs to the user with the id {NOBODY}");
+    let expected = format!("the connection belongs to the user with the id {OTHER_USER}");
     assert!(
         refused.contains(&expected) && refused.contains("--allow-other-users"),
         "{refused}"
     );
-    desk.0.wait_for_log(&expected);
-    // This user is served as ever.
-    desk.control("ListModels", &json!({})).expect(200);
+    local.0.wait_for_log(&expected);
+    // The user of the endpoint is still served.
+    local.control("ListModels", &json!({})).expect(200);
 
-    // Nor does the port of a container lead around that.
+    // The port of a container refuses other users too.
     let serving = |flags: &[&str]| {
         let model = Builder::endpoint().arguments(flags).argument("--model");
-        let desk = Desk::start(model.argument(fixture("scale")));
-        desk.wait_until_served("longshore");
-        desk
+        let local = LocalEndpoint::start(model.argument(fixture("scale")));
+        local.wait_until_served("longshore");
+        local
     };
-    let desk = serving(&[]);
-    assert_eq!(asked_by_nobody(container_of(&desk)), "");
+    let local = serving(&[]);
+    assert_eq!(list_models_as_other_user(container_of(&local)), "");
     let expected = format!("{expected}; connection closed (--only-this-user)");
-    desk.0.wait_for_log(&expected);
-    assert_eq!(desk.answer(Desk::invocation("longshore"), 2.0), 2469.0);
+    local.0.wait_for_log(&expected);
+    assert_eq!(local.answer(LocalEndpoint::invocation("longshore"), 2.0), 2469.0);
 
-    let desk = serving(&["--allow-other-users"]);
-    let answered = asked_by_nobody(container_of(&desk));
+    let local = serving(&["--allow-other-users"]);
+    let answered = list_models_as_other_user(container_of(&local));
     assert!(answered.starts_with("HTTP/1.1 404 "), "{answered}");
-    let served = asked_by_nobody(desk.0.address());
+    let served = list_models_as_other_user(local.0.address());
     assert!(
         served.starts_with("HTTP/1.1 200 ") && served.contains("{\"Models\":[]}"),
         "{served}"
@@ -85,7 +91,7 @@ fn with_environment(environment: &Value) -> Value {
 
 #[test]
 fn variables_that_load_code_into_a_process_are_refused_by_name() {
-    let desk = Desk::start(Builder::endpoint());
+    let local = LocalEndpoint::start(Builder::endpoint());
     for name in [
         "LD_PRELOAD",
         "LD_AUDIT",
@@ -94,7 +100,7 @@ fn variables_that_load_code_into_a_process_are_refused_by_name() {
         "GCONV_PATH",
         "MALLOC_CONF",
     ] {
-        let refused = desk
+        let refused = local
             .control("CreateModel", &with_environment(&json!({name: "/tmp/x.so"})))
             .expect(400);
         assert_eq!(refused.json()["__type"], "ValidationException");
@@ -106,29 +112,30 @@ fn variables_that_load_code_into_a_process_are_refused_by_name() {
             refused.text()
         );
     }
-    desk.control("CreateModel", &with_environment(&json!({"LONGSHORE_THREADS": "1"})))
+    local
+        .control("CreateModel", &with_environment(&json!({"LONGSHORE_THREADS": "1"})))
         .expect(200);
-    drop(desk);
+    drop(local);
 
-    // The same from a file of the command line.
+    // A file for `--config` is refused for the same reason.
     let models = Models::new();
     let file = models.path("model.json");
     std::fs::write(&file, with_environment(&json!({"LD_PRELOAD": "/tmp/x.so"})).to_string()).unwrap();
     let ended = Builder::endpoint().argument("--config").argument(&file).run_to_end();
     assert_eq!(ended.status.code(), Some(1));
-    let said = ended.log.join("\n");
+    let log = ended.log.join("\n");
     assert!(
-        said.contains("The Environment of container model: the variable LD_PRELOAD is not allowed"),
-        "{said}"
+        log.contains("The Environment of container model: the variable LD_PRELOAD is not allowed"),
+        "{log}"
     );
 }
 
 #[test]
-fn a_state_file_may_have_such_a_model_and_what_it_says_is_kept() {
+fn a_state_file_with_a_refused_variable_keeps_its_model() {
     let models = Models::new();
     let file = models.path("state.json");
     let request = with_environment(&json!({"LD_PRELOAD": "/tmp/x.so", "B": "2", "A": "1"}));
-    // As an endpoint that runs images has written it.
+    // An endpoint that runs images may have written this state.
     let state = json!({
         "version": 1,
         "models": [{"created": 1.0, "request": request}],
@@ -137,24 +144,25 @@ fn a_state_file_may_have_such_a_model_and_what_it_says_is_kept() {
         "tags": {"model/loaded": {"team": "shop"}},
     });
     std::fs::write(&file, state.to_string()).unwrap();
-    let start = || Desk::start(Builder::endpoint().argument("--state").argument(&file));
-    let desk = start();
+    let start = || LocalEndpoint::start(Builder::endpoint().argument("--state").argument(&file));
+    let local = start();
     let variant = json!({"VariantName": "a", "ModelName": "LOADED", "InitialInstanceCount": 1});
     let config = json!({"EndpointConfigName": "c", "ProductionVariants": [variant]});
-    desk.control("CreateEndpointConfig", &config).expect(200);
-    desk.control(
-        "CreateEndpoint",
-        &json!({"EndpointName": "e", "EndpointConfigName": "c"}),
-    )
-    .expect(200);
-    crate::harness::eventually("the endpoint fails", || desk.status("e").as_deref() == Some("Failed"));
-    let described = desk.control("DescribeEndpoint", &json!({"EndpointName": "E"})).json();
+    local.control("CreateEndpointConfig", &config).expect(200);
+    local
+        .control(
+            "CreateEndpoint",
+            &json!({"EndpointName": "e", "EndpointConfigName": "c"}),
+        )
+        .expect(200);
+    crate::harness::eventually("the endpoint fails", || local.status("e").as_deref() == Some("Failed"));
+    let described = local.control("DescribeEndpoint", &json!({"EndpointName": "E"})).json();
     let reason = described["FailureReason"].as_str().unwrap();
     assert!(reason.contains("LD_PRELOAD is not allowed"), "{reason}");
-    drop(desk);
+    drop(local);
 
-    let desk = start();
-    let described = desk
+    let local = start();
+    let described = local
         .control("DescribeModel", &json!({"ModelName": "Loaded"}))
         .expect(200)
         .json();
@@ -163,6 +171,6 @@ fn a_state_file_may_have_such_a_model_and_what_it_says_is_kept() {
         request["PrimaryContainer"]["Environment"]
     );
     let arn = described["ModelArn"].as_str().unwrap();
-    let tags = desk.control("ListTags", &json!({"ResourceArn": arn})).json();
+    let tags = local.control("ListTags", &json!({"ResourceArn": arn})).json();
     assert_eq!(tags, json!({"Tags": [{"Key": "team", "Value": "shop"}]}));
 }

@@ -1,14 +1,14 @@
-//! What is wrong with the command line, with requests, and with models.
+//! Errors in the command line, in requests and in models.
 
 use std::net::TcpListener;
 
 use serde_json::json;
 
-use super::desk::Desk;
+use super::local_endpoint::LocalEndpoint;
 use crate::harness::{Builder, Models, Request, fixture};
 
 #[test]
-fn a_wrong_command_line_ends_it_with_the_reason() {
+fn an_invalid_command_line_ends_the_endpoint_with_the_reason() {
     let models = Models::new();
     let not_json = models.path("not.json");
     std::fs::write(&not_json, "{").unwrap();
@@ -38,9 +38,9 @@ fn a_wrong_command_line_ends_it_with_the_reason() {
     for (arguments, reason) in table {
         let ended = Builder::endpoint().arguments(*arguments).run_to_end();
         assert_eq!(ended.status.code(), Some(1), "{arguments:?}");
-        let said = ended.log.join("\n");
-        assert!(said.contains(reason), "{arguments:?}: {said}");
-        assert!(!said.contains("panic"), "{said}");
+        let log = ended.log.join("\n");
+        assert!(log.contains(reason), "{arguments:?}: {log}");
+        assert!(!log.contains("panic"), "{log}");
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -53,10 +53,10 @@ fn a_wrong_command_line_ends_it_with_the_reason() {
 }
 
 #[test]
-fn what_is_no_action_is_refused_as_aws_does() {
-    let desk = Desk::start(Builder::endpoint());
+fn unknown_actions_are_refused_as_on_aws() {
+    let local = LocalEndpoint::start(Builder::endpoint());
     let refused = |request: Request| {
-        let response = desk.send(&request).expect(400);
+        let response = local.send(&request).expect(400);
         assert_eq!(response.header("content-type"), Some("application/x-amz-json-1.1"));
         assert!(response.header("x-amzn-requestid").is_some());
         (
@@ -96,21 +96,22 @@ fn what_is_no_action_is_refused_as_aws_does() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_be_made_fails_with_what_its_container_said() {
-    let desk = Desk::start(Builder::endpoint());
+fn a_failed_endpoint_reports_the_cause_from_its_container() {
+    let local = LocalEndpoint::start(Builder::endpoint());
     let broken = fixture("bad/garbage");
-    desk.create("broken", broken.to_str().unwrap());
+    local.create("broken", broken.to_str().unwrap());
     crate::harness::eventually("the endpoint fails", || {
-        desk.status("broken").as_deref() == Some("Failed")
+        local.status("broken").as_deref() == Some("Failed")
     });
-    let described = desk
+    let described = local
         .control("DescribeEndpoint", &json!({"EndpointName": "broken"}))
         .json();
     let reason = described["FailureReason"].as_str().unwrap();
     assert!(reason.contains("did not pass the ping health check"), "{reason}");
     assert!(reason.contains("Cause: "), "{reason}");
-    let refused = desk.send(&Desk::invocation("broken").json(&json!({"instances": [1]})));
+    let refused = local.send(&LocalEndpoint::invocation("broken").json(&json!({"instances": [1]})));
     assert_eq!(refused.header("x-amzn-errortype"), Some("ValidationError"));
-    desk.control("DeleteEndpoint", &json!({"EndpointName": "broken"}))
+    local
+        .control("DeleteEndpoint", &json!({"EndpointName": "broken"}))
         .expect(200);
 }

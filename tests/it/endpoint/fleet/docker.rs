@@ -1,4 +1,5 @@
-//! Containers through the docker command: a script in its place notes what it is asked to do, and does it without isolation.
+//! Containers through the docker command. A script in its place records its command lines, and
+//! runs processes without isolation.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,10 +9,11 @@ use longshore::endpoint::fleet::{FleetError, Runner};
 use longshore::endpoint::spec::Container;
 use serde_json::json;
 
-use super::setup::{Desk, container, in_multi_model_mode, invoke, variant};
+use super::setup::{TestFleets, container, in_multi_model_mode, invoke, variant};
 use crate::harness::eventually;
 
-/// Takes the command lines that are used here as docker does. `run` starts this program for the image's, on a free port.
+/// A substitute for the docker command. `run` starts this binary in place of the image's, on a
+/// free port.
 const DOCKER: &str = r#"#!/bin/bash
 here=$(dirname "$0")
 echo "$@" >> "$here/calls"
@@ -55,22 +57,22 @@ kill) kill -KILL "$(cat "$here/$1.pid")" ;;
 esac
 "#;
 
-/// A desk whose containers are run by the script, and where that is.
-fn desk() -> (Desk, PathBuf) {
+/// Fleets whose containers the script runs, and the folder of the script.
+fn test() -> (TestFleets, PathBuf) {
     let folder = tempfile::Builder::new().prefix("longshore-docker-").tempdir().unwrap();
     let folder = folder.keep();
     let command = folder.join("docker");
     let script = DOCKER.replace("@LONGSHORE@", env!("CARGO_BIN_EXE_longshore"));
     fs::write(&command, script).unwrap();
     fs::set_permissions(&command, fs::Permissions::from_mode(0o755)).unwrap();
-    let desk = Desk::with(|settings| {
+    let test = TestFleets::with(|settings| {
         settings.runner = Runner::Docker { command };
         settings.memory = Some(1 << 30);
     });
-    (desk, folder)
+    (test, folder)
 }
 
-/// The command lines so far that start so.
+/// The recorded command lines that start with `start`.
 fn calls(folder: &Path, start: &str) -> Vec<String> {
     let calls = fs::read_to_string(folder.join("calls")).unwrap();
     let calls = calls.lines().filter(|call| call.starts_with(start));
@@ -79,15 +81,15 @@ fn calls(folder: &Path, start: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn an_image_runs_with_sagemakers_environment_mounts_and_memory() {
-    let (desk, folder) = desk();
-    let mut one = container("one", desk.scale(2.0));
+    let (test, folder) = test();
+    let mut one = container("one", test.scale(2.0));
     one.image = Some("repository/image:1".to_owned());
     one.environment.insert("COLOR".to_owned(), "light blue".to_owned());
     let mut many = in_multi_model_mode("many");
     many.image = Some("other".to_owned());
-    desk.deploy("e", [variant("a", 1)], [one, many]).await.unwrap();
+    test.deploy("e", [variant("a", 1)], [one, many]).await.unwrap();
 
-    let fleet = desk.fleets.get("e").unwrap();
+    let fleet = test.fleets.get("e").unwrap();
     let instance = fleet.variants()[0].choose().unwrap();
     let answer = invoke(instance.container("one").unwrap(), &json!({"instances": [1]}));
     assert_eq!(answer.expect(200).json(), json!({"predictions": [2.0]}));
@@ -120,29 +122,29 @@ async fn an_image_runs_with_sagemakers_environment_mounts_and_memory() {
     many.lost(1).await;
     assert_eq!(many.wait_up().await.unwrap().generation, 2);
     drop((instance, fleet));
-    desk.close().await;
+    test.close().await;
     assert_eq!(calls(&folder, "stop -t 20 longshore-").len(), 2);
     assert_eq!(calls(&folder, "rm --force longshore-").len(), 3);
     fs::remove_dir_all(folder).unwrap();
 }
 
 #[tokio::test]
-async fn what_docker_cannot_do_is_told_in_its_words() {
-    let (desk, folder) = desk();
-    let failure = async |container: Container| match desk.deploy("e", [variant("a", 1)], [container]).await {
+async fn errors_of_docker_are_reported_in_its_own_words() {
+    let (test, folder) = test();
+    let failure = async |container: Container| match test.deploy("e", [variant("a", 1)], [container]).await {
         Err(FleetError::Failed(reason)) => reason,
         other => panic!("{other:?}"),
     };
-    let reason = failure(container("one", desk.scale(1.0))).await;
+    let reason = failure(container("one", test.scale(1.0))).await;
     let expected = "The container one has no Image, and --runner docker runs images.";
     assert_eq!(reason, expected);
 
-    let mut missing = container("one", desk.scale(1.0));
+    let mut missing = container("one", test.scale(1.0));
     missing.image = Some("missing".to_owned());
     let reason = failure(missing.clone()).await;
     let expected = "its last log line: docker: Error response from daemon: No such image: missing";
     assert!(reason.ends_with(expected), "{reason}");
-    assert_eq!(calls(&folder, "run ").len(), 1, "it would be the same again");
+    assert_eq!(calls(&folder, "run ").len(), 1, "a retry would fail in the same way");
 
     fs::write(folder.join("no-daemon"), "").unwrap();
     let reason = failure(missing.clone()).await;
@@ -154,7 +156,7 @@ async fn what_docker_cannot_do_is_told_in_its_words() {
         "{reason}"
     );
     assert_eq!(calls(&folder, "run ").len(), 1);
-    eventually("nothing runs", || desk.processes().is_empty());
-    desk.close().await;
+    eventually("nothing runs", || test.processes().is_empty());
+    test.close().await;
     fs::remove_dir_all(folder).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Whatever ends the process that has started containers ends them, and nothing less does.
+//! Containers end when the process that started them ends, however it ends, and not before.
 
 use std::env;
 use std::fs;
@@ -12,21 +12,17 @@ use longshore::endpoint::fleet::Fleets;
 use rustix::process::Signal;
 use tokio::runtime;
 
-use super::setup::{Desk, container, containers_below, deployment, model, send, settings, variant};
+use super::setup::{TestFleets, container, containers_below, deployment, model, send, settings, variant};
 use crate::harness::{Process, Request, eventually, fixture};
 
-/// Where the process that is to be killed keeps its folder.
+/// The variable with the folder of the process that the test kills.
 const FOLDER: &str = "LONGSHORE_TEST_OF_ORPHANS";
 
 #[test]
 fn a_kill_of_the_parent_leaves_no_orphan() {
     let folder = tempfile::Builder::new().prefix("longshore-orphans-").tempdir().unwrap();
     let mut parent = Command::new(env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "endpoint::fleet::orphans::the_process_that_is_to_be_killed",
-            "--ignored",
-        ])
+        .args(["--exact", "endpoint::fleet::orphans::the_process_to_kill", "--ignored"])
         .env(FOLDER, folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -47,10 +43,10 @@ fn a_kill_of_the_parent_leaves_no_orphan() {
     });
 }
 
-/// Serves until it is killed.
+/// Serves until the test above kills it.
 #[tokio::test]
-#[ignore = "a process of its own, which the test above starts"]
-async fn the_process_that_is_to_be_killed() {
+#[ignore = "a helper process, which the test above starts"]
+async fn the_process_to_kill() {
     let Some(folder) = env::var_os(FOLDER) else {
         return;
     };
@@ -63,9 +59,9 @@ async fn the_process_that_is_to_be_killed() {
 }
 
 #[tokio::test]
-async fn containers_outlive_the_thread_that_asked_for_them() {
-    let desk = Arc::new(Desk::open());
-    let asking = Arc::clone(&desk);
+async fn containers_outlive_the_thread_that_started_them() {
+    let test = Arc::new(TestFleets::open());
+    let asking = Arc::clone(&test);
     let thread = thread::spawn(move || {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let model = container("model", asking.scale(1.0));
@@ -74,16 +70,16 @@ async fn containers_outlive_the_thread_that_asked_for_them() {
             .unwrap();
     });
     thread.join().unwrap();
-    let fleet = desk.fleets.get("e").unwrap();
+    let fleet = test.fleets.get("e").unwrap();
     let instance = fleet.variants()[0].choose().unwrap();
     let container = &instance.containers()[0];
     send(container, &Request::get("/ping")).expect(200);
     assert_eq!(container.generation(), 1);
 
-    // Nor does one end for good that ends by itself.
-    desk.only_process().signal(Signal::TERM);
+    // A container that ends by itself is started again.
+    test.only_process().signal(Signal::TERM);
     container.lost(1).await;
     assert_eq!(container.wait_up().await.unwrap().generation, 2);
     drop((instance, fleet));
-    Arc::into_inner(desk).unwrap().close().await;
+    Arc::into_inner(test).unwrap().close().await;
 }

@@ -1,4 +1,4 @@
-//! A desk with fleets on it, in this process.
+//! Fleets in this process, with their folder.
 
 use std::env;
 use std::fs;
@@ -17,34 +17,34 @@ use tempfile::TempDir;
 
 use crate::harness::{PATIENCE, Process, Request, Response, library, scale, try_send};
 
-/// Fleets, and the folder that is all they have on disk.
-pub struct Desk {
+/// Fleets, and the folder with all their files.
+pub struct TestFleets {
     pub fleets: Fleets,
     pub folder: TempDir,
 }
 
-impl Desk {
+impl TestFleets {
     pub fn open() -> Self {
         Self::with(|_| {})
     }
 
-    /// With changed settings.
+    /// Starts fleets with a changed configuration.
     pub fn with(change: impl FnOnce(&mut FleetConfig)) -> Self {
-        let folder = tempfile::Builder::new().prefix("longshore-desk-").tempdir().unwrap();
+        let folder = tempfile::Builder::new().prefix("longshore-fleets-").tempdir().unwrap();
         let mut settings = settings(folder.path());
         change(&mut settings);
         let fleets = Fleets::start(settings).unwrap();
         Self { fleets, folder }
     }
 
-    /// A folder for something.
+    /// A new folder for a test.
     pub fn folder(&self, name: &str) -> PathBuf {
         let folder = self.folder.path().join(name);
         fs::create_dir_all(&folder).unwrap();
         folder
     }
 
-    /// The folder of a model that multiplies by `factor`.
+    /// The folder of a model that computes `y = factor * x`.
     pub fn scale(&self, factor: f32) -> PathBuf {
         let folder = self.folder(&format!("scale-{factor}"));
         fs::write(folder.join("model.onnx"), scale(factor)).unwrap();
@@ -65,7 +65,7 @@ impl Desk {
         self.fleets.status(endpoint).unwrap()
     }
 
-    /// The first processes of this desk's containers.
+    /// The first processes of these fleets' containers.
     pub fn processes(&self) -> Vec<Process> {
         containers_below(self.folder.path())
     }
@@ -77,7 +77,7 @@ impl Desk {
         process
     }
 
-    /// Ends all, and checks that nothing is left.
+    /// Removes all endpoints, and checks that no process and no file is left.
     pub async fn close(self) {
         self.fleets.shutdown().await;
         assert_eq!(self.processes(), []);
@@ -138,7 +138,7 @@ pub fn variant(name: &str, instances: u32) -> Variant {
     }
 }
 
-/// In single-model mode.
+/// A container in single-model mode.
 pub fn container(hostname: &str, model: PathBuf) -> Container {
     Container {
         model_data_url: Some(model.display().to_string()),
@@ -177,7 +177,7 @@ pub fn deployment(endpoint: &str, variants: impl IntoIterator<Item = Variant>, m
     }
 }
 
-/// Sends a request to where a container answers.
+/// Sends a request to a running container.
 #[track_caller]
 pub fn send(container: &RunningContainer, request: &Request) -> Response {
     let address = container.address().unwrap();
@@ -191,7 +191,7 @@ pub fn invoke(container: &RunningContainer, body: &Value) -> Response {
     send(container, &Request::post("/invocations").json(body))
 }
 
-/// The first processes of the containers that have their `/opt/ml` below `folder`.
+/// The first processes of the containers whose `/opt/ml` is below `folder`.
 pub fn containers_below(folder: &Path) -> Vec<Process> {
     let mark = format!("SAGEMAKER_BASE_DIR={}/", folder.display());
     let all = fs::read_dir("/proc").unwrap().flatten();
@@ -206,7 +206,7 @@ pub fn containers_below(folder: &Path) -> Vec<Process> {
     ids.map(Process).filter(is_one).collect()
 }
 
-/// The words of the command line, or the variables, with which a process was started.
+/// The arguments or variables with which a process was started, from `file` in `/proc`.
 pub fn words(process: Process, file: &str) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{}/{file}", process.0)).unwrap_or_default();
     let words = bytes.split(|&byte| byte == 0);

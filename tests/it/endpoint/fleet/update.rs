@@ -1,4 +1,4 @@
-//! What happens to requests while an endpoint becomes another.
+//! Requests during the update of an endpoint.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,13 +7,13 @@ use longshore::endpoint::fleet::{FleetError, FleetPhase, Fleets};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::setup::{Desk, container, variant};
+use super::setup::{TestFleets, container, variant};
 use crate::harness::eventually;
 
 #[tokio::test]
 async fn an_update_fails_no_request() {
-    let desk = Desk::open();
-    desk.deploy("e", [variant("a", 1)], [container("model", desk.scale(1.0))])
+    let test = TestFleets::open();
+    test.deploy("e", [variant("a", 1)], [container("model", test.scale(1.0))])
         .await
         .unwrap();
     let client = client();
@@ -21,100 +21,100 @@ async fn an_update_fails_no_request() {
     let keep_asking = async || {
         let mut answers = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            answers.push(ask(&desk.fleets, &client).await);
+            answers.push(ask(&test.fleets, &client).await);
         }
         answers
     };
     let change = async {
         for factor in [2.0, 3.0] {
-            let model = container("model", desk.scale(factor));
-            desk.deploy("e", [variant("a", 2)], [model]).await.unwrap();
-            assert_eq!(ask(&desk.fleets, &client).await, f64::from(factor));
+            let model = container("model", test.scale(factor));
+            test.deploy("e", [variant("a", 2)], [model]).await.unwrap();
+            assert_eq!(ask(&test.fleets, &client).await, f64::from(factor));
         }
         stop.store(true, Ordering::Relaxed);
     };
     let (first, second, ()) = tokio::join!(keep_asking(), keep_asking(), change);
     for answers in [first, second] {
         assert_eq!(answers.first(), Some(&1.0));
-        assert!(answers.is_sorted(), "never an older one after a newer: {answers:?}");
+        assert!(answers.is_sorted(), "an old response after a new one: {answers:?}");
     }
-    eventually("what was replaced has ended", || desk.processes().len() == 2);
-    desk.close().await;
+    eventually("the old containers have ended", || test.processes().len() == 2);
+    test.close().await;
 }
 
 #[tokio::test]
-async fn an_update_that_fails_leaves_what_there_was() {
-    let desk = Desk::open();
-    desk.deploy("e", [variant("a", 1)], [container("model", desk.scale(1.0))])
+async fn a_failed_update_keeps_the_old_containers() {
+    let test = TestFleets::open();
+    test.deploy("e", [variant("a", 1)], [container("model", test.scale(1.0))])
         .await
         .unwrap();
-    let before = desk.only_process();
-    let unloadable = desk.folder("unloadable");
+    let before = test.only_process();
+    let unloadable = test.folder("unloadable");
     std::fs::write(unloadable.join("model.onnx"), "no model").unwrap();
-    let failed = desk
+    let failed = test
         .deploy("e", [variant("b", 1)], [container("model", unloadable)])
         .await;
     let Err(FleetError::Failed(reason)) = failed else {
         panic!("{failed:?}");
     };
-    assert_eq!(desk.status("e").phase, FleetPhase::Failed { reason });
-    assert_eq!(ask(&desk.fleets, &client()).await, 1.0);
-    eventually("what was begun has ended", || desk.processes() == [before]);
+    assert_eq!(test.status("e").phase, FleetPhase::Failed { reason });
+    assert_eq!(ask(&test.fleets, &client()).await, 1.0);
+    eventually("the new containers have ended", || test.processes() == [before]);
 
-    // It can be put right.
-    desk.deploy("e", [variant("b", 1)], [container("model", desk.scale(2.0))])
+    // A correct update succeeds afterwards.
+    test.deploy("e", [variant("b", 1)], [container("model", test.scale(2.0))])
         .await
         .unwrap();
-    assert_eq!(desk.status("e").phase, FleetPhase::InService);
-    assert_eq!(ask(&desk.fleets, &client()).await, 2.0);
-    desk.close().await;
+    assert_eq!(test.status("e").phase, FleetPhase::InService);
+    assert_eq!(ask(&test.fleets, &client()).await, 2.0);
+    test.close().await;
 }
 
 #[tokio::test]
-async fn one_change_at_a_time_and_a_removal_ends_it() {
-    let desk = Desk::open();
-    let first = desk.deploy("e", [variant("a", 2)], [container("model", desk.scale(1.0))]);
+async fn a_second_change_is_refused_and_a_removal_cancels_the_first() {
+    let test = TestFleets::open();
+    let first = test.deploy("e", [variant("a", 2)], [container("model", test.scale(1.0))]);
     let during = async {
-        let second = desk
-            .deploy("e", [variant("a", 1)], [container("model", desk.scale(1.0))])
+        let second = test
+            .deploy("e", [variant("a", 1)], [container("model", test.scale(1.0))])
             .await;
         assert_eq!(second, Err(FleetError::Busy("e".to_owned())));
-        let status = desk.status("e");
+        let status = test.status("e");
         assert_eq!(status.phase, FleetPhase::Creating);
         let (current, desired) = (
             status.variants[0].current_instances,
             status.variants[0].desired_instances,
         );
         assert_eq!((current, desired), (0, 2));
-        assert!(desk.fleets.remove("e").await);
+        assert!(test.fleets.remove("e").await);
     };
     let (first, ()) = tokio::join!(biased; first, during);
     assert_eq!(first, Err(FleetError::Removed("e".to_owned())));
-    assert!(desk.fleets.status("e").is_none());
-    eventually("all that was started has ended", || desk.processes().is_empty());
-    desk.close().await;
+    assert!(test.fleets.status("e").is_none());
+    eventually("all processes have ended", || test.processes().is_empty());
+    test.close().await;
 }
 
 #[tokio::test]
 async fn all_endpoints_end_together() {
-    let desk = Arc::new(Desk::open());
+    let test = Arc::new(TestFleets::open());
     let mut deployments = JoinSet::new();
     for name in ["a", "b", "c"] {
-        let desk = Arc::clone(&desk);
-        let model = container("model", desk.scale(1.0));
-        deployments.spawn(async move { desk.deploy(name, [variant("v", 1)], [model]).await });
+        let test = Arc::clone(&test);
+        let model = container("model", test.scale(1.0));
+        deployments.spawn(async move { test.deploy(name, [variant("v", 1)], [model]).await });
     }
     let deployed = deployments.join_all().await;
     assert!(deployed.iter().all(Result::is_ok), "{deployed:?}");
-    assert_eq!(desk.processes().len(), 3);
-    Arc::into_inner(desk).unwrap().close().await;
+    assert_eq!(test.processes().len(), 3);
+    Arc::into_inner(test).unwrap().close().await;
 }
 
 fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
-/// The factor of the model that answers.
+/// The factor of the model that responds.
 async fn ask(fleets: &Fleets, client: &reqwest::Client) -> f64 {
     let fleet = fleets.get("e").unwrap();
     let instance = fleet.variants()[0].choose().unwrap();

@@ -1,4 +1,4 @@
-//! One connection: its requests, one after the other, go to the server behind the proxy, and its answers come back.
+//! Serves one connection: forwards its requests one by one, and returns the responses.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -11,10 +11,10 @@ use super::{Fault, Seen, Shared};
 use crate::harness::client::Connection;
 use crate::harness::response::Response;
 
-/// Bytes of a body that are written, and counted, at a time.
+/// Bytes of a body that are written and counted at a time.
 const PIECE: usize = 16 << 10;
 
-/// Headers that are of one connection.
+/// Headers that belong to one connection and are not forwarded.
 const HOP: [&str; 4] = ["connection", "keep-alive", "transfer-encoding", "content-length"];
 
 struct Request {
@@ -25,7 +25,7 @@ struct Request {
 }
 
 impl Request {
-    /// `None` when the client is through.
+    /// Reads the next request; `None` if the client has closed the connection.
     fn read(from: &mut impl BufRead) -> io::Result<Option<Self>> {
         let mut line = String::new();
         if from.read_line(&mut line)? == 0 {
@@ -73,7 +73,7 @@ impl Request {
         }
     }
 
-    /// The answer of the server at `upstream`, whole: objects of tests are small.
+    /// Forwards the request and reads the whole response: objects of tests are small.
     fn forward(&self, shared: &Shared) -> io::Result<Response> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         for (name, value) in self.headers.iter().filter(|(name, _)| !HOP.contains(&name.as_str())) {
@@ -103,7 +103,7 @@ pub fn serve(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
             _ => request.forward(shared)?,
         };
         shared.note(at, |seen| seen.status = Some(response.status));
-        Answer { shared, at, to: stream }.send(&request, &response, fault)?;
+        ResponseWriter { shared, at, to: stream }.send(&request, &response, fault)?;
         let is_last = request
             .header("connection")
             .is_some_and(|value| value.eq_ignore_ascii_case("close"));
@@ -114,13 +114,13 @@ pub fn serve(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-struct Answer<'a> {
+struct ResponseWriter<'a> {
     shared: &'a Shared,
     at: usize,
     to: &'a TcpStream,
 }
 
-impl Answer<'_> {
+impl ResponseWriter<'_> {
     fn send(&mut self, request: &Request, response: &Response, fault: Option<Fault>) -> io::Result<()> {
         let mut head = format!("HTTP/1.1 {} Proxied\r\n", response.status);
         let headers = response.headers.iter();
@@ -166,7 +166,7 @@ impl Answer<'_> {
     }
 }
 
-/// An error as S3 writes them.
+/// An error response in S3's form.
 fn error(status: u16, code: &str) -> Response {
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{code} by the proxy</Message>\

@@ -1,4 +1,4 @@
-//! The address at which connections are accepted, or refused, and nobody else's in between.
+//! An address that accepts or refuses connections, and keeps its port in either case.
 
 use std::fmt;
 use std::io;
@@ -12,8 +12,8 @@ use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt}
 
 pub struct Gate {
     address: SocketAddr,
-    /// Has the port without listening: while nothing else listens on it, connections are refused, and the system gives the
-    /// port to nobody else.
+    /// Binds the port without listening. While nothing else listens on it, the system refuses
+    /// connections and does not give the port to another process.
     _holder: OwnedFd,
     serve: Arc<dyn Fn(TcpStream, SocketAddr) + Send + Sync>,
     acceptor: Mutex<Option<Acceptor>>,
@@ -25,7 +25,7 @@ struct Acceptor {
 }
 
 impl Gate {
-    /// A closed gate. `serve` has a thread for each connection.
+    /// A closed gate. `serve` runs on a thread for each connection.
     pub fn new(serve: impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static) -> Self {
         let (holder, address) = hold_port().unwrap();
         Self {
@@ -60,13 +60,13 @@ impl Gate {
         *acceptor = Some(Acceptor { closing, thread });
     }
 
-    /// Connections are refused once this has returned; those that were accepted live on.
+    /// Refuses new connections once it has returned. Accepted connections stay open.
     pub fn close(&self) {
         let Some(acceptor) = self.acceptor.lock().unwrap().take() else {
             return;
         };
         acceptor.closing.store(true, Ordering::SeqCst);
-        // Wakes the thread up. An error says that it has gone by itself.
+        // Wakes the thread up. An error means that the thread has ended already.
         let _ = TcpStream::connect(self.address);
         let _ = acceptor.thread.join();
     }
@@ -82,7 +82,7 @@ impl fmt::Debug for Gate {
 
 fn hold_port() -> io::Result<(OwnedFd, SocketAddr)> {
     let holder = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    // So that a listener may share the port.
+    // Lets a listener share the port.
     sockopt::set_socket_reuseaddr(&holder, true)?;
     bind(&holder, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
     let address = SocketAddr::try_from(getsockname(&holder)?)?;

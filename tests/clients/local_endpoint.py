@@ -1,13 +1,15 @@
-"""What the tests of AWS's clients share: clients, models in a bucket, and a short way to an endpoint.
+"""Shared by the tests of AWS's clients: clients, models in a bucket, and short calls to an
+endpoint.
 
-Each file beside this one is run by itself, with .clients/bin/python: by tests/it/endpoint/clients.rs, which starts what
-it needs and says where that is in the variables that AWS's tools read, or by hand:
+tests/it/endpoint/clients.rs runs each file of this folder by itself, with .clients/bin/python. It
+starts the servers and passes their addresses in the variables that AWS's tools read. To run a file
+by hand, set them:
 
     AWS_ENDPOINT_URL_SAGEMAKER, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME    `longshore endpoint`
-    AWS_ENDPOINT_URL_S3                                               an S3 server, which that knows by the same name
-    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION      anything
+    AWS_ENDPOINT_URL_S3                                               an S3 server, also for the endpoint
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION      any values
 
-The clients are as they come: nothing is set in them, and nothing of them replaced.
+The clients are unmodified, with their default configuration.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def scale(factor: float) -> bytes:
 
 
 def archive(files: dict[str, bytes]) -> bytes:
-    """The model.tar.gz that SageMaker takes."""
+    """A model.tar.gz as SageMaker accepts it."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
         for name, content in files.items():
@@ -76,7 +78,7 @@ class Bucket:
         return self.put(key, archive({"model.onnx": model}))
 
     def get(self, url: str) -> bytes:
-        """What is at a URL, once it is there."""
+        """The content at a URL, once it exists."""
         bucket, key = url.removeprefix("s3://").split("/", 1)
         s3.get_waiter("object_exists").wait(Bucket=bucket, Key=key, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600})
         return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -86,7 +88,7 @@ class Bucket:
 
 
 def deploy(name: str, **model: Any) -> None:
-    """Makes an endpoint of a model, each step as everybody writes it, and waits until it is in service."""
+    """Creates an endpoint for a model in the usual steps, and waits until it is in service."""
     sagemaker.create_model(ModelName=name, ExecutionRoleArn=ROLE, **model)
     configure(name, [variant(name)])
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
@@ -108,7 +110,7 @@ def configure(name: str, variants: list[dict[str, Any]], **more: Any) -> None:
 
 
 def container(url: str, **more: Any) -> dict[str, Any]:
-    """In single-model mode."""
+    """A container in single-model mode."""
     return {"Image": IMAGE, "ModelDataUrl": url, **more}
 
 
@@ -124,29 +126,30 @@ def wait(endpoint: str, what: str = "in_service") -> None:
 
 
 def invoke(endpoint: str, body: Any, **more: Any) -> dict[str, Any]:
-    """Asks in JSON. The body of the response is what it says."""
+    """Invokes an endpoint with JSON. `Body` of the response is the parsed JSON."""
     more = {"ContentType": "application/json", "Accept": "application/json", **more}
     response = runtime.invoke_endpoint(EndpointName=endpoint, Body=json.dumps(body), **more)
     return response | {"Body": json.loads(response["Body"].read())}
 
 
 def ask(endpoint: str, numbers: list[float], **more: Any) -> list[float]:
-    """Asks models of `scale`."""
+    """Invokes models of `scale`."""
     return invoke(endpoint, {"instances": numbers}, **more)["Body"]["predictions"]
 
 
 def refusal(call: Callable[..., Any], *arguments: Any, **more: Any) -> dict[str, Any]:
-    """What a client makes of an error: its type's name, HTTP status, message, and members beside them."""
+    """The client's view of an error: name of its type, HTTP status, message, and further members.
+    """
     try:
         call(*arguments, **more)
     except ClientError as error:
-        told = error.response
-        members = {name: value for name, value in told.items() if name not in ("Error", "ResponseMetadata")}
+        response = error.response
+        members = {name: value for name, value in response.items() if name not in ("Error", "ResponseMetadata")}
         return {
             "type": type(error).__name__,
-            "code": told["Error"]["Code"],
-            "status": told["ResponseMetadata"]["HTTPStatusCode"],
-            "message": told["Error"]["Message"],
+            "code": response["Error"]["Code"],
+            "status": response["ResponseMetadata"]["HTTPStatusCode"],
+            "message": response["Error"]["Message"],
             **members,
         }
-    raise AssertionError("it was not refused")
+    raise AssertionError("the call was not refused")

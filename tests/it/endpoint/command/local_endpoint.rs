@@ -4,20 +4,20 @@ use serde_json::{Value, json};
 
 use crate::harness::{Builder, Connection, Request, Response, Server, eventually};
 
-pub struct Desk(pub Server);
+pub struct LocalEndpoint(pub Server);
 
-impl Desk {
+impl LocalEndpoint {
     #[track_caller]
     pub fn start(builder: Builder) -> Self {
         Self(builder.start())
     }
 
-    /// `InvokeEndpoint`, to be completed by its body.
+    /// An `InvokeEndpoint` request without a body, which the caller adds.
     pub fn invocation(endpoint: &str) -> Request {
         Request::post(format!("/endpoints/{endpoint}/invocations"))
     }
 
-    /// Its replies are SageMaker's, not those of a container.
+    /// The responses are SageMaker's, so the checks for containers do not apply.
     #[track_caller]
     pub fn send(&self, request: &Request) -> Response {
         let mut connection = Connection::open(self.0.address()).unwrap();
@@ -27,14 +27,14 @@ impl Desk {
         connection.read_unchecked(request.method()).unwrap()
     }
 
-    /// Asks a model that multiplies.
+    /// Invokes a model of `place_scale`.
     #[track_caller]
     pub fn answer(&self, request: Request, number: f64) -> f64 {
         let response = self.send(&request.json(&json!({"instances": [number]})));
         response.expect(200).json()["predictions"][0].as_f64().unwrap()
     }
 
-    /// An action of the control plane.
+    /// Calls an action of the control plane.
     #[track_caller]
     pub fn control(&self, action: &str, body: &Value) -> Response {
         let target = format!("SageMaker.{action}");
@@ -46,7 +46,7 @@ impl Desk {
         )
     }
 
-    /// `None` when there is no such endpoint.
+    /// The status of an endpoint; `None` if it does not exist.
     pub fn status(&self, endpoint: &str) -> Option<String> {
         let described = self.control("DescribeEndpoint", &json!({"EndpointName": endpoint}));
         let status = described.json()["EndpointStatus"].as_str()?.to_owned();
@@ -62,7 +62,8 @@ impl Desk {
         });
     }
 
-    /// A model of the archive or folder at `url`, its configuration, and its endpoint, all of one name.
+    /// Creates a model from the archive or folder at `url`, its configuration, and its endpoint,
+    /// all with one name.
     #[track_caller]
     pub fn create(&self, name: &str, url: &str) {
         let model = json!({"ModelName": name, "PrimaryContainer": {"ModelDataUrl": url}});
