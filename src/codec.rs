@@ -28,7 +28,6 @@ mod bind;
 mod by_record;
 mod column;
 mod csv;
-mod decimal;
 mod element;
 mod error;
 mod fit;

@@ -81,9 +81,12 @@ impl<K: ElementKind> ColumnBuilder for TypedColumn<'_, K> {
             } else {
                 self.axes.leaf().map_err(|uneven| self.uneven(reader, &uneven))?;
                 let in_array = self.axes.depth > outer;
-                let plain = reader.numbers(in_array, |number| {
-                    let item = K::from_decimal(number).filter(|_| alloc::reserve_one(&mut self.items).is_ok());
-                    item.map(|item| self.items.push(item)).is_some()
+                let plain = reader.numbers(in_array, |text| {
+                    let scanned = K::scan(text).filter(|_| alloc::reserve_one(&mut self.items).is_ok());
+                    scanned.map(|(item, length)| {
+                        self.items.push(item);
+                        length
+                    })
                 });
                 match plain.checked_sub(1) {
                     Some(before) => self.axes.pass(before),

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use jiter::Peek;
 
-use crate::codec::decimal::{Decimal, scan};
 use crate::codec::error::BoxedDecodeError;
 use crate::codec::json_reader::{JsonReader, JsonString};
 use crate::codec::numbers::{AnyNumber, NonFinite, Numeric, ValueProblem};
@@ -24,8 +23,8 @@ pub(super) trait ElementKind: 'static {
     /// Limit on the bytes of an element as text. Strings add their own length.
     const TEXT_BYTES: usize;
 
-    /// Converts a scanned number if that is cheap; see [`Numeric::from_decimal`].
-    fn from_decimal(decimal: &Decimal) -> Option<Self::Item>;
+    /// Parses the JSON number at the start of `text`; see [`Numeric::scan`].
+    fn scan(text: &[u8]) -> Option<(Self::Item, usize)>;
     /// Parses a number in JSON or CSV.
     fn from_number_text(text: &str) -> Result<Self::Item, ValueProblem>;
     fn from_json_string(text: JsonString<'_>) -> Result<Self::Item, ValueProblem>;
@@ -121,8 +120,8 @@ macro_rules! numeric_kinds {
             const TEXT_BYTES: usize = <Self as Numeric>::TEXT_BYTES;
 
             #[inline]
-            fn from_decimal(decimal: &Decimal) -> Option<Self> {
-                <Self as Numeric>::from_decimal(decimal)
+            fn scan(text: &[u8]) -> Option<(Self, usize)> {
+                <Self as Numeric>::scan(text)
             }
 
             #[inline]
@@ -152,9 +151,8 @@ macro_rules! numeric_kinds {
 
             #[inline]
             fn from_cell(cell: &str) -> Result<Self, ValueProblem> {
-                if let Some(number) = scan(cell.as_bytes(), 0)
-                    && number.end == cell.len()
-                    && let Some(value) = <Self as Numeric>::from_decimal(&number)
+                if let Some((value, length)) = <Self as Numeric>::scan(cell.as_bytes())
+                    && length == cell.len()
                 {
                     return Ok(value);
                 }
@@ -207,7 +205,7 @@ impl ElementKind for bool {
     const DATA_TYPE: DataType = DataType::Bool;
     const TEXT_BYTES: usize = "false".len();
 
-    fn from_decimal(_: &Decimal) -> Option<u8> {
+    fn scan(_: &[u8]) -> Option<(u8, usize)> {
         None
     }
 
@@ -284,7 +282,7 @@ impl ElementKind for String {
     const DATA_TYPE: DataType = DataType::String;
     const TEXT_BYTES: usize = 2;
 
-    fn from_decimal(_: &Decimal) -> Option<Bytes> {
+    fn scan(_: &[u8]) -> Option<(Bytes, usize)> {
         None
     }
 

@@ -15,7 +15,6 @@ use std::ops::Range;
 use bytes::Bytes;
 use jiter::{Jiter, JiterError, JiterErrorType, JsonErrorType, LinePosition, Peek};
 
-use crate::codec::decimal::{Decimal, scan};
 use crate::codec::error::{BoxedDecodeError, DecodeError};
 
 /// A position in a JSON text.
@@ -138,18 +137,17 @@ impl<'a> JsonReader<'a> {
     /// first one that is not a plain decimal number or that `take` rejects. Returns their count and
     /// leaves the reader after the last one, as if each had been read alone.
     ///
-    /// Most of the decoding time is spent in this loop; see [`decimal`](crate::codec::decimal).
+    /// `take` gets the text from the number on, and returns the number's length. Most of the
+    /// decoding time is spent in this loop.
     #[inline]
-    pub fn numbers(&mut self, in_array: bool, mut take: impl FnMut(&Decimal) -> bool) -> usize {
+    pub fn numbers(&mut self, in_array: bool, mut take: impl FnMut(&[u8]) -> Option<usize>) -> usize {
         let text = self.document.text.as_bytes();
         let mut end = self.position();
         let mut count = 0;
         let mut at = end;
-        while let Some(number) = scan(text, at)
-            && take(&number)
-        {
+        while let Some(length) = text.get(at..).and_then(&mut take) {
             count += 1;
-            end = number.end;
+            end = at + length;
             at = skip_white_space(text, end);
             if !in_array || text.get(at) != Some(&b',') {
                 break;

@@ -11,8 +11,8 @@ mod tests;
 mod whole;
 
 use half::{bf16, f16};
+use lexical_parse_float::{FromLexicalWithOptions, Options, format};
 
-use crate::codec::decimal::Decimal;
 use crate::tensor::{DataType, Element};
 
 use whole::whole;
@@ -73,8 +73,9 @@ pub(super) trait Numeric: Element {
     /// Parses a decimal number. Float types also accept `nan`, `inf` and `infinity` in any case,
     /// with or without a sign.
     fn parse(text: &str) -> Result<Self, ValueProblem>;
-    /// Converts a scanned number if that is cheap. Otherwise the caller uses [`Numeric::parse`].
-    fn from_decimal(decimal: &Decimal) -> Option<Self>;
+    /// Parses the JSON number at the start of `text` in one pass, and returns its length. `None`
+    /// for other text and for what takes more than one pass; [`Numeric::parse`] then decides.
+    fn scan(text: &[u8]) -> Option<(Self, usize)>;
     fn from_number(number: AnyNumber) -> Result<Self, ValueProblem>;
     fn to_number(self) -> AnyNumber;
     /// The missing value of the type: NaN, or `None` for integers.
@@ -101,8 +102,9 @@ macro_rules! integers {
             }
 
             #[inline]
-            fn from_decimal(decimal: &Decimal) -> Option<Self> {
-                decimal.integer()?.try_into().ok()
+            fn scan(text: &[u8]) -> Option<(Self, usize)> {
+                let (value, length) = scan_integer(text)?;
+                Some((value.try_into().ok()?, length))
             }
 
             #[inline]
@@ -145,7 +147,7 @@ integers! {
 }
 
 macro_rules! floats {
-    ($($float:ident: parsed as $parsed:ident by $narrow:expr, scanned by $cheap:expr, printed as $printed:ident, $text_bytes:literal);+ $(;)?) => { $(
+    ($($float:ident: parsed as $parsed:ident by $narrow:expr, scanned by $scan:expr, printed as $printed:ident, $text_bytes:literal);+ $(;)?) => { $(
         impl Numeric for $float {
             const TEXT_BYTES: usize = $text_bytes;
 
@@ -161,8 +163,8 @@ macro_rules! floats {
             }
 
             #[inline]
-            fn from_decimal(decimal: &Decimal) -> Option<Self> {
-                $cheap(decimal)
+            fn scan(text: &[u8]) -> Option<(Self, usize)> {
+                $scan(text)
             }
 
             #[inline]
@@ -235,10 +237,37 @@ impl FromWide for bf16 {
 }
 
 floats! {
-    f64: parsed as f64 by std::convert::identity, scanned by Decimal::float, printed as f64, 25;
-    f32: parsed as f32 by std::convert::identity, scanned by Decimal::single, printed as f32, 16;
+    f64: parsed as f64 by std::convert::identity, scanned by scan_float::<f64>, printed as f64, 25;
+    f32: parsed as f32 by std::convert::identity, scanned by scan_float::<f32>, printed as f32, 16;
     f16: parsed as f64 by f16::from_f64, scanned by |_| None, printed as f32, 16;
     bf16: parsed as f64 by bf16::from_f64, scanned by |_| None, printed as f32, 16;
+}
+
+/// Parses the JSON number at the start of `text`, rounded to the nearest float. A number that
+/// rounds to infinity is left to [`Numeric::parse`], which refuses it.
+#[inline]
+fn scan_float<F: FromLexicalWithOptions<Options = Options> + Into<f64> + Copy>(text: &[u8]) -> Option<(F, usize)> {
+    const OPTIONS: Options = Options::new();
+    let scanned = F::from_lexical_partial_with_options::<{ format::JSON }>(text, &OPTIONS);
+    scanned.ok().filter(|&(value, _)| value.into().is_finite())
+}
+
+/// Parses the JSON integer at the start of `text`. `None` for a number with a point or an exponent,
+/// and for one of more digits than always fit into a `u64`.
+#[inline]
+fn scan_integer(text: &[u8]) -> Option<(i128, usize)> {
+    const MAX_DIGITS: usize = 19;
+    let is_negative = text.first() == Some(&b'-');
+    let digits = &text[usize::from(is_negative)..];
+    let count = digits.iter().take_while(|digit| digit.is_ascii_digit()).count();
+    let is_integer = !matches!(digits.get(count), Some(b'.' | b'e' | b'E'));
+    if !is_integer || count == 0 || count > MAX_DIGITS || (count > 1 && digits[0] == b'0') {
+        return None;
+    }
+    let add = |value: u64, digit: &u8| value * 10 + u64::from(digit - b'0');
+    let magnitude = i128::from(digits[..count].iter().fold(0, add));
+    let value = if is_negative { -magnitude } else { magnitude };
+    Some((value, count + usize::from(is_negative)))
 }
 
 impl NonFinite {

@@ -153,3 +153,74 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_scanned_number_ends_where_json_says() {
+    let table: [(&str, Option<(f64, usize)>, Option<(i64, usize)>); 24] = [
+        ("0", Some((0.0, 1)), Some((0, 1))),
+        ("-7]", Some((-7.0, 2)), Some((-7, 2))),
+        ("-0.0]", Some((-0.0, 4)), None),
+        ("12,", Some((12.0, 2)), Some((12, 2))),
+        ("1.25 ", Some((1.25, 4)), None),
+        ("1e5", Some((1e5, 3)), None),
+        ("1.5E-07", Some((1.5e-7, 7)), None),
+        ("1e+22", Some((1e22, 5)), None),
+        (
+            "9223372036854775807",
+            Some((9_223_372_036_854_775_807.0, 19)),
+            Some((i64::MAX, 19)),
+        ),
+        ("9999999999999999999", Some((1e19, 19)), None),
+        ("10000000000000000000", Some((1e19, 20)), None),
+        ("0.1234567890123456789", Some((0.123_456_789_012_345_68, 21)), None),
+        ("1e400", None, None),
+        ("01", None, None),
+        ("-", None, None),
+        ("", None, None),
+        (".5", None, None),
+        ("1.", None, None),
+        ("1.e5", None, None),
+        ("1e", None, None),
+        ("1e+", None, None),
+        ("+1", None, None),
+        ("NaN", None, None),
+        ("-Infinity", None, None),
+    ];
+    for (text, float, integer) in table {
+        let scanned = f64::scan(text.as_bytes()).map(|(value, length)| (value.to_bits(), length));
+        assert_eq!(
+            scanned,
+            float.map(|(value, length)| (value.to_bits(), length)),
+            "{text:?}"
+        );
+        assert_eq!(i64::scan(text.as_bytes()), integer, "{text:?}");
+    }
+    assert_eq!(u8::scan(b"255"), Some((255, 3)));
+    assert_eq!(u8::scan(b"256"), None);
+    assert_eq!(f32::scan(b"3.5e38"), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn scanned_floats_equal_those_of_the_standard_library(
+        text in "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?"
+    ) {
+        if let Some((value, length)) = f64::scan(text.as_bytes()) {
+            prop_assert_eq!((value.to_bits(), length), (text.parse::<f64>().unwrap().to_bits(), text.len()));
+        }
+        if let Some((value, length)) = f32::scan(text.as_bytes()) {
+            prop_assert_eq!((value.to_bits(), length), (text.parse::<f32>().unwrap().to_bits(), text.len()));
+        }
+    }
+
+    /// The decimal expansion of the midpoint of two `f32` is the hardest case.
+    #[test]
+    fn scanned_singles_are_correct_next_to_a_midpoint(bits in 0x0100_0000u32..0x7e00_0000, digits in 14usize..30) {
+        let middle = (f64::from(f32::from_bits(bits)) + f64::from(f32::from_bits(bits + 1))) / 2.0;
+        let text = format!("{middle:.digits$e}");
+        let (value, _) = f32::scan(text.as_bytes()).unwrap();
+        prop_assert_eq!(value.to_bits(), text.parse::<f32>().unwrap().to_bits(), "{}", text);
+    }
+}
