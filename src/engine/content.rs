@@ -96,6 +96,11 @@ pub fn hash(
     Ok(content.hash())
 }
 
+/// Hashes `file`, whose position must be at its start. A long file is read once until it changes.
+pub fn hash_file(file: &File) -> io::Result<blake3::Hash> {
+    FILES.hash(file)
+}
+
 /// Combines the hashes of a model's files into its content hash.
 #[derive(Debug)]
 pub struct ContentHasher(blake3::Hasher);

@@ -48,7 +48,7 @@ use process::ChildProcess;
 use queue::{NextJob, Queue};
 use verdict::prepare;
 
-pub use cache::{Prepared, PreparedCache, PreparedCacheError, free_bytes, is_in_memory};
+pub use cache::{Prepared, PreparedCache};
 pub use child::run as run_child;
 pub use platform::Platform;
 pub use probe::{answered, ones};

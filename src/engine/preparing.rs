@@ -8,9 +8,7 @@ use std::time::Duration;
 use super::artifact::{Facts, PrivateCopy};
 use super::content::ContentHash;
 use super::memory::{self, Replacement};
-use super::prepare::{
-    self, Findings, Platform, PrepareError, PrepareJob, Prepared, PreparedCache, PreparedCacheError, Preparer,
-};
+use super::prepare::{self, Findings, Platform, PrepareError, PrepareJob, Prepared, PreparedCache, Preparer};
 use super::runtime::Libraries;
 use super::session::SessionError;
 use super::{Engine, LoadError};
@@ -46,11 +44,7 @@ impl Preparing {
     pub fn start(config: &PrepareConfig, libraries: &Libraries, platform: &Platform) -> std::io::Result<Self> {
         let cache = match PreparedCache::open(&config.folder, config.folder_bytes, platform) {
             Ok(cache) => cache,
-            Err(
-                error @ (PreparedCacheError::Unusable { .. }
-                | PreparedCacheError::NotOurs(_)
-                | PreparedCacheError::InMemory { .. }),
-            ) => {
+            Err(error) => {
                 tracing::warn!(
                     "prepared models are not kept: {error}; set --cache-dir to another folder. Without it, models take \
                      longer to load and need more memory"

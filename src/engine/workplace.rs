@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::artifact::{Artifact, ArtifactError, PrivateCopy};
 use super::content::ContentHash;
-use super::prepare::{free_bytes, is_in_memory};
+use crate::disk_cache::{free_bytes, is_in_memory};
 use crate::private::{self, Refusal, Temporary};
 
 /// A tmpfs that almost every container has.

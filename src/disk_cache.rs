@@ -1,0 +1,28 @@
+//! The common core of the two caches on disk: fetched archives (`store/cache.rs`) and prepared
+//! models (`engine/prepare/cache.rs`).
+//!
+//! Everything in a cache can be made again, so both keep the same promises:
+//! - Entries appear whole, by a rename, and go before other entries when they were not used for
+//!   longest. The time of the last use is that of the entry's description, so the order survives a
+//!   restart.
+//! - The folder and its parents belong to this user alone, and the names of entries depend on a
+//!   secret in the folder ([`CacheFolder`], `private.rs`).
+//! - Any file may be deleted at any time, and the folder as a whole. The next entry creates it
+//!   again, after the same checks.
+//! - What a killed process leaves behind is removed at the next start.
+//!
+//! How entries are found, counted and evicted differs, so each cache has that to itself:
+//!
+//! | | archives | prepared models |
+//! |---|---|---|
+//! | the folder belongs to | one process, by a lock | all processes of a user |
+//! | an entry is | a folder | two files |
+//! | entries in use | have leases, and stay | are mapped, and may lose their names |
+//! | eviction goes by | an index in memory | a scan of the folder |
+//! | damage is found by | sizes, when the process starts | a hash, at each use |
+
+mod folder;
+mod stamp;
+
+pub use folder::{CacheFolder, FolderError, discard, free_bytes, is_in_memory, make, paths, touch, unusable};
+pub use stamp::{FileStamp, is_at};
