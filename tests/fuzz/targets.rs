@@ -96,14 +96,14 @@ fn tokenizer(bytes: &[u8]) {
 /// An archive of a model.
 fn archive(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("a folder for the archive");
-    let bounds = archive::Bounds {
+    let bounds = archive::UnpackLimits {
         entries: 50,
         bytes: 1 << 20,
         ratio: 200,
     };
     let into = folder.path().join("model");
     std::fs::create_dir(&into).expect("a folder for the model");
-    let unpacked = archive::unpack(bytes, archive::Expected::Anything("model.onnx"), &into, &bounds);
+    let unpacked = archive::unpack(bytes, archive::ExpectedFormat::Anything("model.onnx"), &into, &bounds);
     drop(unpacked);
     let others = std::fs::read_dir(folder.path()).expect("the folder is there").count();
     assert_eq!(others, 1, "nothing is written outside of the folder");
