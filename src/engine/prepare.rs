@@ -34,7 +34,6 @@ mod verdict;
 mod weighing;
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -186,14 +185,5 @@ fn serve(requests: &Queue<PrepareRequest>, config: &ChildConfig) {
             NextJob::Idle => child = None,
             NextJob::Closed => return,
         }
-    }
-}
-
-/// Removes a file that a child may have left unfinished.
-pub fn discard(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::debug!(%error, "failed to remove an unfinished file");
     }
 }

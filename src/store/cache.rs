@@ -26,14 +26,13 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::version::Version;
 use crate::disk_cache::{FolderError, unusable};
 use bucket::EntryFolders;
-use index::{Index, Removal};
+use index::{EntryUse, Index};
 use janitor::Janitor;
 
 /// Shortest time between two writes of an entry's last use. Only the eviction order after a restart
@@ -76,8 +75,6 @@ pub struct Usage {
 /// An entry's properties, in memory.
 #[derive(Debug)]
 struct CacheEntry {
-    /// Distinguishes successive entries of the same URL.
-    id: u64,
     url: String,
     version: Version,
     /// The folder of all files of the entry.
@@ -85,6 +82,7 @@ struct CacheEntry {
     /// The unpacked files, below `folder`.
     content: PathBuf,
     bytes: u64,
+    usage: EntryUse,
     /// When the entry was last known to be the store's version; locked for the access alone.
     checked: Mutex<Option<Instant>>,
     /// When the last use was last written to disk; locked for the access alone.
@@ -100,7 +98,6 @@ pub struct DiskCache {
 struct CacheShared {
     /// Locked for changes in memory only.
     index: Mutex<Index>,
-    next: AtomicU64,
     /// Declared before the bucket: its thread ends before the bucket's lock is released.
     janitor: Janitor,
     bucket: EntryFolders,
@@ -134,7 +131,6 @@ impl DiskCache {
         let found = bucket.entries(&janitor)?;
         let shared = Arc::new(CacheShared {
             index: Mutex::new(Index::new(bound)),
-            next: AtomicU64::new(0),
             janitor,
             bucket,
         });
@@ -160,7 +156,11 @@ impl DiskCache {
                 url,
                 "a fetched model was deleted from the disk; it is fetched again when it is needed"
             );
-            self.shared.change(|index| index.forget_entry(entry));
+            self.shared.change(|index| {
+                if index.can_find(entry) {
+                    index.forget(url);
+                }
+            });
             return None;
         }
         let mut touched = lock(&entry.touched);
@@ -229,12 +229,12 @@ impl CacheShared {
     fn entry(&self, url: String, version: Version, folder: PathBuf, bytes: u64) -> Arc<CacheEntry> {
         self.janitor.added(bytes);
         Arc::new(CacheEntry {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
             url,
             version,
             content: bucket::content(&folder),
             folder,
             bytes,
+            usage: EntryUse::default(),
             checked: Mutex::default(),
             touched: Mutex::new(Instant::now()),
         })
@@ -244,10 +244,10 @@ impl CacheShared {
     fn change<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
         let mut index = lock(&self.index);
         let changed = change(&mut index);
-        for removal in index.removals() {
-            match removal {
-                Removal::Now(entry) => self.janitor.remove(&entry),
-                Removal::Later(entry) => self.janitor.disown(&entry),
+        for entry in index.removals() {
+            match entry.usage.has_leases() {
+                true => self.janitor.disown(&entry),
+                false => self.janitor.remove(&entry),
             }
         }
         changed

@@ -35,14 +35,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::Findings;
 use super::platform::Platform;
-use super::{Findings, discard};
 use crate::disk_cache::{self, CacheFolder, FolderError, is_at, is_in_memory, unusable};
 use crate::engine::artifact::Facts;
 use crate::engine::content::{ContentHash, hash_file};
 use crate::private::{self, TemporaryFile};
 
-use eviction::{EvictionLedger, PendingBytes};
+use eviction::DiskSpace;
 use folder::{PREFIX, entries, has_space, remove_unkeyed_entries};
 
 /// Part of every name. Raised when the meaning of the files changes.
@@ -73,7 +73,8 @@ struct EntryDescription {
 #[derive(Debug)]
 pub struct PreparedCache {
     folder: Option<CacheFolder>,
-    ledger: EvictionLedger,
+    /// Locked while a file is added, so that all together stay within the limit.
+    space: Mutex<DiskSpace>,
     /// The platform part of the names.
     platform: String,
     /// The findings, if there is no folder.
@@ -108,7 +109,7 @@ impl PreparedCache {
     pub fn without_folder() -> Self {
         Self {
             folder: None,
-            ledger: EvictionLedger::new(0),
+            space: Mutex::new(DiskSpace::new(0)),
             platform: String::new(),
             remembered: Mutex::default(),
             has_logged: AtomicBool::new(false),
@@ -129,11 +130,11 @@ impl PreparedCache {
         drop(TemporaryFile::new(folder).map_err(unusable(folder))?);
         let cache = Self {
             folder: Some(opened),
-            ledger: EvictionLedger::new(limit),
+            space: Mutex::new(DiskSpace::new(limit)),
             platform: format!("{VERSION}\n{platform}"),
             ..Self::without_folder()
         };
-        drop(cache.reserve_space(folder, 0).map_err(unusable(folder))?);
+        cache.add(folder, 0, || Ok(())).map_err(unusable(folder))?;
         Ok(cache)
     }
 
@@ -257,14 +258,15 @@ impl PreparedCache {
             bytes = written.metadata()?.len();
         }
         let text = entry.to_bytes(folder)?;
-        let pending = self.reserve_space(folder.path(), bytes + text.len() as u64)?;
-        let new = TemporaryFile::new(folder.path())?;
-        new.file().write_all(&text)?;
-        if let Some(unfinished) = unfinished {
-            unfinished.finish(&file)?;
-        }
-        new.finish(&description)?;
-        pending.commit();
+        let bytes = bytes + text.len() as u64;
+        self.add(folder.path(), bytes, || {
+            let new = TemporaryFile::new(folder.path())?;
+            new.file().write_all(&text)?;
+            if let Some(unfinished) = unfinished {
+                unfinished.finish(&file)?;
+            }
+            new.finish(&description)
+        })?;
         Ok(entry.hash.map(|_| file))
     }
 
@@ -283,10 +285,11 @@ impl PreparedCache {
         (file("json"), file("ort"))
     }
 
-    /// Reserves `bytes` bytes within the limit. If necessary, evicts the entries that were not used
-    /// for longest.
-    fn reserve_space(&self, folder: &Path, bytes: u64) -> io::Result<PendingBytes<'_>> {
-        self.ledger.reserve(bytes, |room| {
+    /// Adds files of `bytes` bytes with `write`. If necessary, evicts the entries before that were
+    /// not used for longest.
+    fn add(&self, folder: &Path, bytes: u64, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut space = lock(&self.space);
+        space.add(bytes, |room| {
             let mut entries = Vec::from_iter(entries(folder)?);
             entries.sort_unstable_by_key(|(_, entry)| entry.last);
             let mut seen = entries.iter().map(|(_, entry)| entry.bytes).sum();
@@ -298,14 +301,16 @@ impl PreparedCache {
                 seen -= entry.bytes;
             }
             Ok(seen)
-        })
+        })?;
+        write()
     }
 }
 
 /// Whether the file at `path`, which is not a link, has this hash. Reads a long file once per
 /// process.
 fn is_whole(path: &Path, expected: &str) -> bool {
-    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path);
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags).open(path);
     file.and_then(|file| hash_file(&file))
         .is_ok_and(|hash| *hash.to_hex() == *expected)
 }
@@ -313,7 +318,11 @@ fn is_whole(path: &Path, expected: &str) -> bool {
 fn remove(description: &Path, file: &Path) {
     // The description first: without it, the other file is not used.
     for path in [description, file] {
-        discard(path);
+        if let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%error, "failed to remove a file of a prepared model");
+        }
     }
 }
 

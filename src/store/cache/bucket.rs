@@ -15,11 +15,11 @@
 //! its own.
 //!
 //! Invariants: a folder with the name of an entry is a whole entry, since it gets the name when it
-//! is complete, and loses its description before it is removed. This holds after a crash of the process. After a
-//! crash of the machine, files may survive without their content, so a new boot trusts only entries
-//! that were settled. Syncing each entry at once would cost a first request more than the download.
-//! No other user may write here (`private.rs`). Everything here belongs to the cache, and a folder
-//! without the name that the key gives it is not trusted.
+//! is complete, and loses its description before it is removed. This holds after a crash of the
+//! process. After a crash of the machine, files may survive without their content, so a new boot
+//! trusts only entries that were settled. Syncing each entry at once would cost a first request
+//! more than the download. Everything here belongs to the cache, and a folder without the name that
+//! the key gives it is not trusted.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, TryLockError};

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::CacheEntry;
 
@@ -18,30 +19,23 @@ pub struct Index {
     bound: u64,
     /// Bytes of the entries that can be found.
     bytes: u64,
+    /// Bytes of the entries with leases, whether or not they can be found.
+    leased: u64,
     /// Entries that can be found, by URL.
-    found: HashMap<String, Found>,
-    /// URLs of the entries that can be found and have no leases, by their last use.
-    idle: BTreeMap<u64, String>,
-    /// Entries that cannot be found, but have leases, by id.
-    dropped: HashMap<u64, Found>,
+    found: HashMap<String, Arc<CacheEntry>>,
+    /// Those of them without leases, by their last use.
+    idle: BTreeMap<u64, Arc<CacheEntry>>,
     /// Number of uses so far.
     uses: u64,
-    removals: Vec<Removal>,
+    removals: Vec<Arc<CacheEntry>>,
 }
 
-struct Found {
-    entry: Arc<CacheEntry>,
-    leases: usize,
+/// The index's account of an entry, which changes under the index's lock only.
+#[derive(Debug, Default)]
+pub struct EntryUse {
+    leases: AtomicUsize,
     /// When the last lease ended, as a number of uses.
-    last: u64,
-}
-
-/// An entry that cannot be found any more.
-pub enum Removal {
-    /// It has no leases.
-    Now(Arc<CacheEntry>),
-    /// It has leases.
-    Later(Arc<CacheEntry>),
+    last: AtomicU64,
 }
 
 impl Index {
@@ -49,9 +43,9 @@ impl Index {
         Self {
             bound,
             bytes: 0,
+            leased: 0,
             found: HashMap::new(),
             idle: BTreeMap::new(),
-            dropped: HashMap::new(),
             uses: 0,
             removals: Vec::new(),
         }
@@ -60,7 +54,7 @@ impl Index {
     /// Adds an entry of an earlier process. The least recently used entries have to come first.
     pub fn restore(&mut self, entry: Arc<CacheEntry>) {
         if entry.bytes > self.bound {
-            self.removals.push(Removal::Now(entry));
+            self.removals.push(entry);
             return;
         }
         self.keep(Arc::clone(&entry));
@@ -70,102 +64,94 @@ impl Index {
     /// Adds an entry with a lease on it, in place of any other entry of its URL.
     pub fn keep(&mut self, entry: Arc<CacheEntry>) {
         self.forget(&entry.url);
+        self.hold(&entry);
         self.bytes += entry.bytes;
-        let found = Found {
-            entry: Arc::clone(&entry),
-            leases: 1,
-            last: 0,
-        };
-        self.found.insert(entry.url.clone(), found);
+        self.found.insert(entry.url.clone(), entry);
         self.evict();
     }
 
     /// Looks up the entry of `url`, and adds a lease on it.
     pub fn lease(&mut self, url: &str) -> Option<Arc<CacheEntry>> {
-        let found = self.found.get_mut(url)?;
-        if found.leases == 0 {
-            self.idle.remove(&found.last);
+        let entry = Arc::clone(self.found.get(url)?);
+        self.hold(&entry);
+        Some(entry)
+    }
+
+    fn hold(&mut self, entry: &CacheEntry) {
+        if entry.usage.leases.fetch_add(1, Relaxed) == 0 {
+            self.idle.remove(&entry.usage.last.load(Relaxed));
+            self.leased += entry.bytes;
         }
-        found.leases += 1;
-        Some(Arc::clone(&found.entry))
     }
 
     /// Ends a lease.
-    pub fn release(&mut self, entry: &CacheEntry) {
-        if let Some(dropped) = self.dropped.get_mut(&entry.id) {
-            dropped.leases -= 1;
-            if dropped.leases == 0
-                && let Some(dropped) = self.dropped.remove(&entry.id)
-            {
-                self.removals.push(Removal::Now(dropped.entry));
-            }
-        } else if let Some(found) = self.found.get_mut(&entry.url) {
-            found.leases -= 1;
-            if found.leases > 0 {
-                return;
-            }
+    pub fn release(&mut self, entry: &Arc<CacheEntry>) {
+        if entry.usage.leases.fetch_sub(1, Relaxed) > 1 {
+            return;
+        }
+        self.leased -= entry.bytes;
+        if self.can_find(entry) {
             self.uses += 1;
-            found.last = self.uses;
-            self.idle.insert(found.last, entry.url.clone());
+            entry.usage.last.store(self.uses, Relaxed);
+            self.idle.insert(self.uses, Arc::clone(entry));
             self.evict();
+        } else {
+            self.removals.push(Arc::clone(entry));
         }
     }
 
     /// Forgets the entry of `url`, so that it is not found again.
     pub fn forget(&mut self, url: &str) {
-        let Some(found) = self.found.remove(url) else { return };
-        self.bytes -= found.entry.bytes;
-        if found.leases == 0 {
-            self.idle.remove(&found.last);
-            self.removals.push(Removal::Now(found.entry));
-        } else {
-            self.removals.push(Removal::Later(Arc::clone(&found.entry)));
-            self.dropped.insert(found.entry.id, found);
-        }
-    }
-
-    /// Forgets `entry`, unless another one has replaced it.
-    pub fn forget_entry(&mut self, entry: &CacheEntry) {
-        if self
-            .found
-            .get(&entry.url)
-            .is_some_and(|found| found.entry.id == entry.id)
-        {
-            self.forget(&entry.url);
+        if let Some(entry) = self.found.remove(url) {
+            self.bytes -= entry.bytes;
+            self.idle.remove(&entry.usage.last.load(Relaxed));
+            self.removals.push(entry);
         }
     }
 
     /// Forgets the entries without leases. Returns whether there were any.
     pub fn forget_idle(&mut self) -> bool {
-        let idle = Vec::from_iter(self.idle.values().cloned());
-        idle.iter().for_each(|url| self.forget(url));
+        let idle = std::mem::take(&mut self.idle);
+        idle.values().for_each(|entry| self.forget(&entry.url));
         !idle.is_empty()
     }
 
-    /// Takes the entries that cannot be found any more since the last call.
-    pub fn removals(&mut self) -> Vec<Removal> {
+    /// Takes the entries to be removed since the last call. Those with leases come again when the
+    /// last one ends.
+    pub fn removals(&mut self) -> Vec<Arc<CacheEntry>> {
         std::mem::take(&mut self.removals)
     }
 
-    /// Number of entries that can be found, and bytes of all entries with leases.
+    /// Number of entries that can be found, and bytes of those with leases.
     pub fn count(&self) -> (u64, u64) {
-        let leased = self.found.values().filter(|found| found.leases > 0);
-        let leased = leased.chain(self.dropped.values());
-        (self.found.len() as u64, leased.map(|found| found.entry.bytes).sum())
+        (self.found.len() as u64, self.leased)
+    }
+
+    /// Whether a lookup finds this entry, rather than another one or none.
+    pub fn can_find(&self, entry: &Arc<CacheEntry>) -> bool {
+        self.found
+            .get(&entry.url)
+            .is_some_and(|found| Arc::ptr_eq(found, entry))
     }
 
     /// Looks up the entry of `url` without counting as a use.
     #[cfg(test)]
     pub fn peek(&self, url: &str) -> Option<Arc<CacheEntry>> {
-        Some(Arc::clone(&self.found.get(url)?.entry))
+        self.found.get(url).cloned()
     }
 
     /// Forgets the least recently used entries until the others are within the limit.
     fn evict(&mut self) {
         while self.bytes > self.bound
-            && let Some((_, url)) = self.idle.pop_first()
+            && let Some((_, entry)) = self.idle.pop_first()
         {
-            self.forget(&url);
+            self.forget(&entry.url);
         }
+    }
+}
+
+impl EntryUse {
+    pub fn has_leases(&self) -> bool {
+        self.leases.load(Relaxed) > 0
     }
 }

@@ -22,15 +22,11 @@ impl PreparedCache {
         if path.exists() {
             return;
         }
-        let written = self
-            .reserve_space(folder.path(), bytes.len() as u64)
-            .and_then(|pending| {
-                let new = TemporaryFile::new(folder.path())?;
-                new.file().write_all(bytes)?;
-                new.finish(&path)?;
-                pending.commit();
-                Ok(())
-            });
+        let written = self.add(folder.path(), bytes.len() as u64, || {
+            let new = TemporaryFile::new(folder.path())?;
+            new.file().write_all(bytes)?;
+            new.finish(&path)
+        });
         if let Err(error) = written {
             self.log_once(folder, &error);
         }
@@ -42,7 +38,7 @@ impl PreparedCache {
         let bytes = fs::read(&path).ok()?;
         if blake3::hash(&bytes) != *hash {
             tracing::warn!(file = %path.display(), "a kept file is damaged and is removed");
-            super::discard(&path);
+            let _ = disk_cache::discard(&path);
             return None;
         }
         // Eviction goes by the time of the last use.
