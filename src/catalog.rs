@@ -35,6 +35,7 @@ mod restore;
 mod retire;
 mod roots;
 mod served;
+mod state;
 mod status;
 mod tokenizers;
 mod usage;
@@ -62,6 +63,7 @@ use entry::{CatalogEntry, Lookup, ModelSlot};
 use error::{load_error, not_loaded, shortened};
 use roots::allowed;
 use served::ManifestRequests;
+use state::{Action, Change, End, JournalLine, ModelOperation, ModelState};
 use tokenizers::CountedTokenizer;
 use usage::RecentUse;
 
@@ -189,17 +191,18 @@ impl Catalog {
         self.models
             .entry_by_ref(name)
             .and_try_compute_with(|current| async {
-                if let Some(current) = current {
-                    let current = current.into_value();
-                    if !current.users.is_closed() {
-                        return Ok(Op::Nop);
-                    }
-                    // Finish the earlier unload of this entry first, unless only stuck runs hold
-                    // it.
-                    match self.retire(name, &current).await {
+                let current = current.map(|current| current.into_value());
+                match (
+                    state::action(ModelState::of(current.as_ref()), ModelOperation::Load),
+                    &current,
+                ) {
+                    (Action::Load, _) => {}
+                    // Only stuck runs may go on holding the old entry.
+                    (Action::FinishUnloadThenLoad, Some(current)) => match self.retire(name, current).await {
                         Ok(()) | Err(CatalogError::StillHeld { .. }) => {}
                         Err(error) => return Err(error),
-                    }
+                    },
+                    _ => return Ok(Op::Nop),
                 }
                 let served = match self.engine.load(path).await {
                     Ok(model) => self.serve(name, path, model, ManifestRequests::Run).await,
@@ -214,17 +217,14 @@ impl Catalog {
                             content: *served.model.content(),
                             manifest: served.manifest(),
                         };
-                        if let Some(journal) = &self.settings.journal {
-                            journal.loaded(record.clone());
-                        }
-                        let entry = CatalogEntry::loaded(record, served, origin);
-                        handle = Ok(entry.1);
-                        Ok(Op::Put(entry.0))
+                        self.record(End::Loaded, name, Some(&record));
+                        let (entry, own) = CatalogEntry::loaded(record, served, origin);
+                        handle = Ok(own);
+                        Ok(change(End::Loaded, Some(entry)))
                     }
                     Err(error) => {
                         handle = Err(error);
-                        // Removes a retired entry, if there was one.
-                        Ok::<_, CatalogError>(Op::Remove)
+                        Ok::<_, CatalogError>(change(End::LoadFailed, None))
                     }
                 }
             })
@@ -247,7 +247,7 @@ impl Catalog {
             .entry_by_ref(name)
             .and_try_compute_with(|current| async {
                 let is_current = current.is_some_and(|current| Arc::ptr_eq(current.value(), old));
-                if !is_current || old.users.is_closed() {
+                if !is_current || state::action(old.state(), ModelOperation::Refresh) != Action::Load {
                     return Ok(Op::Nop);
                 }
                 let model = self.engine.load(path).await.map_err(|error| load_error(name, error))?;
@@ -259,7 +259,8 @@ impl Catalog {
                     content: *served.model.content(),
                     manifest: None,
                 };
-                Ok::<_, CatalogError>(Op::Put(CatalogEntry::loaded(record, served, Some(origin)).0))
+                let (entry, _) = CatalogEntry::loaded(record, served, Some(origin));
+                Ok::<_, CatalogError>(change(End::Refreshed, Some(entry)))
             })
             .await?;
         match outcome {
@@ -301,12 +302,16 @@ impl Catalog {
             .models
             .entry_by_ref(name)
             .and_try_compute_with(|current| async {
-                match current {
-                    Some(current) if is_meant(current.value()) => {
-                        self.retire(name, current.value()).await?;
-                        Ok::<_, CatalogError>(Op::Remove)
+                let current = current.map(|current| current.into_value()).filter(is_meant);
+                match (
+                    state::action(ModelState::of(current.as_ref()), ModelOperation::Unload),
+                    current,
+                ) {
+                    (Action::Unload, Some(current)) => {
+                        self.retire(name, &current).await?;
+                        Ok::<_, CatalogError>(change(End::Unloaded, None))
                     }
-                    Some(_) | None => Ok(Op::Nop),
+                    _ => Ok(Op::Nop),
                 }
             })
             .await?;
@@ -363,8 +368,10 @@ impl Catalog {
     /// Describes the loaded model `name`.
     pub async fn describe(&self, name: &str) -> Result<ModelInfo, CatalogError> {
         match self.models.get(name).await {
-            Some(entry) if !entry.users.is_closed() => Ok(entry.describe()),
-            _ => Err(not_loaded(name)),
+            Some(entry) if state::action(entry.state(), ModelOperation::Describe) == Action::Answer => {
+                Ok(entry.describe())
+            }
+            Some(_) | None => Err(not_loaded(name)),
         }
     }
 
@@ -374,7 +381,7 @@ impl Catalog {
         let mut page: Vec<(Arc<String>, Arc<CatalogEntry>)> = self
             .models
             .iter()
-            .filter(|(name, entry)| !entry.users.is_closed() && after.is_none_or(|after| name.as_str() > after))
+            .filter(|(name, entry)| entry.state().is_listed() && after.is_none_or(|after| name.as_str() > after))
             .collect();
         let more = page.len() > limit;
         if more {
@@ -389,6 +396,16 @@ impl Catalog {
         (page.collect(), more)
     }
 
+    /// Records the end of an operation in the journal. `record` is the model of a load.
+    fn record(&self, end: End, name: &str, record: Option<&Record>) {
+        let (_, line) = state::settle(end);
+        match (&self.settings.journal, line, record) {
+            (Some(journal), Some(JournalLine::Loaded), Some(record)) => journal.loaded(record.clone()),
+            (Some(journal), Some(JournalLine::Unloaded), _) => journal.unloaded(name),
+            _ => {}
+        }
+    }
+
     /// Disk usage of the store's cache, in standalone mode.
     pub fn archives(&self) -> Option<Usage> {
         self.demand.as_ref().map(|demand| demand.store.usage())
@@ -396,7 +413,10 @@ impl Catalog {
 
     /// Number of listed models.
     pub fn len(&self) -> usize {
-        self.models.iter().filter(|(_, entry)| !entry.users.is_closed()).count()
+        self.models
+            .iter()
+            .filter(|(_, entry)| entry.state().is_listed())
+            .count()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -408,5 +428,14 @@ impl Catalog {
         let (roots, wanted) = (self.settings.roots.clone(), url.to_owned());
         let checked = self.engine.with_files(move || allowed(&roots, &wanted)).await;
         checked.map_err(|error| load_error(name, LoadError::Pool(error)))?
+    }
+}
+
+/// The change of a name's entry at the end of an operation, for moka. `entry` is the new one.
+fn change(end: End, entry: Option<Arc<CatalogEntry>>) -> Op<Arc<CatalogEntry>> {
+    match (state::settle(end).0, entry) {
+        (Change::Put, Some(entry)) => Op::Put(entry),
+        (Change::Remove, _) => Op::Remove,
+        (Change::Keep, _) | (Change::Put, None) => Op::Nop,
     }
 }

@@ -24,7 +24,7 @@ mod v2;
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_http::{Extensions, Response};
 use actix_web::body::{BoxBody, MessageBody};
@@ -185,7 +185,7 @@ fn refuse_to_continue(state: &AppState, head: &RequestHead) -> Option<Response<B
         option: limit.option,
     })?;
     let status = refusal.status_code().as_u16();
-    state.metrics.request(route, status, 0.0);
+    state.metrics.start_request(route).answered(status);
     tracing::info!(status, method = method.as_str(), path, "{refusal}");
     let response = match v2::is_below(path) {
         true => v2::V2Error(refusal).error_response(),
@@ -296,9 +296,9 @@ async fn observe(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<Tracked>, actix_web::Error> {
-    let started = Instant::now();
     let in_flight = InFlight::of(&request);
     let route = route(request.path(), request.method());
+    let mut record = state.metrics.start_request(route);
     let is_v2 = v2::is_below(request.path());
     let (verdict, mut refusal) = judge(&state, &request);
     if refusal.is_none()
@@ -323,10 +323,7 @@ async fn observe(
                 response
             }
             None => {
-                let status = Error::Cut.status_code();
-                state
-                    .metrics
-                    .request(route, status.as_u16(), started.elapsed().as_secs_f64());
+                record.answered(Error::Cut.status_code().as_u16());
                 return Err(match is_v2 {
                     true => v2::V2Error(Error::Cut).into(),
                     false => Error::Cut.into(),
@@ -336,9 +333,7 @@ async fn observe(
     };
     pages::add(&mut response, state.settings.pages.vary().into_iter().collect());
     let status = response.status();
-    state
-        .metrics
-        .request(route, status.as_u16(), started.elapsed().as_secs_f64());
+    record.answered(status.as_u16());
     if status.is_client_error() || status.is_server_error() {
         log_refusal(&response);
     }

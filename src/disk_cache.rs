@@ -1,5 +1,5 @@
 //! The common core of the two caches on disk: fetched archives (`store/cache.rs`) and prepared
-//! models (`engine/prepare/cache.rs`).
+//! models (`engine/load/prepare/cache.rs`).
 //!
 //! Everything in a cache can be made again, so both keep the same promises:
 //! - Entries appear whole, by a rename, and go before other entries when they were not used for

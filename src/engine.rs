@@ -11,83 +11,61 @@
 //! - Loads, unloads, and all runs that are not expected to be short (`placement.rs`) use other
 //!   threads than those that answer HTTP.
 
-mod allocator;
-mod artifact;
-mod axes;
-mod batch;
-mod batch_limit;
-mod content;
-mod crash;
-mod division;
-mod examine;
-mod gpu;
-mod locale;
+mod load;
 mod memory;
-mod model;
-mod onnx_file;
-mod ort_file;
-mod output_rows;
-mod packed;
-mod placement;
-mod pool;
-mod prepare;
-mod preparing;
-mod quarantine;
-mod raw;
-mod records;
-mod resident;
-mod runtime;
-mod session;
-mod stuck;
-mod turn;
-mod watchdog;
-mod workplace;
+mod onnxruntime;
+mod run;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+pub use load::artifact::{ArtifactError, ArtifactPath, FoundBy};
+pub use load::axes::{Axes, OutputAxis};
+pub use load::content::ContentHash;
+pub use load::examine::{Examination, ExamineBounds, ExaminedModel, Examiner, Packing};
+pub use load::onnx_file::OnnxHeader;
+pub use load::packed::{
+    DESCRIPTION as PACKED_DESCRIPTION, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL, PackedDescription,
+};
+pub use load::prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, hide, run_child};
+pub use load::preparing::PrepareConfig;
+pub use load::quarantine::Quarantined;
 #[cfg(test)]
-pub use allocator::with_peak;
-pub use artifact::{ArtifactError, ArtifactPath, FoundBy};
-pub use axes::{Axes, OutputAxis};
-pub use batch::{Batching, BatchingEvidence, NoBatching, decide as decide_batching};
-pub use content::ContentHash;
-pub use crash::{CrashReport, report_to as report_crashes_to};
-pub use examine::{Examination, ExamineBounds, ExaminedModel, Examiner, Packing};
-pub use gpu::{Gpu, GpuProvider};
+pub use memory::allocator::with_peak;
 pub use memory::{
     Footprint, LoadReservation, MemoryLimit, MemoryUsage, ModelReservation, NoRoom, RequestMemory, Reserved,
     raise_open_files, system_limit,
 };
-pub use model::{Ledger, Model, Work};
-pub use onnx_file::OnnxHeader;
-pub use packed::{
-    DESCRIPTION as PACKED_DESCRIPTION, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL, PackedDescription,
-};
-pub use pool::PoolError;
-pub use prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, hide, run_child};
-pub use preparing::PrepareConfig;
-pub use quarantine::Quarantined;
-pub use raw::{disable_telemetry, exit_now};
-pub use runtime::{LIBRARY_VARIABLE, Libraries, RuntimeError};
-pub use session::{RunError, SessionError};
-pub use stuck::{Culprit, Standing, StuckCounts, StuckLimits};
+pub use onnxruntime::gpu::{Gpu, GpuProvider};
+pub use onnxruntime::raw::{disable_telemetry, exit_now};
+pub use onnxruntime::runtime::{LIBRARY_VARIABLE, Libraries, RuntimeError};
+pub use onnxruntime::session::{RunError, SessionError};
+pub use run::batch::{Batching, BatchingEvidence, NoBatching, decide as decide_batching};
+pub use run::crash::{CrashReport, report_to as report_crashes_to};
+pub use run::model::{Ledger, Model, Work};
+pub use run::pool::PoolError;
+pub use run::stuck::{Culprit, Standing, StuckCounts, StuckLimits};
 
-use artifact::{Artifact, Processor};
+use load::artifact::{Artifact, Processor};
+use load::packed::Packed;
+use load::prepare::Prepared;
+use load::preparing::Preparing;
+use load::quarantine::Quarantine;
+use load::resident::{OnGpu, Resident, Residents, SessionSource};
+use load::workplace::Workplace;
 use memory::{Budget, BudgetConfig, DataLimit, Replacement};
-use packed::Packed;
-use pool::{DEFAULT_STACK, Lane, Pool, Threads};
-use prepare::Prepared;
-use preparing::Preparing;
-use quarantine::Quarantine;
-use resident::{OnGpu, Resident, Residents, SessionSource};
-use runtime::Environment;
-use stuck::Stuck;
-use turn::{Batcher, Batches, PendingRequest};
-use watchdog::Watchdog;
-use workplace::Workplace;
+use onnxruntime::runtime::Environment;
+use run::pool::{DEFAULT_STACK, Lane, Pool, Threads};
+use run::stuck::Stuck;
+use run::turn::{Batcher, Batches, PendingRequest};
+use run::watchdog::Watchdog;
+
+use load::artifact;
+use memory::allocator;
+use onnxruntime::runtime;
+use run::{batch, crash};
 
 use crate::manifest::{Manifest, Overlay};
 

@@ -1,7 +1,7 @@
 //! The supervisor, the first of two processes: it holds the listening socket, and starts the worker
 //! that serves requests, as often as necessary.
 //!
-//! A request can crash the process that runs its model (`engine/crash.rs`). In one process with a
+//! A request can crash the process that runs its model (`engine/run/crash.rs`). In one process with a
 //! thousand models, a crash would remove all of them while the platform believes them loaded. So
 //! the state that must survive lives where no model runs: the socket, whose backlog holds clients
 //! while there is no worker; the list of the loaded models, which the worker reports before it

@@ -11,6 +11,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::demand::Origin;
 use super::served::ServedModel;
+use super::state::{Action, ModelOperation, ModelState, action};
 use super::{Record, shortened};
 use crate::engine::{ContentHash, InferenceError, Model, Standing};
 use crate::handler::Handler;
@@ -121,17 +122,28 @@ impl CatalogEntry {
     pub(super) fn lookup(self: &Arc<Self>) -> Lookup {
         let token = self.users.token();
         // Checked after the token is taken: an unload that closes later waits for this token.
-        if self.users.is_closed() {
-            return Lookup::Nothing;
-        }
-        match &*self.slot() {
-            ModelSlot::Loaded(served) => Lookup::Model(Handle {
+        let slot = self.slot();
+        match (action(self.state_with(&slot), ModelOperation::Invoke), &*slot) {
+            (Action::Answer, ModelSlot::Loaded(served)) => Lookup::Model(Handle {
                 served: Arc::clone(served),
                 entry: Arc::clone(self),
                 _token: token,
             }),
-            ModelSlot::Restored => Lookup::Restored,
-            ModelSlot::Empty => Lookup::Nothing,
+            (Action::LoadAgain, _) => Lookup::Restored,
+            _ => Lookup::Nothing,
+        }
+    }
+
+    pub(super) fn state(&self) -> ModelState {
+        self.state_with(&self.slot())
+    }
+
+    fn state_with(&self, slot: &ModelSlot) -> ModelState {
+        match slot {
+            _ if self.users.is_closed() => ModelState::Unloading,
+            ModelSlot::Loaded(_) => ModelState::Loaded,
+            ModelSlot::Restored => ModelState::Restored,
+            ModelSlot::Empty => ModelState::Unloading,
         }
     }
 
@@ -144,10 +156,6 @@ impl CatalogEntry {
     /// Clears the mark of use, for the next report.
     pub(super) fn forget_use(&self) {
         self.was_used.store(false, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_to_be_loaded(&self) -> bool {
-        !self.users.is_closed() && matches!(*self.slot(), ModelSlot::Restored)
     }
 
     pub(super) fn slot(&self) -> MutexGuard<'_, ModelSlot> {

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 
 use super::roots::unresolved;
 use super::served::{ManifestRequests, ServedModel};
-use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, Record, load_error, shortened};
+use super::state::{self, Action, End, ModelOperation};
+use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, Record, change, load_error, shortened};
 use crate::engine::{ArtifactError, ArtifactPath, ContentHash, LoadError, Model, SessionError};
 use crate::manifest::{FILE, Manifest};
 
@@ -79,23 +80,21 @@ impl Catalog {
                 let Some(entry) = current.map(|current| current.into_value()) else {
                     return Ok(Op::Nop);
                 };
-                if !entry.is_to_be_loaded() {
+                if state::action(entry.state(), ModelOperation::Restore) != Action::LoadAgain {
                     return Ok(Op::Nop);
                 }
                 match self.load_again(name, &entry).await {
                     Ok(served) => {
                         tracing::debug!(model = shortened(name), "model restored");
                         *entry.slot() = ModelSlot::Loaded(Arc::new(served.called(shortened(name))));
-                        Ok(Op::Nop)
+                        Ok(change(End::Restored, None))
                     }
                     Err(RestoreError::ForNow(error)) => Err(error),
                     Err(RestoreError::ForGood(error)) => {
                         let (model, url) = (shortened(name), shortened(&entry.url));
                         tracing::warn!(model, url, "model cannot be restored and leaves the list: {error}");
-                        if let Some(journal) = &self.settings.journal {
-                            journal.unloaded(name);
-                        }
-                        Ok(Op::Remove)
+                        self.record(End::RestoreFailedForGood, name, None);
+                        Ok(change(End::RestoreFailedForGood, None))
                     }
                 }
             })

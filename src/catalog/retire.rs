@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::task;
 use tokio::time::{Instant, timeout};
 
+use super::state::End;
 use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, shortened};
 use crate::engine::Engine;
 
@@ -40,7 +41,7 @@ impl Catalog {
         let error = match entry.holders_after(waited).await {
             Holders::None => {
                 free(&self.engine, entry).await;
-                self.report_unloaded(name, entry);
+                self.record_unload(End::Unloaded, name, entry);
                 return Ok(());
             }
             Holders::StuckRuns(runs) => CatalogError::StillHeld {
@@ -53,17 +54,15 @@ impl Catalog {
                 waited,
             },
         };
-        // The entry is closed for good: a restarted process must not restore it.
-        self.report_unloaded(name, entry);
+        self.record_unload(End::StillHeld, name, entry);
         self.free_later(name, entry);
         Err(error)
     }
 
-    fn report_unloaded(&self, name: &str, entry: &CatalogEntry) {
-        if let Some(journal) = &self.settings.journal
-            && !entry.unload_progress.is_reported.swap(true, Ordering::Relaxed)
-        {
-            journal.unloaded(name);
+    /// Records the unload of a closed entry, once.
+    fn record_unload(&self, end: End, name: &str, entry: &CatalogEntry) {
+        if !entry.unload_progress.is_reported.swap(true, Ordering::Relaxed) {
+            self.record(end, name, None);
         }
     }
 

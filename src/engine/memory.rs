@@ -19,6 +19,7 @@
 //! - The ledger's lock is held to move numbers, never while the system is request.
 
 mod admission;
+pub(in crate::engine) mod allocator;
 mod data_bound;
 mod ledger;
 mod limits;

@@ -5,6 +5,7 @@
 //! start: finding a series by its labels costs more than incrementing it.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -150,6 +151,33 @@ impl Eviction {
     }
 }
 
+/// Status of a request whose client hung up before the response, as nginx logs it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// A request that is being answered. Dropping it counts the request, also when its future is
+/// dropped because the client hung up.
+#[derive(Debug)]
+pub struct RequestRecord<'a> {
+    metrics: &'a Metrics,
+    route: Route,
+    started: Instant,
+    status: u16,
+}
+
+impl RequestRecord<'_> {
+    /// Sets the status of the response.
+    pub fn answered(&mut self, status: u16) {
+        self.status = status;
+    }
+}
+
+impl Drop for RequestRecord<'_> {
+    fn drop(&mut self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.metrics.request(self.route, self.status, seconds);
+    }
+}
+
 impl Metrics {
     /// # Errors
     /// Fails only for invalid metric names. A test checks that the names below are valid.
@@ -161,7 +189,10 @@ impl Metrics {
         let requests = register(
             &registry,
             IntCounterVec::new(
-                Opts::new("longshore_requests_total", "Requests answered, by route and status."),
+                Opts::new(
+                    "longshore_requests_total",
+                    "Requests by route and status; 499 for clients that hung up before the response.",
+                ),
                 &["route", "status"],
             )?,
         )?;
@@ -312,7 +343,17 @@ impl Metrics {
         Ok(metrics)
     }
 
-    pub fn request(&self, route: Route, status: u16, seconds: f64) {
+    /// Starts to count a request. The record counts it once, when it is dropped.
+    pub fn start_request(&self, route: Route) -> RequestRecord<'_> {
+        RequestRecord {
+            metrics: self,
+            route,
+            started: Instant::now(),
+            status: CLIENT_CLOSED_REQUEST,
+        }
+    }
+
+    fn request(&self, route: Route, status: u16, seconds: f64) {
         let series = &self.routes[route as usize];
         series.seconds.observe(seconds);
         if status == OK {

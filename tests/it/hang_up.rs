@@ -40,7 +40,14 @@ fn clients_that_hang_up_cancel_their_runs_and_free_their_slots() {
     drop((running, waiting));
     server.wait_for_running(0);
     wait_for_waiting(&server, 0);
+    let counted = |status: u16| {
+        server.metric(&format!(
+            "longshore_requests_total{{route=\"invoke\",status=\"{status}\"}}"
+        ))
+    };
+    eventually("each is counted once", || counted(499) == 9);
     server.send(&Server::spin("spin", 1)).expect(200);
+    assert_eq!((counted(200), counted(499), counted(503)), (1, 9, 1));
     server.unload("spin").expect(200);
     assert_eq!(server.reserved(), 0);
 }

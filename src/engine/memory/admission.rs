@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::ledger::MemoryLedger;
 use super::position::{Decision, Position, ReservationRequest};
 use super::{Budget, NoRoom};
-use crate::engine::allocator;
+use crate::engine::memory::allocator;
 
 impl Budget {
     /// Retries `admit` until it succeeds, no load in progress can make room, or `timeout` is over.

@@ -17,7 +17,7 @@ use std::{fs, io};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::limits::{kilobytes, resident_anonymous};
-use crate::engine::allocator;
+use crate::engine::memory::allocator;
 
 /// The data limit of this process.
 #[derive(Debug)]

@@ -1,0 +1,278 @@
+//! Examines an artifact without serving it, for `longshore pack` and `longshore inspect`.
+//!
+//! The artifact is opened, prepared and tried as in a load: in a separate process, within the same
+//! limits, and with the same reasons for a refusal. Only a model that passes is loaded by this
+//! process, which reads its signature and runs it once more on the data of the trial.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::engine::load::artifact::{self, Artifact, ArtifactPath, FoundBy, PrivateCopy, Processor};
+use crate::engine::load::content::ContentHash;
+use crate::engine::load::onnx_file::OnnxHeader;
+use crate::engine::load::packed::{Packed, PackedDescription};
+use crate::engine::load::prepare::{self, Findings, Platform, PrepareError, PrepareJob, Preparer};
+use crate::engine::onnxruntime::runtime;
+use crate::engine::onnxruntime::runtime::{Environment, Libraries};
+use crate::engine::onnxruntime::session::{Cancel, ModelForm, Session, SessionError};
+use crate::engine::run::records;
+use crate::engine::{InferenceError, LOAD_STACK, Ledger, LoadError, NoRoom, RequestMemory, StartError, Work};
+use crate::manifest::Manifest;
+use crate::tensor::{Inputs, Signature, Tensor, Value};
+
+/// Libraries and limits for examining artifacts.
+#[derive(Debug, Clone)]
+pub struct ExamineBounds {
+    pub libraries: Libraries,
+    /// Limit on the duration of a preparation.
+    pub timeout: Duration,
+    /// Bytes that any model may use while it is prepared. Larger models may use ten times the size
+    /// of their weights.
+    pub memory: u64,
+}
+
+/// Examines artifacts, one at a time.
+#[derive(Debug)]
+pub struct Examiner {
+    environment: Environment,
+    platform: Platform,
+    preparer: Preparer,
+    memory: u64,
+    /// The folder for prepared forms; removed when the examiner is dropped.
+    folder: TempDir,
+}
+
+/// The results of examining an artifact.
+#[derive(Debug)]
+pub struct Examination {
+    /// The directory that contains the whole artifact.
+    pub folder: PathBuf,
+    /// The model's file.
+    pub model: PathBuf,
+    pub found: FoundBy,
+    pub is_ort_format: bool,
+    /// External data: for each file its name in the model and its path.
+    pub external: Vec<(String, PathBuf)>,
+    /// Bytes of the model and of its external data.
+    pub weights: u64,
+    pub content: ContentHash,
+    /// The model's own description of itself; `None` in ONNX Runtime's own format.
+    pub header: Option<OnnxHeader>,
+    pub packing: Packing,
+    pub manifest: Arc<Manifest>,
+    /// Files that the artifact's example requests refer to.
+    pub request_files: Vec<PathBuf>,
+    /// The loaded model, or the reason that it cannot be loaded.
+    pub loaded: Result<ExaminedModel, LoadError>,
+}
+
+/// Whether the artifact contains a prepared form.
+#[derive(Debug)]
+pub enum Packing {
+    None,
+    /// A form that a server on this machine loads.
+    Usable(PackedDescription),
+    /// A form that a server on this machine ignores.
+    Unusable {
+        description: Option<PackedDescription>,
+        why: String,
+    },
+}
+
+/// A model that was loaded in order to examine it.
+#[derive(Debug)]
+pub struct ExaminedModel {
+    pub signature: Signature,
+    pub findings: Findings,
+    /// The prepared form, whose file exists as long as the examiner. `None` if none was made, or
+    /// if the artifact is already in ONNX Runtime's format.
+    pub prepared: Option<(PackedDescription, PathBuf)>,
+    /// Data for one request; `None` if none could be generated.
+    pub example: Option<Vec<Tensor>>,
+    session: Session,
+}
+
+/// A ledger without limits, for a command that answers one request and then ends.
+struct Uncounted;
+
+impl Ledger for Uncounted {
+    fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
+        Ok(None)
+    }
+}
+
+impl ExaminedModel {
+    /// Runs `work` on this thread, without a deadline.
+    pub fn answer<W: Work>(&self, work: &W) -> Result<W::Answer, W::Error> {
+        let cancel = Cancel::new().map_err(InferenceError::from)?;
+        let (inputs, plan) = work.decode(&Uncounted)?;
+        let run = |inputs: &Inputs| {
+            let outputs = W::outputs(&plan);
+            self.session
+                .run_given(&inputs.tensors, &inputs.optional, outputs, &cancel)
+        };
+        let apart = |outputs: Option<&[Value]>| work.apart(&plan, outputs);
+        let runs = records::run(&self.signature, &inputs, W::further(&plan), apart, run);
+        work.encode(plan, &runs.map_err(InferenceError::from)?)
+    }
+}
+
+impl Examination {
+    fn new(
+        uploaded: Artifact,
+        content: ContentHash,
+        packing: Packing,
+        loaded: Result<ExaminedModel, LoadError>,
+    ) -> Self {
+        Self {
+            // The file was scanned when the artifact was opened, so reading its header succeeds.
+            header: uploaded.header(),
+            folder: uploaded.folder.path().to_owned(),
+            model: uploaded.model,
+            is_ort_format: uploaded.is_ort_format,
+            external: uploaded.external,
+            weights: uploaded.facts.weights,
+            manifest: uploaded.manifest,
+            request_files: uploaded.request_files,
+            found: uploaded.found,
+            content,
+            packing,
+            loaded,
+        }
+    }
+
+    /// The model's path relative to the artifact.
+    pub fn model_in_artifact(&self) -> &Path {
+        self.model.strip_prefix(&self.folder).unwrap_or(&self.model)
+    }
+}
+
+impl Examiner {
+    /// Loads ONNX Runtime. Call it once per process.
+    pub fn start(bounds: &ExamineBounds) -> Result<Self, StartError> {
+        let (environment, _) = runtime::start(&bounds.libraries, 1, None)?;
+        let folder = tempfile::Builder::new().prefix("longshore-").tempdir()?;
+        Ok(Self {
+            platform: Platform::here(ort::info(), None, environment.operators()),
+            environment,
+            preparer: Preparer::start(&prepare::ChildConfig {
+                libraries: bounds.libraries.clone(),
+                processes: 1,
+                timeout: bounds.timeout,
+            })?,
+            memory: bounds.memory,
+            folder,
+        })
+    }
+
+    pub fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// Examines the artifact at `path` as a server would load it: in its prepared form if it
+    /// contains one for this platform.
+    pub fn examine(&self, path: &Path) -> Result<Examination, LoadError> {
+        let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
+        let content = uploaded.hash()?;
+        let (packing, loaded) = self.load_best(&uploaded, &content);
+        Ok(Examination::new(uploaded, content, packing, loaded))
+    }
+
+    /// Examines the artifact at `path` and ignores a prepared form in it.
+    pub fn examine_uploaded(&self, path: &Path) -> Result<Examination, LoadError> {
+        let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
+        let content = uploaded.hash()?;
+        let loaded = self.load(&uploaded, &content);
+        Ok(Examination::new(uploaded, content, Packing::None, loaded))
+    }
+
+    fn load_best(&self, uploaded: &Artifact, content: &ContentHash) -> (Packing, Result<ExaminedModel, LoadError>) {
+        let (description, why) = match Packed::find(uploaded) {
+            None => return (Packing::None, self.load(uploaded, content)),
+            Some(Err(why)) => (None, why.to_string()),
+            Some(Ok(packed)) => {
+                let why = match packed.artifact(&self.platform, uploaded, content) {
+                    Err(why) => why.to_string(),
+                    Ok((content, artifact)) => match self.load(&artifact, &content) {
+                        Ok(loaded) => return (Packing::Usable(packed.description), Ok(loaded)),
+                        Err(error) => error.to_string(),
+                    },
+                };
+                (Some(packed.description), why)
+            }
+        };
+        (Packing::Unusable { description, why }, self.load(uploaded, content))
+    }
+
+    fn load(&self, artifact: &Artifact, content: &ContentHash) -> Result<ExaminedModel, LoadError> {
+        let copy = PrivateCopy::of(artifact, content, self.folder.path())?;
+        let artifact = copy.artifact();
+        let prepared = self.folder.path().join(format!("{content}.ort"));
+        // The child receives the file and writes to it.
+        File::create(&prepared).map_err(|error| PrepareError::NoChild(Arc::new(error)))?;
+        let weights = artifact.facts.weights;
+        let memory = self.memory.max(artifact.facts.widest().saturating_mul(10));
+        let job = PrepareJob {
+            model: artifact.model.clone(),
+            weights,
+            is_ort_format: artifact.is_ort_format,
+            prepared: Some(prepared.clone()),
+            memory,
+            widened: artifact.facts.widened,
+            fold: true,
+            most: memory,
+            probe: true,
+        };
+        let findings = self.preparer.prepare_blocking(job).map_err(|error| match error {
+            PrepareError::Session(SessionError::OutOfMemory) => LoadError::Prepare(PrepareError::MemoryBomb(memory)),
+            PrepareError::Session(error) => LoadError::Session(error),
+            error => LoadError::Prepare(error),
+        })?;
+        let form = if findings.prepared {
+            ModelForm::Prepared(&prepared)
+        } else {
+            ModelForm::Uploaded(&artifact.model)
+        };
+        let mut session = self.session(form, weights)?;
+        session.set_rows(&findings.rows);
+        let signature = session.signature().clone();
+        let example = match findings.run_peak {
+            Some(_) => Cancel::new()
+                .ok()
+                .and_then(|cancel| prepare::answered(&session, &cancel)),
+            None => prepare::ones(&signature),
+        };
+        let prepared = match PackedDescription::new(self.platform.clone(), content, &prepared) {
+            Ok(description) if findings.prepared && !artifact.is_ort_format => Some((description, prepared)),
+            Ok(_) | Err(_) => None,
+        };
+        Ok(ExaminedModel {
+            signature,
+            findings,
+            prepared,
+            example,
+            session,
+        })
+    }
+
+    /// Opens a session on a separate thread with a large stack: ONNX Runtime walks a graph by
+    /// recursion.
+    fn session(&self, form: ModelForm<'_>, weights: u64) -> Result<Session, LoadError> {
+        thread::scope(|scope| {
+            let loading = thread::Builder::new()
+                .name("load".to_owned())
+                .stack_size(LOAD_STACK)
+                .spawn_scoped(scope, || Session::open(&self.environment, form, weights));
+            match loading.map(thread::ScopedJoinHandle::join) {
+                Ok(Ok(session)) => session.map_err(LoadError::Session),
+                Ok(Err(_)) => Err(LoadError::Pool(crate::engine::PoolError::Panicked)),
+                Err(error) => Err(LoadError::Prepare(PrepareError::NoChild(Arc::new(error)))),
+            }
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! Measures whether a model costs less with its large constants as they were uploaded
+//! (`folding.rs`).
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::child::Timer;
+use super::folding::{self, DECIDED_BY_DATA, FormCost};
+use super::protocol::{Findings, PrepareJob};
+use super::{probe, sandbox};
+use crate::engine::load::onnx_file::{self, ScanError};
+use crate::engine::memory::allocator;
+use crate::engine::onnxruntime::runtime::Environment;
+use crate::engine::onnxruntime::session::{Cancel, ModelForm, Session, SessionError};
+
+/// Whether the model is served with its large constants as they were uploaded. `folded` are the
+/// findings about the form in `prepared`.
+pub(super) fn should_stay_unfolded(
+    environment: &Environment,
+    timer: &Timer,
+    job: &PrepareJob,
+    prepared: &Path,
+    folded: &Findings,
+) -> bool {
+    let bytes = std::fs::metadata(prepared).map_or(0, |metadata| metadata.len());
+    if job.is_ort_format || folded.run_peak.is_none() || !folding::has_grown(bytes, job.weights) {
+        return false;
+    }
+    let header = File::open(&job.model)
+        .map_err(ScanError::from)
+        .and_then(|file| onnx_file::header(&file));
+    let is_decided_by_data = header.map_or(true, |header| {
+        DECIDED_BY_DATA
+            .iter()
+            .any(|operator| header.operators.contains_key(*operator))
+    });
+    if is_decided_by_data {
+        return false;
+    }
+    let unfolded = || Session::open_unfolded(environment, &job.model, job.weights);
+    let Some(small) = cost(timer, unfolded) else {
+        return false;
+    };
+    let _ = sandbox::allow_mapping(bytes);
+    let open = || Session::open(environment, ModelForm::Prepared(prepared), job.weights);
+    let folded = cost(timer, open).map(|cost| FormCost {
+        bytes: cost.bytes.saturating_add(folded.mapped),
+        ..cost
+    });
+    allocator::give_back();
+    folded.is_some_and(|folded| folding::is_cheaper_unfolded(folded, small))
+}
+
+/// Measures the cost of the session that `open` creates, without its mapped file.
+fn cost(timer: &Timer, open: impl FnOnce() -> Result<Session, SessionError>) -> Option<FormCost> {
+    /// Number of runs; the fastest had the fewest disturbances.
+    const RUNS: u32 = 5;
+    let before = allocator::thread_balance();
+    let session = open().ok()?;
+    let cancel = Arc::new(Cancel::new().ok()?);
+    let timed = || {
+        let data = probe::answered(&session, &cancel)?;
+        let mut times = Vec::new();
+        let ((), peak) = allocator::with_peak(|| {
+            for _ in 0..RUNS {
+                let start = thread_time();
+                if session.run(&data, None, &cancel).is_ok() {
+                    times.push(thread_time().saturating_sub(start));
+                }
+            }
+        });
+        Some((*times.iter().min()?, peak))
+    };
+    let (run, peak) = timer.limited(&cancel, timed)?;
+    let private = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
+    Some(FormCost {
+        bytes: private.saturating_add(peak),
+        run,
+    })
+}
+
+/// CPU time of this thread.
+fn thread_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}

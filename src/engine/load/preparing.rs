@@ -1,0 +1,234 @@
+//! Obtains the findings about a content before the server loads it: from the cache, or from a child
+//! process that prepares it now.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::load::artifact::{Facts, PrivateCopy};
+use crate::engine::load::content::ContentHash;
+use crate::engine::load::prepare::{
+    self, Findings, Platform, PrepareError, PrepareJob, Prepared, PreparedCache, Preparer,
+};
+use crate::engine::memory::{self, Replacement};
+use crate::engine::onnxruntime::runtime::Libraries;
+use crate::engine::onnxruntime::session::SessionError;
+use crate::engine::{Engine, LoadError};
+
+/// A model may use this many times the usual memory before a crash counts as its own fault. More
+/// would evict other models for a hostile one.
+const PLENTY: u64 = 4;
+
+/// The configuration for preparing unknown models.
+#[derive(Debug, Clone)]
+pub struct PrepareConfig {
+    /// Maximum number of child processes.
+    pub processes: usize,
+    /// Time limit of a child for one model.
+    pub timeout: Duration,
+    /// Bytes that preparing any model may use; larger models may use ten times their weights.
+    pub memory: u64,
+    /// Folder of the prepared models.
+    pub folder: PathBuf,
+    /// Maximum total size of the prepared models in bytes.
+    pub folder_bytes: u64,
+}
+
+/// The preparer and the cache of its results.
+#[derive(Debug)]
+pub struct Preparing {
+    preparer: Preparer,
+    pub(in crate::engine) cache: Arc<PreparedCache>,
+    memory: u64,
+}
+
+impl Preparing {
+    pub fn start(config: &PrepareConfig, libraries: &Libraries, platform: &Platform) -> std::io::Result<Self> {
+        let cache = match PreparedCache::open(&config.folder, config.folder_bytes, platform) {
+            Ok(cache) => cache,
+            Err(error) => {
+                tracing::warn!(
+                    "prepared models are not kept: {error}; set --cache-dir to another folder. Without it, models take \
+                     longer to load and need more memory"
+                );
+                PreparedCache::without_folder()
+            }
+        };
+        Ok(Self {
+            preparer: Preparer::start(&prepare::ChildConfig {
+                libraries: libraries.clone(),
+                processes: config.processes,
+                timeout: config.timeout,
+            })?,
+            cache: Arc::new(cache),
+            memory: config.memory,
+        })
+    }
+}
+
+/// Bytes that preparing a model usually needs: the load, and the prepared form to write.
+fn usual_memory(facts: Facts) -> u64 {
+    memory::load_estimate(facts.widest(), facts.has_trees)
+        .saturating_add(facts.widest())
+        .saturating_add(prepare::SLACK)
+}
+
+impl Engine {
+    /// Looks up the findings about `content` and its prepared form in the cache.
+    pub(in crate::engine) async fn known(
+        &self,
+        preparing: &Preparing,
+        content: ContentHash,
+    ) -> Result<Option<Prepared>, LoadError> {
+        let cache = Arc::clone(&preparing.cache);
+        let found = self.loads.run(move || cache.find(&content));
+        found.await.map_err(LoadError::Pool)
+    }
+
+    /// Prepares the model in `copy`. `None` if there is no process to prepare it in.
+    pub(in crate::engine) async fn prepared(
+        &self,
+        preparing: &Preparing,
+        content: ContentHash,
+        copy: &PrivateCopy,
+    ) -> Result<Option<Prepared>, LoadError> {
+        let cache = Arc::clone(&preparing.cache);
+        // A child tries and measures on the CPU, where its resources can be limited; a form that
+        // it writes is useless on a GPU.
+        let is_written = self.gpu.is_none();
+        let unfinished = self.loads.run(move || is_written.then(|| cache.unfinished()).flatten());
+        let unfinished = unfinished.await.map_err(LoadError::Pool)?;
+        let path = unfinished.as_ref().map(|unfinished| unfinished.path().to_owned());
+        let findings = match self.findings(preparing, copy, path).await {
+            Ok(findings) => findings,
+            Err(error) => {
+                // Removes the file.
+                let _ = self.files.run(move || drop(unfinished)).await;
+                return match error {
+                    LoadError::Prepare(PrepareError::NoChild(reason)) => {
+                        tracing::warn!(%reason, "loading a model unprepared: there is no process to prepare it in");
+                        Ok(None)
+                    }
+                    // Another attempt would take minutes, or fail again.
+                    LoadError::Prepare(
+                        error
+                        @ (PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_)),
+                    ) => {
+                        self.quarantine.add(content.short(), error.to_string());
+                        Err(LoadError::Prepare(error))
+                    }
+                    error => Err(error),
+                };
+            }
+        };
+        let cache = Arc::clone(&preparing.cache);
+        let facts = copy.artifact().facts;
+        let kept = self
+            .loads
+            .run(move || cache.keep(&content, unfinished, findings, facts));
+        kept.await.map_err(LoadError::Pool).map(Some)
+    }
+
+    /// Memory needed to load a replacement of this kind.
+    pub(in crate::engine) fn replacement(&self, facts: Facts) -> Replacement {
+        match &self.preparing {
+            None => Replacement {
+                peak: memory::load_estimate(facts.widest(), facts.has_trees),
+                child: 0,
+            },
+            Some(preparing) => Replacement {
+                peak: usual_memory(facts),
+                child: preparing.preparer.start_cost(),
+            },
+        }
+    }
+
+    /// Asks a child for the findings about the artifact in `copy`.
+    async fn findings(
+        &self,
+        preparing: &Preparing,
+        copy: &PrivateCopy,
+        prepared: Option<PathBuf>,
+    ) -> Result<Findings, LoadError> {
+        let artifact = copy.artifact();
+        let usual = usual_memory(artifact.facts);
+        // A sound model never needs more, so other models are not unloaded for it.
+        let most = preparing.memory.max(artifact.facts.widest().saturating_mul(10));
+        let budget = self.budget.clone();
+        let child = preparing.preparer.start_cost();
+        let (mut memory, weights) = (usual.min(most), artifact.facts.weights);
+        let reserved = self
+            .loads
+            .run(move || budget.prepare(memory.saturating_add(child), weights));
+        let mut reserved = match reserved.await.map_err(LoadError::Pool)? {
+            Ok(reserved) => reserved,
+            // Not all constants that can be widened are: rows of a float16 table are cast after
+            // they are looked up.
+            Err(_) if artifact.facts.widened > 0 => {
+                let narrow = Facts {
+                    widened: 0,
+                    ..artifact.facts
+                };
+                memory = usual_memory(narrow).min(most);
+                let budget = self.budget.clone();
+                let reserved = self
+                    .loads
+                    .run(move || budget.prepare(memory.saturating_add(child), weights));
+                reserved.await.map_err(LoadError::Pool)??
+            }
+            Err(refused) => return Err(refused.into()),
+        };
+        let mut fold = true;
+        loop {
+            let job = PrepareJob {
+                model: artifact.model.clone(),
+                weights: artifact.facts.weights,
+                is_ort_format: artifact.is_ort_format,
+                prepared: prepared.clone(),
+                memory,
+                widened: artifact.facts.widened,
+                fold,
+                most,
+                probe: true,
+            };
+            let error = match preparing.preparer.prepare(job).await {
+                Ok(findings) => return Ok(findings),
+                Err(error) => error,
+            };
+            let short_of_memory = match &error {
+                PrepareError::Session(SessionError::OutOfMemory) => true,
+                // A process does not survive every failed allocation.
+                PrepareError::Crashed { .. } => false,
+                _ => return Err(error.into()),
+            };
+            if memory >= most && short_of_memory && fold && artifact.facts.widened > 0 {
+                // Constants that are not folded need much less memory.
+                fold = false;
+                continue;
+            }
+            if memory >= most {
+                return Err(if short_of_memory {
+                    PrepareError::MemoryBomb(most)
+                } else {
+                    error
+                }
+                .into());
+            }
+            drop(reserved);
+            // Use a new child: the last one has ended, or must not get more memory.
+            let child = prepare::CHILD;
+            // Reserve as much as possible, if it is enough more to be worth another attempt.
+            let (budget, least) = (self.budget.clone(), memory.saturating_add(memory / 4).min(most));
+            let more = self
+                .loads
+                .run(move || budget.prepare_up_to(least.saturating_add(child), most.saturating_add(child)));
+            match more.await.map_err(LoadError::Pool)? {
+                Ok((more, bytes)) => (reserved, memory) = (more, bytes - child),
+                // A crash may be a failed allocation too, so it counts only if the child had
+                // plenty of memory.
+                Err(refused) if short_of_memory || memory < usual.saturating_mul(PLENTY) => return Err(refused.into()),
+                Err(_) => return Err(error.into()),
+            }
+        }
+    }
+}

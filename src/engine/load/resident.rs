@@ -1,0 +1,233 @@
+//! A model in memory: one session for all names under which the same content is loaded.
+//!
+//! A thousand tenants often start from the same model. Sessions can be shared because they have no
+//! state that a run could change. State of a name, such as its queue, belongs to `model.rs`.
+//!
+//! Invariant: at most one session of a content exists, or is being created, at a time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::engine::LoadError;
+use crate::engine::load::artifact::{Facts, PrivateCopy};
+use crate::engine::load::content::ContentHash;
+use crate::engine::load::prepare::{Findings, Prepared};
+use crate::engine::memory::allocator;
+use crate::engine::memory::{
+    self, Budget, Footprint, LoadRequest, MappedFile, ModelReservation, NoRoom, Replacement, RequestMemory,
+};
+use crate::engine::onnxruntime::gpu::Gpu;
+use crate::engine::onnxruntime::runtime::Environment;
+use crate::engine::onnxruntime::session::{ModelForm, Session};
+use crate::engine::run::batch::BatchingEvidence;
+use crate::engine::run::model::Ledger;
+use crate::engine::run::placement::RequestStats;
+use crate::shared::SharedMap;
+use crate::tensor::OutputRows;
+
+/// A session, its measurements, and the memory reserved for it.
+#[derive(Debug)]
+pub struct Resident {
+    pub content: ContentHash,
+    // Fields drop in this order: the reservation ends when the memory is free.
+    pub session: Session,
+    pub stats: RequestStats,
+    /// Evidence for batching; `None` if the model was not prepared.
+    pub evidence: Option<BatchingEvidence>,
+    has_unbounded_work: bool,
+    _file: Option<MappedFile>,
+    memory: ModelReservation,
+}
+
+/// Bytes of a model apart from its session: its entry in the catalog, and the readers and writers
+/// of its requests. Measured without a manifest, in a server that is filled until the first
+/// refusal: with 2 KiB, one unload does not make enough memory free for another model; 4 KiB are
+/// enough.
+const BESIDE_SESSION: u64 = 4 << 10;
+
+impl Resident {
+    /// Creates a session from `source`. The time grows with the size of the model.
+    pub fn create(
+        environment: &Environment,
+        budget: &Budget,
+        content: ContentHash,
+        source: &SessionSource,
+        replacement: Replacement,
+        gpu: Option<&OnGpu>,
+    ) -> Result<Self, LoadError> {
+        let facts = source.facts;
+        let known = source.findings.as_ref();
+        let (peak, private) = known.map_or_else(
+            || (memory::load_estimate(facts.widest(), facts.has_trees), facts.weights),
+            |findings| (findings.load_peak, findings.private),
+        );
+        let mapped = known.map_or(0, |findings| findings.mapped);
+        let loading = budget.load(&LoadRequest {
+            peak,
+            private: private.saturating_add(BESIDE_SESSION),
+            mapped,
+            replacement,
+        })?;
+        let file = source.is_prepared.then(|| budget.map_file(file_size(&source.file)));
+        let before = allocator::thread_balance();
+        let mut session = match gpu {
+            None => Session::open(environment, source.form(), facts.weights)?,
+            Some(OnGpu { gpu, engines }) => {
+                Session::open_on(gpu, environment, &source.file, facts.weights, engines.as_deref())?
+            }
+        };
+        session.set_rows(&source.rows);
+        let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
+        let footprint = Footprint {
+            // A session grows in its first run, and other threads allocate parts of a large one.
+            // On a GPU, the weights are not in this process's memory.
+            private: BESIDE_SESSION
+                + match known {
+                    Some(findings) if gpu.is_none() => taken.max(findings.private),
+                    Some(_) | None => taken,
+                },
+            mapped,
+            workspace: known.and_then(|findings| findings.run_peak).unwrap_or(0),
+        };
+        let memory = match loading.settle(footprint) {
+            Ok(memory) => memory,
+            Err((refused, memory)) => {
+                drop(session);
+                drop((file, memory));
+                return Err(refused.into());
+            }
+        };
+        let stats = RequestStats::default();
+        // A thread that waits for a GPU uses no CPU time, so its runs would look short.
+        if facts.has_unbounded_work || gpu.is_some() {
+            stats.disable_inline();
+        }
+        Ok(Self {
+            content,
+            session,
+            stats,
+            evidence: known.map(|findings| BatchingEvidence {
+                axes: findings.axes.clone(),
+                trial: findings.independent_rows,
+            }),
+            has_unbounded_work: facts.has_unbounded_work,
+            _file: file,
+            memory,
+        })
+    }
+
+    pub fn footprint(&self) -> Footprint {
+        self.memory.footprint()
+    }
+
+    /// Bytes that count against the limit.
+    pub fn charge(&self) -> u64 {
+        self.memory.charge()
+    }
+
+    /// Reserves the memory that a request with a body of `size` bytes is expected to need; nothing
+    /// if that is little.
+    pub fn reserve_request(&self, size: usize) -> Result<Option<RequestMemory>, NoRoom> {
+        const LITTLE: u64 = 64 << 10;
+        let usual = self.footprint().workspace;
+        let expected = if self.has_unbounded_work {
+            // The memory of one request does not predict that of the next.
+            usual
+        } else {
+            self.stats.expected_memory(size, usual)
+        };
+        (expected > LITTLE).then(|| self.memory.request(expected)).transpose()
+    }
+}
+
+impl Ledger for Resident {
+    fn reserve(&self, bytes: u64) -> Result<Option<RequestMemory>, NoRoom> {
+        self.memory.request(bytes).map(Some)
+    }
+}
+
+/// Size of the file; 0 if it is gone, which ONNX Runtime then reports better.
+fn file_size(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// A GPU on which the session is created.
+#[derive(Debug, Clone)]
+pub struct OnGpu {
+    pub gpu: Arc<Gpu>,
+    /// Folder in which TensorRT keeps this model's engines.
+    pub engines: Option<PathBuf>,
+}
+
+/// The files and findings from which a session is created.
+#[derive(Debug)]
+pub struct SessionSource {
+    file: PathBuf,
+    is_prepared: bool,
+    facts: Facts,
+    /// Keeps an uploaded model's files until the session is created.
+    _copy: Option<Arc<PrivateCopy>>,
+    /// Measurements of this form of the model.
+    findings: Option<Findings>,
+    /// Results of the trial for the outputs, whichever form was tried; empty without a trial.
+    rows: Vec<OutputRows>,
+}
+
+impl SessionSource {
+    /// Selects the prepared form if there is one, otherwise the uploaded model.
+    pub fn of(uploaded: Arc<PrivateCopy>, prepared: Option<Prepared>) -> Self {
+        let findings = prepared.as_ref().map(|prepared| prepared.findings.clone());
+        prepared.and_then(Self::prepared).unwrap_or_else(|| Self {
+            file: uploaded.artifact().model.clone(),
+            is_prepared: false,
+            facts: uploaded.artifact().facts,
+            rows: findings
+                .as_ref()
+                .map(|findings| findings.rows.clone())
+                .unwrap_or_default(),
+            findings: findings.filter(|findings| !findings.prepared),
+            _copy: Some(uploaded),
+        })
+    }
+
+    /// Selects the uploaded model and keeps what is known of its outputs. Used when the prepared
+    /// form is gone.
+    pub fn uploaded(&self, uploaded: Arc<PrivateCopy>) -> Self {
+        Self {
+            rows: self.rows.clone(),
+            ..Self::of(uploaded, None)
+        }
+    }
+
+    /// Selects the prepared form, if there is one.
+    pub fn prepared(prepared: Prepared) -> Option<Self> {
+        Some(Self {
+            file: prepared.file?,
+            is_prepared: true,
+            facts: prepared.facts,
+            rows: prepared.findings.rows.clone(),
+            findings: Some(prepared.findings),
+            _copy: None,
+        })
+    }
+
+    pub fn facts(&self) -> Facts {
+        self.facts
+    }
+
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    fn form(&self) -> ModelForm<'_> {
+        if self.is_prepared {
+            ModelForm::Prepared(&self.file)
+        } else {
+            ModelForm::Uploaded(&self.file)
+        }
+    }
+}
+
+/// All residents, by content.
+pub type Residents = SharedMap<ContentHash, Resident>;
