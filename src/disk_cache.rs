@@ -9,7 +9,7 @@
 //!   secret in the folder ([`CacheFolder`], `private.rs`).
 //! - Any file may be deleted at any time, and the folder as a whole. The next entry creates it
 //!   again, after the same checks.
-//! - What a killed process leaves behind is removed at the next start.
+//! - The next start removes the remains of a killed process.
 //!
 //! How entries are found, counted and evicted differs, so each cache has that to itself:
 //!
