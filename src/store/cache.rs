@@ -1,5 +1,5 @@
 //! The disk cache of models that were fetched from a store and unpacked: found by URL, limited in
-//! size, kept across restarts.
+//! size, kept across restarts. `disk_cache.rs` compares it with the cache of prepared models.
 //!
 //! Users of an entry hold a [`Lease`] on it. Over the limit, entries are evicted in the order of
 //! last use. An evicted, replaced or forgotten entry without leases is removed at once, one with
@@ -10,8 +10,8 @@
 //!   counted against the limit: downloads in progress, evicted entries still in use, and entries
 //!   queued for deletion, which are gone before the next download begins.
 //! - An entry's files exist as long as there is a lease on it. The cache removes only what it made.
-//! - A crash leaves no half entry: an entry appears whole, by a rename, and is renamed before it is
-//!   removed (`bucket.rs`).
+//! - A crash leaves no half entry: an entry appears whole, by a rename, and loses its description
+//!   before it is removed (`bucket.rs`).
 //! - No file is touched under the lock. Threads that drop a lease may be serving requests, so they
 //!   remove no files: a thread of the cache does that (`janitor.rs`).
 

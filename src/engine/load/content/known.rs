@@ -9,8 +9,10 @@
 //! nor while it was read. File systems measure time in ticks, and would not show a second write
 //! within the tick of the first (git has the same rule for its index). One kind of change is
 //! missed: a write through an existing writable mapping, until the system writes it to disk. So
-//! this hash only selects which content to look up. Everything that is derived from a content
-//! comes from a private copy, which is hashed as it is written (`artifact/copy.rs`).
+//! the hash of an uploaded file only selects which content to look up. Everything that is derived
+//! from a content comes from a private copy, which is hashed as it is written
+//! (`artifact/copy.rs`). Prepared forms are hashed here, too: only this user can write them, and
+//! nothing maps them for writing.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,5 @@
-//! Prepared models on disk, found by the hash of their content.
+//! Prepared models on disk, found by the hash of their content. `disk_cache.rs` compares this cache
+//! with the one of archives.
 //!
 //! An entry consists of two files. `prepared-<name>.ort` is the model that is mapped.
 //! `prepared-<name>.json` starts with its own hash, followed by the findings about the model and
@@ -10,8 +11,9 @@
 //! Invariants:
 //! - Files appear complete, by a rename, and are never written again: a mapping outlives its file's
 //!   name. The folder may be deleted, or shared between processes, at any time.
-//! - A file is used only after this process has checked its hash, which finds the remains of a
-//!   crash or of a bad disk. So no load waits for the disk to be synchronised.
+//! - A file is used only after this process has checked its hash (`content/known.rs` remembers
+//!   it), which finds the remains of a crash or of a bad disk. So no load waits for the disk to be
+//!   synchronised.
 //! - The folder and its parents belong to this user alone, because a user who could write there
 //!   would control the answers of all models (`private.rs`). Names and the hashes of descriptions
 //!   depend on the folder's key, so a file from another source is not accepted.
@@ -118,7 +120,7 @@ impl PreparedCache {
 
     /// Opens or creates `folder`, for at most `limit` bytes. `platform` is part of all names.
     pub fn open(folder: &Path, limit: u64, platform: &Platform) -> Result<Self, FolderError> {
-        let opened = CacheFolder::open(folder)?;
+        disk_cache::make(folder)?;
         if is_in_memory(folder).map_err(unusable(folder))? {
             return Err(FolderError::InMemory {
                 path: folder.to_owned(),
@@ -129,7 +131,7 @@ impl PreparedCache {
         // Fail now rather than at the first model if the folder is not writable.
         drop(TemporaryFile::new(folder).map_err(unusable(folder))?);
         let cache = Self {
-            folder: Some(opened),
+            folder: Some(CacheFolder::open(folder)?),
             space: Mutex::new(DiskSpace::new(limit)),
             platform: format!("{VERSION}\n{platform}"),
             ..Self::without_folder()
