@@ -2,16 +2,15 @@
 //! models (`engine/load/prepare/cache.rs`).
 //!
 //! Everything in a cache can be made again, so both keep the same promises:
-//! - Entries appear whole, by a rename, and go before other entries when they were not used for
-//!   longest. The time of the last use is that of the entry's description, so the order survives a
-//!   restart.
+//! - Entries appear whole, by a rename. Over the limit, the least recently used one goes first. The
+//!   time of the last use is that of the entry's description, so the order survives a restart.
 //! - The folder and its parents belong to this user alone, and the names of entries depend on a
 //!   secret in the folder ([`CacheFolder`], `private.rs`).
 //! - Any file may be deleted at any time, and the folder as a whole. The next entry creates it
 //!   again, after the same checks.
 //! - The next start removes the remains of a killed process.
 //!
-//! How entries are found, counted and evicted differs, so each cache has that to itself:
+//! Each cache finds, counts and evicts entries in its own way:
 //!
 //! | | archives | prepared models |
 //! |---|---|---|

@@ -28,6 +28,12 @@ impl FileStamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
+
+    /// Whether only the time of change differs, as after a rename.
+    pub fn has_same_content(&self, other: &Self) -> bool {
+        let changed = other.changed;
+        Self { changed, ..*self } == *other
+    }
 }
 
 /// The stamp as text, without the time of change: a file with other permissions is the same one.

@@ -81,9 +81,8 @@ impl TemporaryFile {
     }
 
     /// Renames the file to `path` and replaces any file there.
-    pub fn finish(self, path: &Path) -> io::Result<()> {
-        self.0.persist(path)?;
-        Ok(())
+    pub fn finish(self, path: &Path) -> io::Result<File> {
+        Ok(self.0.persist(path)?)
     }
 }
 

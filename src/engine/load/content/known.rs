@@ -11,8 +11,8 @@
 //! missed: a write through an existing writable mapping, until the system writes it to disk. So
 //! the hash of an uploaded file only selects which content to look up. Everything that is derived
 //! from a content comes from a private copy, which is hashed as it is written
-//! (`artifact/copy.rs`). Prepared forms are hashed here, too: only this user can write them, and
-//! nothing maps them for writing.
+//! (`artifact/copy.rs`). Prepared forms are hashed here, too. Only this user can write them, so the
+//! hash of a new one is cached at once.
 
 use std::fs::File;
 use std::io;
@@ -67,6 +67,15 @@ impl KnownHashes {
             self.hashes.insert(stamp, hash);
         }
         Ok(hash)
+    }
+
+    /// Caches the `hash` of a long file that had the stamp `hashed` and was only renamed since.
+    pub fn renamed(&self, file: &File, hashed: &FileStamp, hash: blake3::Hash) -> io::Result<()> {
+        let stamp = FileStamp::of(&file.metadata()?);
+        if stamp.bytes >= LONG && stamp.has_same_content(hashed) {
+            self.hashes.insert(stamp, hash);
+        }
+        Ok(())
     }
 }
 
@@ -136,6 +145,25 @@ mod tests {
         let other = blake3::hash(b"not what it holds");
         known.hashes.insert(stamp, other);
         assert_eq!(hash(&known, model.path()), other);
+    }
+
+    #[test]
+    fn the_hash_of_a_renamed_file_is_cached_unless_it_was_written_meanwhile() {
+        let known = KnownHashes::new();
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        for is_written in [true, false] {
+            fs::write(&from, vec![1; LONG as usize]).unwrap();
+            let model = File::open(&from).unwrap();
+            let stamp = FileStamp::of(&model.metadata().unwrap());
+            if is_written {
+                fs::write(&from, vec![2; LONG as usize + 1]).unwrap();
+            }
+            fs::rename(&from, &to).unwrap();
+            known.renamed(&model, &stamp, blake3::hash(b"a hash")).unwrap();
+            assert_eq!(remembered(&known), u64::from(!is_written));
+        }
+        assert_eq!(hash(&known, &to), blake3::hash(b"a hash"));
     }
 
     #[test]

@@ -39,9 +39,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Findings;
 use super::platform::Platform;
-use crate::disk_cache::{self, CacheFolder, FolderError, is_at, is_in_memory, unusable};
+use crate::disk_cache::{self, CacheFolder, FileStamp, FolderError, is_at, is_in_memory, unusable};
 use crate::engine::load::artifact::Facts;
-use crate::engine::load::content::{ContentHash, hash_file};
+use crate::engine::load::content::{ContentHash, hash_file, remember_renamed};
 use crate::private::{self, TemporaryFile};
 
 use eviction::DiskSpace;
@@ -249,25 +249,29 @@ impl PreparedCache {
             hash: None,
         };
         let mut bytes = 0;
-        if let Some(unfinished) = &unfinished {
+        let mut form = None;
+        if let Some(unfinished) = unfinished {
             let mut written = unfinished.file();
             // The descriptor is used, so the name has to refer to the same file.
             if !is_at(written, unfinished.path()) {
                 return Err(io::Error::other("another file has replaced the prepared form"));
             }
+            let stamp = FileStamp::of(&written.metadata()?);
             written.rewind()?;
-            entry.hash = Some(hash_file(written)?.to_string());
-            bytes = written.metadata()?.len();
+            let hash = hash_file(written)?;
+            entry.hash = Some(hash.to_string());
+            bytes = stamp.bytes;
+            form = Some((unfinished, stamp, hash));
         }
         let text = entry.to_bytes(folder)?;
         let bytes = bytes + text.len() as u64;
         self.add(folder.path(), bytes, || {
             let new = TemporaryFile::new(folder.path())?;
             new.file().write_all(&text)?;
-            if let Some(unfinished) = unfinished {
-                unfinished.finish(&file)?;
+            if let Some((unfinished, stamp, hash)) = form {
+                remember_renamed(&unfinished.finish(&file)?, &stamp, hash)?;
             }
-            new.finish(&description)
+            new.finish(&description).map(drop)
         })?;
         Ok(entry.hash.map(|_| file))
     }

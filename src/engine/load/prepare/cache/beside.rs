@@ -25,7 +25,7 @@ impl PreparedCache {
         let written = self.add(folder.path(), bytes.len() as u64, || {
             let new = TemporaryFile::new(folder.path())?;
             new.file().write_all(bytes)?;
-            new.finish(&path)
+            new.finish(&path).map(drop)
         });
         if let Err(error) = written {
             self.log_once(folder, &error);
