@@ -1,18 +1,19 @@
-//! Sound to samples at the rate of the model.
+//! Converts sound files to samples at the rate of the model.
 //!
-//! WAV is read here and not by a library. `symphonia` brings every container and codec there is;
-//! `hound` refuses what people send: 64-bit floats, telephone sound, the lengths that a recorder
-//! writes into a pipe, an odd chunk with its padding. The format is a header and an array.
+//! The WAV reader is our own. `symphonia` brings every container and codec there is. `hound`
+//! rejects files that clients do send: 64-bit floats, telephone codecs, the placeholder lengths of
+//! a recorder that writes into a pipe, chunks of odd length. The format is only a header and an
+//! array.
 //!
-//! Resampling is `scipy.signal.resample_poly`: one filter in its phases, without delay, with as many
-//! samples as the rates say. `rubato` works in chunks, with a delay and lengths of its own.
+//! Resampling is the same as `scipy.signal.resample_poly`: one polyphase filter without delay, and
+//! as many samples as the rates require. `rubato` works in chunks, with a delay and different
+//! lengths.
 //!
-//! What always holds:
-//! - Everything here is a pure function of its arguments: no I/O, no HTTP, no ONNX Runtime.
-//! - No header makes more memory than its file and [`AudioLimits`] allow. What a header says is
-//!   checked against the bytes that are there.
-//! - A sample is a number: NaN and infinities are refused.
-
+//! Invariants:
+//! - Every function here is pure: no I/O, no HTTP, no ONNX Runtime.
+//! - No header can cause more memory use than the size of its file and [`AudioLimits`] allow:
+//!   values in a header are checked against the bytes of the file.
+//! - Every sample is a finite number; NaN and infinities are refused.
 mod error;
 mod g711;
 mod input;

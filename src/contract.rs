@@ -19,6 +19,7 @@ mod health;
 mod invoke;
 mod models;
 mod pulse;
+mod resource;
 mod texts;
 mod v2;
 
@@ -48,6 +49,7 @@ use crate::wire::{ExecutionParameters, INFERENCE_ID, TARGET_MODEL};
 use error::Error;
 pub use health::Health;
 pub use pulse::Pulse;
+use resource::Resource;
 
 /// Defaults for requests that do not name a media type.
 #[derive(Debug, Clone)]
@@ -142,7 +144,7 @@ pub fn start(
         App::new()
             .app_data(state.clone())
             .wrap(from_fn(observe))
-            .configure(routes)
+            .default_service(web::to(dispatch))
     };
     let connected = move |stream: &TcpStream, _: &mut Extensions| {
         if only_this_user {
@@ -167,7 +169,7 @@ fn close_if_other_user(stream: &TcpStream) {
 /// `100 Continue`, so that it never sends the body.
 fn refuse_to_continue(state: &AppState, head: &RequestHead) -> Option<Response<BoxBody>> {
     let (path, method) = (head.uri.path(), &head.method);
-    let route = route(path, method);
+    let route = Resource::of(path).route(method);
     let limit = match route {
         Route::Invocations | Route::Invoke | Route::Infer => invoke::body_limit(state),
         Route::Load | Route::Protocol => models::MAX_LOAD_BODY,
@@ -194,67 +196,37 @@ fn refuse_to_continue(state: &AppState, head: &RequestHead) -> Option<Response<B
     Some(response.into())
 }
 
-fn routes(app: &mut web::ServiceConfig) {
-    app.service(
-        web::resource("/ping")
-            // The SageMaker guide says GET in one place and POST in another (PI-7).
-            .route(web::get().to(health::ping))
-            .route(web::head().to(health::ping))
-            .route(web::post().to(health::ping))
-            .default_service(web::to(|request| not_allowed(request, "GET, HEAD, POST"))),
-    )
-    .service(
-        web::resource("/invocations")
-            .route(web::post().to(invoke::invocations))
-            .default_service(web::to(|request| not_allowed(request, "POST"))),
-    )
-    .service(
-        web::resource("/execution-parameters")
-            .route(web::get().to(execution_parameters))
-            .default_service(web::to(|request| not_allowed(request, "GET"))),
-    )
-    .service(
-        web::resource("/metrics")
-            .route(web::get().to(metrics))
-            .default_service(web::to(|request| not_allowed(request, "GET"))),
-    )
-    .service(
-        web::resource("/models")
-            .route(web::get().to(models::list))
-            .route(web::post().to(models::load))
-            .default_service(web::to(|request| not_allowed(request, "GET, POST"))),
-    )
-    // Model names below /models/ and /v2/ may contain encoded slashes, so `wire` parses the raw
-    // path. The routes above are plain paths without patterns, because matching one pattern costs
-    // as much as a run of a small model.
-    .default_service(web::to(below));
-}
-
-/// Routes paths below `/models/` and `/v2`, the text interfaces, and unknown paths.
-async fn below(
+/// Passes a request to the handler of its resource.
+async fn dispatch(
     state: web::Data<AppState>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, actix_web::Error> {
-    if v2::is_below(request.path()) {
-        // Boxed, so that it does not enlarge the futures of other requests.
-        return Ok(Box::pin(v2::answer(state, request, payload)).await?);
+    let resource = Resource::of(request.path());
+    if let Some(allowed) = resource.allowed()
+        && !allowed.split(", ").any(|method| method == request.method().as_str())
+    {
+        let method = request.method().clone();
+        return Err(Error::MethodNotAllowed { method, allowed }.into());
     }
-    if let Some(api) = texts::api(request.path()) {
-        return Ok(Box::pin(texts::answer(&state, api, &request, payload)).await?);
-    }
-    Ok(models::below(state, request, payload).await?)
-}
-
-async fn not_allowed(request: HttpRequest, allowed: &'static str) -> Result<HttpResponse, Error> {
-    Err(Error::MethodNotAllowed {
-        method: request.method().clone(),
-        allowed,
+    // The larger futures are boxed, so that they do not enlarge those of other requests.
+    Ok(match resource {
+        Resource::Ping => health::ping(state).await?,
+        Resource::Invocations => Box::pin(invoke::invocations(state, request, payload)).await?,
+        Resource::ExecutionParameters => execution_parameters(&state),
+        Resource::Metrics => metrics(&state)?,
+        Resource::Models if *request.method() == Method::POST => {
+            Box::pin(models::load(state, request, payload)).await?
+        }
+        Resource::Models => models::list(state, request).await,
+        Resource::Model | Resource::Unknown => Box::pin(models::below(state, request, payload)).await?,
+        Resource::Protocol { .. } => Box::pin(v2::answer(state, request, payload)).await?,
+        Resource::Text(api) => Box::pin(texts::answer(&state, api, &request, payload)).await?,
     })
 }
 
 /// `GET /execution-parameters`: batch transform requests it before its first record (BT-2).
-async fn execution_parameters(state: web::Data<AppState>) -> HttpResponse {
+fn execution_parameters(state: &AppState) -> HttpResponse {
     HttpResponse::Ok().json(ExecutionParameters {
         max_concurrent_transforms: state.settings.max_concurrent_transforms,
         batch_strategy: "MULTI_RECORD".to_owned(),
@@ -263,7 +235,7 @@ async fn execution_parameters(state: web::Data<AppState>) -> HttpResponse {
 }
 
 /// `GET /metrics`, in the Prometheus text format.
-async fn metrics(state: web::Data<AppState>) -> Result<HttpResponse, Error> {
+fn metrics(state: &AppState) -> Result<HttpResponse, Error> {
     let now = state.engine.current_load();
     let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     state.metrics.models_loaded.set(gauge(state.catalog.len() as u64));
@@ -297,7 +269,7 @@ async fn observe(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<Tracked>, actix_web::Error> {
     let in_flight = InFlight::of(&request);
-    let route = route(request.path(), request.method());
+    let route = Resource::of(request.path()).route(request.method());
     let mut record = state.metrics.start_request(route);
     let is_v2 = v2::is_below(request.path());
     let (verdict, mut refusal) = judge(&state, &request);
@@ -377,28 +349,6 @@ fn is_health_check(route: Route, method: &Method) -> bool {
         | Route::Get
         | Route::Infer
         | Route::Other => false,
-    }
-}
-
-fn route(path: &str, method: &Method) -> Route {
-    match path {
-        "/ping" => Route::Ping,
-        "/invocations" => Route::Invocations,
-        "/execution-parameters" => Route::ExecutionParameters,
-        "/metrics" => Route::Metrics,
-        "/models" if *method == Method::POST => Route::Load,
-        "/models" => Route::List,
-        path if path.starts_with("/models/") => match *method {
-            Method::POST => Route::Invoke,
-            Method::DELETE => Route::Unload,
-            _ => Route::Get,
-        },
-        path if v2::is_below(path) => match v2::is_inference(path) {
-            true => Route::Infer,
-            false => Route::Protocol,
-        },
-        path if texts::api(path).is_some() => Route::Invocations,
-        _ => Route::Other,
     }
 }
 

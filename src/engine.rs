@@ -44,7 +44,7 @@ pub use onnxruntime::runtime::{LIBRARY_VARIABLE, Libraries, RuntimeError};
 pub use onnxruntime::session::{RunError, SessionError};
 pub use run::batch::{Batching, BatchingEvidence, NoBatching, decide as decide_batching};
 pub use run::crash::{CrashReport, report_to as report_crashes_to};
-pub use run::model::{Ledger, Model, Work};
+pub use run::model::{Model, RequestBudget, Work};
 pub use run::pool::PoolError;
 pub use run::stuck::{Culprit, Standing, StuckCounts, StuckLimits};
 

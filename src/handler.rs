@@ -1,19 +1,16 @@
-//! The step between a request's body and the tensors of one model: its manifest, resolved
-//! against its signature.
+//! Converts request bodies to the tensors of one model, and its outputs to response bodies.
 //!
-//! A handler is built once, when a model is loaded, and is pure from then on: a body becomes named
-//! tensors, outputs become a body. It knows the formats (`codec`) and what a model declares, but
-//! not ONNX Runtime. A model without a manifest has a handler that adds nothing, and is served at
-//! the cost of the formats alone.
+//! A handler is a manifest resolved against the signature of a model. It is built once, when the
+//! model is loaded, and is pure from then on. It depends on the formats (`codec`) and on what the
+//! model declares, but not on ONNX Runtime. Without a manifest a handler adds nothing, and requests
+//! cost no more than the formats do.
 //!
-//! - `resolve`: from a manifest and a signature to what requests may say, or why the one does not
-//!   fit the other.
-//! - `labels`: class numbers and probabilities under the names of the classes.
-//! - `chunks`: a model of a fixed batch size answers any number of records.
+//! - `resolve`: the rules for requests, from a manifest and a signature; or why they do not match.
+//! - `labels`: class names in place of class numbers.
+//! - `chunks`: any number of records for a model of a fixed batch size.
 //! - `invocation`: a request on its way through a handler and its model.
-//! - `rehearsal`: the requests that a manifest brings along; `compare`: whether an answer is the
+//! - `rehearsal`: the requests in a manifest; `compare`: the comparison of an answer with the
 //!   expected one.
-
 mod chunks;
 mod compare;
 mod invocation;
@@ -31,18 +28,18 @@ use bytes::Bytes;
 use crate::codec::{
     self, DecodeError, DecodedRequest, Documents, EncodeError, EncodedResponse, Format, ReplyPlan, Schema,
 };
-use crate::engine::Ledger;
+use crate::engine::RequestBudget;
 use crate::manifest::{Manifest, PassedOver, TOKENIZER};
 use crate::tensor::{Inputs, Records, Signature, Value};
 use crate::text::{FileLimits, Tokenizer};
 
 use chunks::Chunks;
 use labels::Labels;
-use media::{Frame, Media, Reply};
+use media::{Media, Reply, ReplyFrame};
 
 pub use compare::Difference;
 pub use invocation::{Invocation, InvocationError, Protocol, TextApi};
-pub use media::{Limits as MediaLimits, MediaError, Seen, SharedTokenizer};
+pub use media::{MediaError, MediaLimits, RequestFacts, SharedTokenizer};
 pub use rehearsal::{Rehearsal, RehearsalError, Which, rehearsals};
 pub use resolve::HandlerError;
 
@@ -50,38 +47,39 @@ pub use resolve::HandlerError;
 #[derive(Debug)]
 pub struct Handler {
     schema: Schema,
-    /// The outputs that go out where a request does not choose, in this order; `None` for all of
+    /// The outputs in a response to a request that chooses none, in this order; `None` for all of
     /// them.
     outputs: Option<Vec<usize>>,
-    /// For each output, the names that its numbers go out under.
+    /// For each output, the names that replace its class numbers.
     labels: Vec<Option<Labels>>,
-    /// How records are put into runs, for a model of a fixed batch size.
+    /// The division of records into runs, for a model of a fixed batch size.
     chunks: Option<Chunks>,
-    /// The steps from pictures, texts and sounds, and to the answer of the task.
+    /// The steps from images, texts and sounds to tensors, and from outputs to the answer of the
+    /// task.
     media: Option<Box<Media>>,
-    /// The files beside the model that were not understood.
+    /// The files next to the model that could not be interpreted.
     passed_over: Vec<PassedOver>,
 }
 
-/// A request that has been read.
+/// A request that has been decoded.
 #[derive(Debug)]
-pub struct Asked {
+pub struct HandledRequest {
     pub request: DecodedRequest,
-    /// What the answer of the task depends on, where the task answers.
-    pub seen: Option<Box<Seen>>,
+    /// The facts that the answer of the task depends on; `None` for a response of plain outputs.
+    pub facts: Option<Box<RequestFacts>>,
 }
 
-/// The tokenizer and the bounds that a handler is made with.
+/// The tokenizer and the limits of a handler.
 #[derive(Debug, Clone, Default)]
 pub struct Tools {
     pub tokenizer: Option<SharedTokenizer>,
-    /// Why there is none, where the file beside the model is not understood.
+    /// The reason why the file next to the model is not a usable tokenizer.
     pub no_tokenizer: Option<String>,
     pub limits: MediaLimits,
 }
 
 impl Handler {
-    /// The handler of a model. The error names what of the manifest does not fit the model.
+    /// Builds the handler of a model. The error names the part of the manifest that does not match.
     pub fn new(manifest: &Manifest, signature: &Signature, tools: Tools) -> Result<Self, HandlerError> {
         let media = Media::of(manifest, signature, tools.tokenizer, tools.limits)?;
         let mut passed_over = manifest.hints.passed_over.clone();
@@ -96,7 +94,7 @@ impl Handler {
         })
     }
 
-    /// The handler of an artifact that is looked at outside of a server.
+    /// Builds the handler of an artifact outside of a server, as `inspect` and `pack` do.
     pub fn of_artifact(manifest: &Manifest, signature: &Signature) -> Result<Self, HandlerError> {
         let file = manifest.wanted_tokenizer().and_then(|file| file.bytes.as_ref());
         let mut tools = Tools::default();
@@ -111,13 +109,13 @@ impl Handler {
         Self::new(manifest, signature, tools)
     }
 
-    /// The steps from a body to the model and from there to the answer, for people; empty for a
-    /// model of tensors alone.
+    /// Describes the steps from a body to the model and on to the answer, for people. Empty for a
+    /// model that accepts only tensors.
     pub fn steps(&self) -> Vec<String> {
         self.media.as_ref().map(|media| media.steps()).unwrap_or_default()
     }
 
-    /// The content type and an example of what the model takes beside tensors.
+    /// The content type and an example of the bodies that the model accepts in addition to tensors.
     pub fn example(&self) -> Option<(&'static str, &'static str)> {
         self.media.as_ref()?.example()
     }
@@ -127,24 +125,24 @@ impl Handler {
         &self.schema
     }
 
-    /// Reads a request body. `content_type` is the header's value, or the caller's default when
-    /// there is none (CT-1).
+    /// Decodes a request body. `content_type` is the value of the header, or the caller's default
+    /// if there is none (CT-1).
     pub fn decode(
         &self,
         content_type: &str,
         body: Bytes,
         documents: Documents,
-        ledger: &dyn Ledger,
-    ) -> Result<Asked, InvocationError> {
+        budget: &dyn RequestBudget,
+    ) -> Result<HandledRequest, InvocationError> {
         if let Some(media) = &self.media
-            && let Some((request, seen)) = media.decode(content_type, &body, &self.schema, ledger)?
+            && let Some((request, facts)) = media.decode(content_type, &body, &self.schema, budget)?
         {
-            return Ok(Asked {
+            return Ok(HandledRequest {
                 request: self.complete(request)?,
-                seen: Some(Box::new(seen)),
+                facts: Some(Box::new(facts)),
             });
         }
-        let frame = Frame::of_tensors(&body);
+        let frame = ReplyFrame::of_tensors(&body);
         let request = codec::decode(content_type, body, &self.schema, documents).map_err(|error| match &error {
             DecodeError::UnsupportedMediaType { .. } => {
                 let why = media::why_not(content_type, &self.passed_over, &error);
@@ -153,44 +151,44 @@ impl Handler {
             _ => error.into(),
         });
         let request = self.complete(request?)?;
-        let seen = self.media.as_ref().and_then(|media| {
+        let facts = self.media.as_ref().and_then(|media| {
             let records = match request.reply.records() {
                 Records::Separable(count) | Records::Together(count) => count,
                 Records::One => 1,
             };
-            media.seen_of_tensors(records, frame)
+            media.facts_of_tensors(records, frame)
         });
-        Ok(Asked {
+        Ok(HandledRequest {
             request,
-            seen: seen.map(Box::new),
+            facts: facts.map(Box::new),
         })
     }
 
-    /// Reads a request of another server of texts.
+    /// Decodes a request in the format of another text server.
     fn decode_texts(
         &self,
         api: TextApi,
         body: Bytes,
-        ledger: &dyn Ledger,
-    ) -> Result<(DecodedRequest, Box<Seen>, Reply), InvocationError> {
+        budget: &dyn RequestBudget,
+    ) -> Result<(DecodedRequest, Box<RequestFacts>, Reply), InvocationError> {
         let media = self.media.as_ref().ok_or_else(media::no_texts)?;
-        let (request, seen, form) = media.decode_texts(api, &body, &self.schema, ledger)?;
-        Ok((self.complete(request)?, Box::new(seen), form))
+        let (request, facts, form) = media.decode_texts(api, &body, &self.schema, budget)?;
+        Ok((self.complete(request)?, Box::new(facts), form))
     }
 
-    /// Bytes that reading a body takes, as far as that is more than its own.
+    /// Estimates the memory for decoding a body, in bytes; at least the size of the body.
     pub fn weight(&self, content_type: &str, body: &Bytes) -> usize {
         let media = self.media.as_ref().and_then(|media| media.weight(content_type, body));
         media.unwrap_or_else(|| codec::decoded_bytes(content_type, body, &self.schema))
     }
 
-    /// Reads a request of the Open Inference Protocol. `json_bytes` is the value of the header that
-    /// says where the JSON ends.
+    /// Decodes a request of the Open Inference Protocol. `json_bytes` is the value of the header
+    /// that gives the length of the JSON.
     pub fn decode_open_inference(&self, json_bytes: Option<&str>, body: &Bytes) -> Result<DecodedRequest, DecodeError> {
         self.complete(codec::decode_open_inference(json_bytes, body, &self.schema)?)
     }
 
-    /// Chooses the format of the reply, before the model runs.
+    /// Chooses the format of the response, before the model runs.
     pub fn negotiate(
         &self,
         accept: Option<&str>,
@@ -200,8 +198,8 @@ impl Handler {
         codec::negotiate(accept, default, plan, self.schema.signature())
     }
 
-    /// How many runs answer the records of a request; `None` where one run answers them all. Asked
-    /// before the run, and once more with the outputs of a run for all records.
+    /// The number of runs that answer the records of a request; `None` if one run answers them all.
+    /// The engine calls this before the run, and again with the outputs of a run for all records.
     pub fn apart(&self, format: Format, plan: &ReplyPlan, outputs: Option<&[Value]>) -> Option<usize> {
         match &self.chunks {
             Some(chunks) => chunks.runs(plan, outputs.is_some()),
@@ -209,8 +207,8 @@ impl Handler {
         }
     }
 
-    /// Writes a reply. `runs` holds the outputs of the plan, in its order: of one run for all
-    /// records, or of one for each.
+    /// Encodes a response. `runs` holds the outputs of the plan, in its order, either from one run
+    /// for all records or from one run for each.
     pub fn encode(
         &self,
         format: Format,
@@ -228,10 +226,10 @@ impl Handler {
         codec::encode(format, plan, model, self.schema.signature(), &runs)
     }
 
-    /// Writes the answer of the task. `runs` is as for [`Self::encode`].
+    /// Encodes the answer of the task. `runs` is the same as for [`Self::encode`].
     fn answer(
         &self,
-        seen: &Seen,
+        facts: &RequestFacts,
         form: Reply,
         plan: &ReplyPlan,
         model: &str,
@@ -242,11 +240,11 @@ impl Handler {
         if let Some(chunks) = &self.chunks {
             runs = chunks.joined(Format::Json, plan, self.schema.signature(), runs)?;
         }
-        Ok(media.encode(seen, form, plan, model, self.schema.signature(), &runs)?)
+        Ok(media.encode(facts, form, plan, model, self.schema.signature(), &runs)?)
     }
 
-    /// The form of the answer of the task for a reply of this format; `None` where the outputs go
-    /// out as they are.
+    /// The form of the task's answer in a response of this format; `None` if the response holds the
+    /// outputs as they are.
     fn answer_form(&self, format: Format) -> Option<Reply> {
         self.media.as_ref().filter(|media| media.answers_in(format))?;
         match format {
@@ -259,17 +257,17 @@ impl Handler {
         }
     }
 
-    /// Whether `accept` asks for a picture that the task gives.
+    /// Whether `accept` asks for an image, and the task can answer with one.
     fn wants_picture(&self, accept: Option<&str>) -> bool {
         let is_asked = accept.is_some_and(|accept| accept.to_ascii_lowercase().contains("image/png"));
         is_asked && self.media.as_ref().is_some_and(|media| media.gives_pictures())
     }
 
-    /// Divides a request of texts of different lengths into runs of similar lengths. Returns the
-    /// inputs of each run; `None` where the request is one run.
-    fn divide(&self, seen: &mut Seen) -> Result<Option<Vec<Inputs>>, InvocationError> {
+    /// Divides a request with texts of different lengths into runs of similar lengths. Returns the
+    /// inputs of each run; `None` if the request is one run.
+    fn divide(&self, facts: &mut RequestFacts) -> Result<Option<Vec<Inputs>>, InvocationError> {
         match (&self.media, &self.chunks) {
-            (Some(media), None) => Ok(media.divide(seen)?),
+            (Some(media), None) => Ok(media.divide(facts)?),
             (None, _) | (_, Some(_)) => Ok(None),
         }
     }

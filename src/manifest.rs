@@ -1,14 +1,14 @@
-//! The manifest of an artifact: what a client may send to its model and what it gets back, as data.
+//! The manifest of an artifact: a declaration of what clients send to its model and get back.
 //!
-//! An artifact may carry [`FILE`]. Everything in it is optional; a model without one is served by
-//! what its graph declares. This module is a leaf: it knows the file and neither ONNX Runtime nor
-//! any request.
+//! An artifact may carry [`FILE`]. Every key in it is optional; a model without a manifest is
+//! served by the signature of its graph. This module is a leaf: it reads the file and depends on
+//! neither ONNX Runtime nor requests.
 //!
-//! - `parse`: from text to a [`Manifest`], and the JSON Schema of the file.
-//! - `sidecars`: what exporters write beside a model, as far as it says the same things.
+//! - `parse`: text to [`Manifest`], and the JSON Schema of the file.
+//! - `sidecars`: files that exporters write next to a model, where they declare the same things.
 //!
-//! What always holds: a key that is not known is an error that names the key and the nearest known
-//! one, because a misspelt key that is ignored would change answers without a word.
+//! Invariant: an unknown key is an error that names the key and the nearest known one. Ignoring a
+//! misspelt key would change answers silently.
 
 mod parse;
 mod sidecars;
@@ -30,10 +30,10 @@ use crate::{audio, text, vision};
 pub use parse::{ManifestError, Overlay, schema};
 pub use sidecars::{Sidecar, SidecarError};
 
-/// The name of the file.
+/// The file name of the manifest.
 pub const FILE: &str = "longshore.json";
 
-/// The name of the file with a tokenizer.
+/// The file name of the tokenizer.
 pub const TOKENIZER: &str = "tokenizer.json";
 
 /// The contents of [`FILE`].
@@ -43,12 +43,12 @@ pub struct Manifest {
     /// Path of the model file, relative to the manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The task that the model was made for, as Hugging Face names it.
+    /// The task of the model, by its name at Hugging Face.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// The columns of a table, in the order of a CSV line. Where their names are those of inputs,
-    /// each column is that input; else they are dealt to the inputs in the model's order, to each
-    /// as many as one row of it has.
+    /// The columns of a table, in the order of a CSV line. If their names are those of inputs,
+    /// each column belongs to that input. Otherwise they are assigned to the inputs in the model's
+    /// order; each input takes as many columns as one of its rows has values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<Column>,
     /// Aliases, defaults and constants of single inputs.
@@ -57,86 +57,85 @@ pub struct Manifest {
     /// The treatment of columns and input names that the model does not have.
     #[serde(skip_serializing_if = "is_default")]
     pub unknown_inputs: UnknownInputs,
-    /// Pictures in requests: the keys of Hugging Face's `preprocessor_config.json` and a few more
-    /// (docs/media.md). They count more than that file; `false` makes the model one of tensors
-    /// alone.
+    /// Images in requests: the keys of Hugging Face's `preprocessor_config.json` and a few more
+    /// (docs/media.md). They override that file; `false` makes the model accept only tensors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<Step>,
-    /// Sentences in requests: how the tokenizer beside the model is applied (docs/media.md). `false`
-    /// makes the model one of tensors alone.
+    /// Sentences in requests: the options of the tokenizer next to the model (docs/media.md).
+    /// `false` makes the model accept only tensors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<Step>,
     /// Sound in requests: sampling rate, element type, chunks (docs/media.md). `false` makes the
-    /// model one of tensors alone.
+    /// model accept only tensors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio: Option<Step>,
-    /// How outputs become the answer of the task: `top_k`, `threshold`, `pooling` and others
-    /// (docs/media.md). `false` leaves it at the outputs.
+    /// The conversion of outputs to the answer of the task: `top_k`, `threshold`, `pooling` and
+    /// others (docs/media.md). `false` returns the outputs as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<Step>,
-    /// The outputs that go out, in this order; all of them in the model's order when empty.
+    /// The outputs in responses, in this order; all of them in the model's order when empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<Output>,
     /// The name of each class, by its number.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
-    /// How CSV bodies are written.
+    /// The format of CSV bodies.
     #[serde(skip_serializing_if = "is_default")]
     pub csv: Csv,
-    /// Whether waiting requests may run together: `false`, `true`, or `{"max_rows": 16}`.
+    /// Whether waiting requests may be batched: `false`, `true`, or `{"max_rows": 16}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batching: Option<Batching>,
-    /// Requests that run when the model is loaded, before any other request does.
+    /// Requests that run when the model is loaded, before client requests.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warmup: Vec<Request>,
-    /// Requests with their right answers. The load is refused when the model gives another answer.
+    /// Requests with their expected answers. Loading fails if the model gives a different answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub golden: Vec<Golden>,
-    /// Hints from files of exporters beside the model; not a key of the file. They count where the
-    /// file says nothing and where it fits the model.
+    /// Hints from the files of exporters next to the model; not a key of the file. They apply
+    /// where the file has no value and where they fit the model.
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(skip)]
     pub hints: Hints,
 }
 
-/// What exporters write beside a model.
+/// The contents of the files that exporters write next to a model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hints {
-    /// The files that were understood.
+    /// The files that were read.
     pub files: Vec<String>,
     /// Columns of MLflow's signature.
     pub columns: Vec<Column>,
     /// The steps of `preprocessor_config.json`, or of timm's `config.json`.
     pub image: Option<vision::Processor>,
-    /// `tokenizer.json`, and the files about it.
+    /// `tokenizer.json`.
     pub tokenizer: Option<TokenizerFile>,
     pub text: text::TokenizerConfig,
     /// The steps of a `preprocessor_config.json` for sound.
     pub audio: Option<audio::AudioProcessor>,
     pub task: Option<Task>,
-    /// What `config.json` says of the classes.
-    pub answer: task::Settings,
+    /// The settings for answers in `config.json`.
+    pub answer: task::AnswerSettings,
     /// The steps of sentence-transformers after the network.
     pub modules: Option<SentenceModules>,
-    /// The files that were not understood, and why.
+    /// The files that could not be interpreted, with the reasons.
     pub passed_over: Vec<PassedOver>,
 }
 
 impl Manifest {
-    /// The manifest to be held by a model. Models whose manifests say nothing hold the same one: a
-    /// manifest is large beside a small model.
+    /// The manifest as a model holds it. Models with an empty manifest share one, because a
+    /// manifest is large compared with a small model.
     pub fn shared(self) -> Arc<Self> {
-        static NOTHING: LazyLock<Arc<Manifest>> = LazyLock::new(Arc::default);
-        if self == **NOTHING {
-            Arc::clone(&NOTHING)
+        static EMPTY: LazyLock<Arc<Manifest>> = LazyLock::new(Arc::default);
+        if self == **EMPTY {
+            Arc::clone(&EMPTY)
         } else {
             Arc::new(self)
         }
     }
 
-    /// Whether a model of this signature is of no use without its tokenizer: the manifest asks for
-    /// it, or there is no graph behind it.
+    /// Whether a model with this signature is useless without its tokenizer: the manifest
+    /// requires it, or the model has no graph that could run.
     pub fn needs_tokenizer(&self, signature: &Signature) -> bool {
         let has_graph = !signature.outputs.iter().all(|output| {
             let mut inputs = signature.inputs.iter();
@@ -145,7 +144,7 @@ impl Manifest {
         matches!(self.text, Some(Step::Settings(_) | Step::Switch(true))) || !has_graph
     }
 
-    /// The tokenizer beside the model, unless the manifest switches sentences off.
+    /// The tokenizer next to the model, unless the manifest switches sentences off.
     pub fn wanted_tokenizer(&self) -> Option<&TokenizerFile> {
         self.hints
             .tokenizer
@@ -154,7 +153,7 @@ impl Manifest {
     }
 }
 
-/// A file beside a model that was not understood.
+/// A file next to a model that could not be interpreted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedOver {
     pub file: String,
@@ -173,7 +172,7 @@ pub struct TokenizerFile {
     pub bytes: Option<Bytes>,
 }
 
-/// A step before or after the model: its settings, or whether it takes place.
+/// A step before or after the model: its settings, or whether it runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected an object, or false")]
 pub enum Step {
@@ -182,12 +181,12 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether the manifest switches the step off.
+    /// Whether the manifest switches a step off.
     pub fn is_off(step: Option<&Self>) -> bool {
         matches!(step, Some(Self::Switch(false)))
     }
 
-    /// The settings that the manifest has for the step.
+    /// The settings of a step in the manifest.
     pub fn settings(step: Option<&Self>) -> Option<&Map<String, Json>> {
         match step {
             Some(Self::Settings(settings)) => Some(settings),
@@ -205,22 +204,22 @@ pub struct Input {
     /// Further names that requests may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
-    /// The value for one record, for requests that leave the input out.
+    /// The value for one record, for requests that omit the input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<Json>,
-    /// The value for every request. No request may set it.
+    /// The value for every request. A request that sets the input is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constant: Option<Json>,
 }
 
-/// A column of a table: its name, or an object where there is more to say.
+/// A column of a table: its name, or an object with further keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "ColumnForm", into = "ColumnForm")]
 pub struct Column {
     pub name: String,
     /// Further names that requests may use.
     pub aliases: Vec<String>,
-    /// The value for rows that leave the column out.
+    /// The value for rows that omit the column.
     pub default: Option<Json>,
 }
 
@@ -251,18 +250,18 @@ pub enum UnknownInputs {
     /// The request is refused.
     #[default]
     Refuse,
-    /// They are left out.
+    /// The unknown names are ignored.
     Ignore,
 }
 
-/// An output: its name in the graph, or an object where there is more to say.
+/// An output: its name in the graph, or an object with further keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "OutputForm", into = "OutputForm")]
 pub struct Output {
     pub name: String,
-    /// The name in replies.
+    /// The name in responses.
     pub rename: Option<String>,
-    /// Whether its classes go out under the names of the manifest's `labels`.
+    /// Whether its class numbers are replaced by the manifest's `labels`.
     pub labels: bool,
 }
 
@@ -286,28 +285,28 @@ struct OutputObject {
     labels: bool,
 }
 
-/// How CSV bodies are written.
+/// The format of CSV bodies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Csv {
-    /// Whether the first line is a header; decided by the names in it when absent.
+    /// Whether the first line is a header. If absent, the names in the first line decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
     /// One of `,`, `;`, a tab and `|`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
-    /// Cells that stand for a missing value, beside empty ones.
+    /// Cells that stand for a missing value, in addition to empty ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
 }
 
-/// Whether and how waiting requests may run together.
+/// Whether waiting requests may be batched, and with how many rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "BatchingForm", into = "BatchingForm")]
 pub enum Batching {
     Never,
-    /// The rows are independent, and batches may have this many if it is said, else as many as
-    /// those of any model.
+    /// The rows are independent. A batch has at most this many rows; without a number, the
+    /// general limit applies.
     Allowed(Option<NonZeroUsize>),
 }
 
@@ -327,7 +326,7 @@ struct BatchingLimits {
     max_rows: NonZeroUsize,
 }
 
-/// A request that the artifact carries.
+/// A request in the manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -336,7 +335,7 @@ pub struct Request {
     pub content_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<String>,
-    /// The body: a string as it is, anything else as JSON.
+    /// The body: a string is sent as it is, anything else as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Json>,
     /// A file with the body, relative to the manifest.
@@ -347,17 +346,17 @@ pub struct Request {
     pub bytes: Option<Bytes>,
 }
 
-/// A request and its right answer.
+/// A request and its expected answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Golden {
     pub request: Request,
-    /// The answer: a string as it is, anything else as JSON.
+    /// The expected answer: a string is the text of the body, anything else is JSON.
     pub response: Json,
-    /// The relative difference that numbers may have.
+    /// The relative tolerance for numbers.
     #[serde(default = "default_rtol")]
     pub rtol: f64,
-    /// The absolute difference that numbers may have.
+    /// The absolute tolerance for numbers.
     #[serde(default = "default_atol")]
     pub atol: f64,
 }
@@ -394,7 +393,7 @@ impl From<Column> for ColumnForm {
     }
 }
 
-/// A column of this name.
+/// A column with this name, without aliases or a default.
 impl From<&str> for Column {
     fn from(name: &str) -> Self {
         Self {

@@ -1,28 +1,28 @@
-//! Outputs of a model as the answer of its task.
+//! Converts the outputs of a model to the answer of its task.
 //!
-//! A network gives tensors; a person wants a label, a box, the part of a text. What stands between
-//! them is here: pure functions from the outputs of one request, all records as rows, to an
-//! [`Answer`], which writes itself as JSON, CSV or a picture. Nothing here knows HTTP, files or
-//! the runtime, and what reading the request left behind comes in as a [`Context`].
+//! A network returns tensors; people want a label, a box, or a part of a text. This module has the
+//! pure functions from the outputs of one request, with all records as rows, to an [`Answer`],
+//! which writes itself as JSON, CSV or an image. It depends on neither HTTP nor files nor the
+//! runtime. Facts from reading the request come in as a [`Context`].
 //!
 //! An answer equals that of the library that named the task: the pipelines of transformers,
 //! sentence-transformers, text-embeddings-inference, and for boxes the networks'
 //! own post-processing. The numbers in the tests come from there (`tests/task/fixtures.py`).
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
-//! | `name` | the tasks, and what files say about the task of a model |
+//! | `name` | the tasks, and how files declare the task of a model |
 //! | `settings` | the manifest's `answer`, and the `parameters` of a request |
-//! | `outputs` | the outputs that a task reads, and their numbers |
+//! | `outputs` | the search for the outputs that a task reads, and their numbers |
 //! | `classify` | the three classifications |
 //! | `detect`, `segment` | boxes, and classes of pixels |
 //! | `features`, `embed`, `rank` | arrays, embeddings of sentences, ranking |
 //! | `entities`, `fill`, `zero_shot`, `spans` | the tasks of tokens |
-//! | `answer` | the answer, and the forms in which it goes out |
+//! | `answer` | the answer, and its formats in responses |
 //!
-//! What always holds: no output can make a function here panic, and numbers that are none (NaN)
-//! count least wherever there is an order. A model whose outputs cannot be of its task is refused
-//! when it is loaded, in words, by the same code that looks for the outputs of a request.
+//! Invariants: no output can make a function here panic, and NaN is the smallest number in every
+//! order. A model whose outputs cannot belong to its task is refused when it is loaded, with the
+//! reason, by the same code that searches the outputs of a request.
 
 mod answer;
 mod classify;
@@ -56,35 +56,35 @@ pub use labels::Labels;
 pub use name::Task;
 pub use outputs::Output;
 pub use settings::{
-    Aggregation, BoxFamily, BoxLayout, BoxUnit, Function, Parameters, Pooling, ProblemType, Settings, TopK,
+    Aggregation, AnswerSettings, BoxFamily, BoxLayout, BoxUnit, Function, Parameters, Pooling, ProblemType, TopK,
 };
 
 use crate::tensor::Signature;
-use outputs::Face;
+use outputs::OutputInfo;
 
 impl Task {
-    /// Refuses a model whose outputs cannot be of this task, and settings that the task does not
-    /// take. `labels` is how many classes have names.
-    pub fn check(self, signature: &Signature, settings: &Settings, labels: usize) -> Result<(), TaskError> {
+    /// Refuses a model whose outputs cannot belong to this task, and settings that the task does
+    /// not have. `labels` is the number of classes with names.
+    pub fn check(self, signature: &Signature, settings: &AnswerSettings, labels: usize) -> Result<(), TaskError> {
         settings.check(self)?;
-        let faces = Face::declared(signature);
+        let infos = OutputInfo::declared(signature);
         match self {
             Self::ImageClassification | Self::TextClassification | Self::AudioClassification => {
-                classify::check(self, &faces, settings)
+                classify::check(self, &infos, settings)
             }
-            Self::ObjectDetection => detect::check(&faces, settings, labels),
-            Self::ImageSegmentation => segment::check(&faces, settings),
-            Self::TokenClassification => entities::check(&faces, settings),
-            Self::FeatureExtraction => features::check(&faces, settings),
-            Self::SentenceSimilarity => embed::check(&faces, settings),
-            Self::TextRanking => rank::check(&faces, settings),
-            Self::FillMask => fill::check(&faces, settings),
-            Self::ZeroShotClassification => zero_shot::check(&faces, settings),
-            Self::QuestionAnswering => spans::check(&faces, settings),
+            Self::ObjectDetection => detect::check(&infos, settings, labels),
+            Self::ImageSegmentation => segment::check(&infos, settings),
+            Self::TokenClassification => entities::check(&infos, settings),
+            Self::FeatureExtraction => features::check(&infos, settings),
+            Self::SentenceSimilarity => embed::check(&infos, settings),
+            Self::TextRanking => rank::check(&infos, settings),
+            Self::FillMask => fill::check(&infos, settings),
+            Self::ZeroShotClassification => zero_shot::check(&infos, settings),
+            Self::QuestionAnswering => spans::check(&infos, settings),
         }
     }
 
-    /// The answer that the outputs of a request are.
+    /// Converts the outputs of a request to the answer.
     pub fn answer(self, outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
         match self {
             Self::ImageClassification | Self::TextClassification | Self::AudioClassification => {

@@ -1,23 +1,26 @@
-//! Pictures to tensors, as the model's preprocessor file describes.
+//! Converts images to tensors with the steps of the model's preprocessor file.
 //!
 //! ```text
-//! probe(bytes, limits)           ->  sizes and the memory that reading takes, from the header
+//! probe(bytes, limits)           ->  size and memory requirement, from the header
 //! read(bytes, limits)            ->  RGB pixels, upright
-//! Processor::parse(file)         ->  what the file says; kept with the artifact
-//! processor.bind(input)          ->  what the model's input leaves of it, or a contradiction
-//! bound.apply(picture)           ->  a tensor, and the way back to the picture's coordinates
+//! Processor::parse(file)         ->  the keys of the file; kept with the artifact
+//! processor.bind(input)          ->  the steps for the model's input, or a contradiction
+//! bound.apply(picture)           ->  a tensor, and the mapping back to the image's coordinates
 //! ```
 //!
-//! What always holds:
-//! - Everything here is a pure function of its arguments: no I/O, no state, no ONNX Runtime.
+//! Types and functions say "picture" for an image of a request, so that it is not confused with a
+//! container image.
+//!
+//! Invariants:
+//! - Every function here is pure: no I/O, no state, no ONNX Runtime.
 //! - The references are Pillow, transformers' image processors (those with Pillow and NumPy) and
-//!   timm's evaluation transform. Lossless pictures give their numbers within one level in 255 at
-//!   every pixel; JPEG and lossy WebP differ by as much as decoders do.
-//! - A file that asks for a step that is not here is refused by the step's name. No picture is
-//!   treated by a part of the steps.
-//! - Bounds are asked of the header before anything is decoded; buffers as large as a picture may
-//!   fail to be made, and that is an error of one request.
-
+//!   timm's evaluation transform. For lossless images every pixel is within one level of 255; for
+//!   JPEG and lossy WebP the difference is that of the decoders.
+//! - A file that needs an unsupported step is refused by the name of the step. No image is
+//!   processed with only some of the steps.
+//! - Limits are checked against the header before decoding. Allocations of the size of an image may
+//!   fail; such a failure is an error of one request.
+mod allocation;
 mod bound;
 mod convolution;
 mod error;
@@ -33,7 +36,6 @@ mod plan;
 mod processor;
 mod read;
 mod resample;
-mod room;
 mod shape;
 mod size;
 mod spec;
@@ -50,11 +52,11 @@ pub use placement::Placement;
 pub use processor::Processor;
 pub use read::read;
 
-/// Bounds that are asked of a header before anything is decoded.
+/// Limits that are checked against the header before decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Most pixels of a picture.
+pub struct ImageLimits {
+    /// Maximum pixels of an image.
     pub pixels: u64,
-    /// Most bytes of its file.
+    /// Maximum bytes of its file.
     pub bytes: u64,
 }

@@ -1,6 +1,6 @@
-//! Telephone sound: a byte for each sample, on a scale that is about logarithmic (ITU-T G.711).
+//! Decodes telephone codecs: one byte per sample, on a roughly logarithmic scale (ITU-T G.711).
 
-/// A sample of µ-law as 16-bit PCM.
+/// Converts a µ-law sample to 16-bit PCM.
 pub(super) fn mu_law(byte: u8) -> i16 {
     let byte = !byte;
     let exponent = (byte >> 4) & 7;
@@ -8,7 +8,7 @@ pub(super) fn mu_law(byte: u8) -> i16 {
     if byte & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
-/// A sample of A-law as 16-bit PCM.
+/// Converts an A-law sample to 16-bit PCM.
 pub(super) fn a_law(byte: u8) -> i16 {
     let byte = byte ^ 0x55;
     let mantissa = (i16::from(byte & 15) << 4) + 8;
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ends_and_the_middle_of_both_scales_are_those_of_the_standard() {
+    fn decodes_the_ends_and_the_middle_of_both_scales_as_in_the_standard() {
         for (byte, sample) in [(0x00, -32124), (0x7f, 0), (0x80, 32124), (0xff, 0), (0x0f, -16764)] {
             assert_eq!(mu_law(byte), sample, "{byte:#x}");
         }

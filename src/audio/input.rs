@@ -1,4 +1,4 @@
-//! Samples as the tensor that an input of a model asks for.
+//! Converts samples to the tensor of a model's input.
 
 use half::f16;
 
@@ -8,13 +8,13 @@ use super::resample::resample;
 use super::wav::{AudioLimits, Sound};
 use crate::tensor::{Element, Tensor};
 
-/// The settings of a model for one of its inputs.
+/// A processor bound to an input of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AudioInput {
     pub(super) processor: AudioProcessor,
     pub(super) sample_type: SampleType,
     pub(super) rank: usize,
-    /// The number of samples where the model fixes it.
+    /// The number of samples in a row, if the model fixes it.
     pub(super) length: Option<usize>,
 }
 
@@ -22,21 +22,21 @@ pub struct AudioInput {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Samples {
     pub tensor: Tensor,
-    /// 1 for samples and 0 for padding, in rows as the tensor has them.
+    /// 1 for samples and 0 for padding, in the rows of the tensor.
     pub mask: Tensor,
-    /// Rows of each sound: its chunks.
+    /// The number of rows (chunks) of each sound.
     pub rows: Vec<usize>,
-    /// Whether the end of each sound is cut off, because the model takes no more of it.
+    /// Whether each sound was truncated to the length of the model's input.
     pub is_cut: Vec<bool>,
 }
 
 impl AudioInput {
-    /// Samples per second that the model takes of a sound.
+    /// The sampling rate for a sound with the rate `sound`.
     pub fn rate(&self, sound: u32) -> u32 {
         self.processor.sampling_rate.unwrap_or(sound)
     }
 
-    /// Turns sounds into the tensor of the input.
+    /// Converts sounds to the tensor of the input.
     pub fn apply(&self, sounds: Vec<Sound>, limits: &AudioLimits) -> Result<Samples, AudioError> {
         let mut rows = Vec::new();
         let mut counts = Vec::with_capacity(sounds.len());
@@ -97,7 +97,7 @@ impl AudioInput {
         })
     }
 
-    /// Adds the rows of a sound; true where its end is cut off.
+    /// Adds the rows of a sound; true if it was truncated.
     fn divide(
         &self,
         mut samples: Vec<f32>,
@@ -114,13 +114,13 @@ impl AudioInput {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a day at 384 kHz at the most"
+            reason = "at most a day at 384 kHz"
         )]
         let count = |seconds: f64| ((seconds * f64::from(rate)).round() as usize).max(1);
-        // A model of a fixed length says best how long its chunks are.
+        // The fixed length of a model takes precedence.
         let chunk = self.length.unwrap_or_else(|| count(seconds));
         let stride = self.processor.stride_seconds.map_or(chunk, count).min(chunk);
-        // Chunks that overlap hold samples more than once.
+        // Overlapping chunks repeat samples, so the total is checked again.
         let chunks = samples.len().saturating_sub(chunk).div_ceil(stride) + 1;
         let total = chunks
             .saturating_add(rows.len())
@@ -164,7 +164,7 @@ fn check_total(samples: usize, limits: &AudioLimits) -> Result<(), AudioError> {
     })
 }
 
-/// Brings samples to a mean of 0 and a variance of 1, as the extractor of Wav2Vec2 does.
+/// Scales samples to mean 0 and variance 1, as the extractor of Wav2Vec2 does.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

@@ -1,7 +1,7 @@
-//! The samples that a model takes: its rate, their scale, and how a sound fills a fixed length.
+//! The settings for samples: rate, scale, and division into chunks.
 //!
-//! The settings come from the `preprocessor_config.json` of a feature extractor that hands samples
-//! on, as that of Wav2Vec2 does, or from the `audio` object of a manifest.
+//! They come from the `preprocessor_config.json` of a feature extractor whose features are the
+//! samples, such as that of Wav2Vec2, or from the `audio` object of a manifest.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,30 +11,29 @@ use super::error::AudioProcessorError;
 use super::input::AudioInput;
 use crate::tensor::{DataType, Dim, InputSpec};
 
-/// The settings of a model for samples. It is kept in a journal, and it is the `audio` object of a
-/// manifest.
+/// The settings of a model for samples: the `audio` object of a manifest. The journal stores them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AudioProcessor {
-    /// Samples per second that the model takes; those of the sound when absent.
+    /// Samples per second of the model's input; the rate of the sound when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling_rate: Option<u32>,
-    /// The type of the samples, for a model that does not say it by its input.
+    /// The type of the samples. It must match the type of the model's input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<SampleType>,
-    /// Whether each sound is brought to a mean of 0 and a variance of 1.
+    /// Whether each sound is scaled to mean 0 and variance 1.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub do_normalize: bool,
-    /// The value behind the end of sounds that are shorter than others.
+    /// The value of the padding after shorter sounds.
     #[serde(skip_serializing_if = "is_zero")]
     pub padding_value: f32,
-    /// Whether the model gets a mask of the padding, where it has an input for it.
+    /// Whether the model gets a mask of the padding, if it has an input for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_attention_mask: Option<bool>,
-    /// Cuts each sound into chunks of this length. Each chunk is a row of the model's input.
+    /// Length of the chunks that each sound is divided into. Each chunk is a row of the input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chunk_seconds: Option<f64>,
-    /// From the start of a chunk to that of the next; the length of a chunk when absent.
+    /// Distance between the starts of two chunks; the length of a chunk when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stride_seconds: Option<f64>,
 }
@@ -55,11 +54,11 @@ fn is_zero(value: &f32) -> bool {
     *value == 0.0
 }
 
-/// Longest chunk and stride.
+/// Maximum length of a chunk and a stride.
 const MOST_SECONDS: f64 = 86_400.0;
 
 impl AudioProcessor {
-    /// Reads `preprocessor_config.json`; `None` where it is none of a sound's.
+    /// Parses `preprocessor_config.json`; `None` if the file is not about sound.
     pub fn parse(text: &str) -> Result<Option<Self>, AudioProcessorError> {
         /// Extractors whose features are the samples.
         const SAMPLES: [&str; 4] = [
@@ -78,7 +77,7 @@ impl AudioProcessor {
         }
         let extractor = extractor.unwrap_or("Wav2Vec2FeatureExtractor");
         if !SAMPLES.contains(&extractor) {
-            // Old files of picture models name an extractor as well.
+            // Old files of image models name an extractor too.
             if file.get("sampling_rate").is_none() {
                 return Ok(None);
             }
@@ -109,7 +108,7 @@ impl AudioProcessor {
         Ok(Some(processor))
     }
 
-    /// Reads the `audio` object of a manifest.
+    /// Parses the `audio` object of a manifest.
     pub fn from_manifest(value: &Value) -> Result<Self, AudioProcessorError> {
         const KEYS: [&str; 7] = [
             "sampling_rate",
@@ -145,7 +144,7 @@ impl AudioProcessor {
         Ok(processor)
     }
 
-    /// Checks what types cannot say.
+    /// Checks what the types cannot express.
     pub fn check(&self) -> Result<(), AudioProcessorError> {
         let refuse = |key, problem: &str| {
             Err(AudioProcessorError::Value {
@@ -157,29 +156,29 @@ impl AudioProcessor {
             .sampling_rate
             .is_some_and(|rate| !(1_000..=384_000).contains(&rate))
         {
-            return refuse("sampling_rate", "it is not between 1000 and 384000");
+            return refuse("sampling_rate", "expected a number from 1000 to 384000");
         }
         if !self.padding_value.is_finite() {
-            return refuse("padding_value", "it is not a finite number");
+            return refuse("padding_value", "expected a finite number");
         }
         let is_length = |seconds: Option<f64>| seconds.is_none_or(|seconds| (0.001..=MOST_SECONDS).contains(&seconds));
         if !is_length(self.chunk_seconds) {
-            return refuse("chunk_seconds", "it is not between 0.001 and 86400");
+            return refuse("chunk_seconds", "expected a number from 0.001 to 86400");
         }
         if !is_length(self.stride_seconds) {
-            return refuse("stride_seconds", "it is not between 0.001 and 86400");
+            return refuse("stride_seconds", "expected a number from 0.001 to 86400");
         }
         match (self.chunk_seconds, self.stride_seconds) {
-            (None, Some(_)) => refuse("stride_seconds", "it needs \"chunk_seconds\""),
+            (None, Some(_)) => refuse("stride_seconds", "requires \"chunk_seconds\""),
             (Some(chunk), Some(stride)) if stride > chunk => refuse(
                 "stride_seconds",
-                "it is longer than \"chunk_seconds\", so that samples would be left out",
+                "must not be longer than \"chunk_seconds\", because samples would be skipped",
             ),
             _ => Ok(()),
         }
     }
 
-    /// Fits the settings to an input of a model.
+    /// Binds the settings to an input of a model.
     pub fn bind(&self, input: &InputSpec) -> Result<AudioInput, AudioProcessorError> {
         let refuse = || AudioProcessorError::Input {
             name: input.name.clone(),
@@ -217,7 +216,7 @@ impl AudioProcessor {
         })
     }
 
-    /// The steps from a sound to the samples, in order, for people.
+    /// Describes the steps from a sound to the samples, in order, for people.
     pub fn steps(&self) -> Vec<String> {
         let mut steps = vec!["decode".to_owned(), "mix the channels to one".to_owned()];
         steps.extend(self.sampling_rate.map(|rate| format!("resample to {rate} Hz")));
@@ -226,7 +225,7 @@ impl AudioProcessor {
         }
         if let Some(chunk) = self.chunk_seconds {
             let stride = self.stride_seconds.unwrap_or(chunk);
-            steps.push(format!("cut into chunks of {chunk} s, one every {stride} s"));
+            steps.push(format!("divide into chunks of {chunk} s, one every {stride} s"));
         }
         steps
     }
@@ -242,7 +241,7 @@ fn read<T>(
         None | Some(Value::Null) => Ok(None),
         Some(value) => read(value).map(Some).ok_or_else(|| AudioProcessorError::Value {
             key,
-            problem: format!("it is not {expected}"),
+            problem: format!("expected {expected}"),
         }),
     }
 }

@@ -1,25 +1,25 @@
-//! Resampling as `scipy.signal.resample_poly` does it.
+//! Resamples sound in the same way as `scipy.signal.resample_poly`.
 //!
-//! The rates are `up` to `down` in lowest terms. A low-pass filter, a sinc in a Kaiser window of
-//! beta 5 that is ten periods of the lower rate long to each side, is laid over each place of the
-//! new samples. Its values at the old samples are one of `up` phases. The result has no delay, and
-//! `ceil(length * up / down)` samples.
+//! The ratio of the rates is `up` to `down` in lowest terms. The low-pass filter is a sinc in a
+//! Kaiser window with beta 5 that covers ten periods of the lower rate to each side. It is centred
+//! on each new sample; its values at the old samples form one of `up` phases. The result has no
+//! delay and `ceil(length * up / down)` samples.
 
 use std::f64::consts::PI;
 
 use super::error::AudioError;
 
-/// Periods of the lower rate that the filter is long to each side.
+/// Length of the filter to each side, in periods of the lower rate.
 const PERIODS: u64 = 10;
 const BETA: f64 = 5.0;
 
-/// The number of samples after resampling; `None` where it overflows.
+/// The number of samples after resampling; `None` if it overflows.
 pub fn resampled_length(length: u64, from: u32, to: u32) -> Option<u64> {
     let (up, down) = lowest_terms(from, to)?;
     Some(length.checked_mul(up)?.div_ceil(down))
 }
 
-/// Values of the filter between two rates.
+/// The number of values in the filter between two rates.
 pub(super) fn filter_length(from: u32, to: u32) -> u64 {
     lowest_terms(from, to).map_or(0, |(up, down)| 2 * PERIODS * up.max(down) + 1)
 }
@@ -36,9 +36,9 @@ fn lowest_terms(from: u32, to: u32) -> Option<(u64, u64)> {
     Some((up / a, down / a))
 }
 
-/// Brings samples from one rate to another. `most` bounds the number of samples.
+/// Converts samples from one rate to another. `most` limits the number of samples.
 pub fn resample(samples: &[f32], from: u32, to: u32, most: u64) -> Result<Vec<f32>, AudioError> {
-    let malformed = || AudioError::Malformed("it has 0 samples per second".to_owned());
+    let malformed = || AudioError::Malformed("the rate is 0 samples per second".to_owned());
     let (up, down) = lowest_terms(from, to).ok_or_else(malformed)?;
     let length = resampled_length(samples.len() as u64, from, to).unwrap_or(u64::MAX);
     if length > most {
@@ -62,7 +62,7 @@ pub fn resample(samples: &[f32], from: u32, to: u32, most: u64) -> Result<Vec<f3
     resampled
         .try_reserve_exact(length)
         .map_err(|_| AudioError::OutOfMemory)?;
-    // The place of a new sample among the old ones: a whole part, and a phase between two of them.
+    // The position of a new sample among the old ones: a whole part, and a phase between two.
     let (mut whole, mut phase) = (0usize, 0usize);
     let (step, rest) = (down / up, down % up);
     for _ in 0..length {
@@ -77,11 +77,11 @@ pub fn resample(samples: &[f32], from: u32, to: u32, most: u64) -> Result<Vec<f3
     Ok(resampled)
 }
 
-/// The values of the filter, phase by phase, each in the order of the old samples.
+/// The values of the filter by phase, each in the order of the old samples.
 struct Phases {
     values: Vec<f32>,
-    /// Where the values of each phase begin, and the old sample of its first value, counted back
-    /// from the one before the place.
+    /// For each phase, the start of its values, and the distance of its first old sample from the
+    /// one before the position, counted backwards.
     starts: Vec<(usize, usize)>,
 }
 
@@ -95,7 +95,8 @@ impl Phases {
             .map_err(|_| AudioError::OutOfMemory)?;
         let mut starts = Vec::with_capacity(up + 1);
         for phase in 0..up {
-            // The value at `half + phase + back * up` belongs to the sample `back` before the place.
+            // The value at `half + phase + back * up` belongs to the sample `back` before the
+            // position.
             let (least, most) = ((half + phase) / up, (half - phase) / up);
             starts.push((values.len(), most));
             // From the oldest sample to the newest.
@@ -109,7 +110,7 @@ impl Phases {
     fn at(&self, samples: &[f32], whole: usize, phase: usize) -> f32 {
         let (start, back) = self.starts[phase];
         let mut values = &self.values[start..self.starts[phase + 1].0];
-        // Before the first sample and behind the last is silence.
+        // There is silence before the first sample and after the last.
         let first = match whole.checked_sub(back) {
             Some(first) => first,
             None => {
@@ -122,7 +123,7 @@ impl Phases {
     }
 }
 
-/// The sum of products, as far as both go. Eight sums at a time, which processors add at once.
+/// The dot product over the shorter length. Eight partial sums allow SIMD instructions.
 fn dot(samples: &[f32], values: &[f32]) -> f32 {
     let length = samples.len().min(values.len());
     let (samples, values) = (&samples[..length], &values[..length]);
@@ -153,7 +154,7 @@ fn filter(half: usize, up: usize, lower: usize) -> Result<Vec<f32>, AudioError> 
     values
         .try_reserve_exact(half + 1)
         .map_err(|_| AudioError::OutOfMemory)?;
-    // One side of it: the other one is the same.
+    // Compute one side only; the filter is symmetric.
     values.extend((0..=half).map(|i| {
         let x = i as f64 / lower as f64;
         let sinc = if i == 0 { 1.0 } else { (PI * x).sin() / (PI * x) };
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_tone_stays_what_it_was() {
+    fn a_low_tone_is_unchanged_by_resampling() {
         let tone = |rate: f64, count: usize| -> Vec<f32> {
             (0..count)
                 .map(|i| (2.0 * PI * 440.0 * i as f64 / rate).sin() as f32)
@@ -234,7 +235,7 @@ mod tests {
         ] {
             let given = resample(&tone(f64::from(from), from as usize), from, to, u64::MAX).unwrap();
             let expected = tone(f64::from(to), given.len());
-            // Its ends are where the sound begins and ends at once.
+            // The ends differ because the sound begins and ends abruptly.
             let middle = given.len() / 10..given.len() * 9 / 10;
             let worst = given[middle.clone()]
                 .iter()
@@ -247,7 +248,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_rates_give_the_length_and_finite_samples(
+        fn any_rates_give_the_predicted_length_and_finite_samples(
             from in 1u32..5000, to in 1u32..5000, samples in prop::collection::vec(-1.0f32..1.0, 0..50)
         ) {
             let most = 100_000;

@@ -71,7 +71,7 @@ fn every_format_is_read_as_libsndfile_reads_it() {
 }
 
 #[test]
-fn resampling_is_that_of_scipy() {
+fn resampling_matches_scipy() {
     let expected = expected();
     let sound = floats(&expected["sound"]);
     let cases = expected["resampled"].as_array().unwrap();
@@ -87,7 +87,7 @@ fn resampling_is_that_of_scipy() {
 }
 
 #[test]
-fn sounds_become_the_features_of_wav2vec2() {
+fn features_match_those_of_wav2vec2() {
     let expected = expected();
     let sound_of = floats(&expected["sound"]);
     let sounds = vec![
@@ -124,7 +124,7 @@ fn sounds_become_the_features_of_wav2vec2() {
 }
 
 #[test]
-fn a_fixed_length_is_filled_up_or_cut() {
+fn sounds_are_padded_or_truncated_to_a_fixed_length() {
     let processor = AudioProcessor::default();
     let input = processor.bind(&spec(DataType::F32, &[None, Some(1), Some(4)])).unwrap();
     let sounds = vec![sound(vec![0.5, -0.5]), sound(vec![1.0, 2.0, 3.0, 4.0, 5.0])];
@@ -138,7 +138,7 @@ fn a_fixed_length_is_filled_up_or_cut() {
 }
 
 #[test]
-fn a_sound_of_16_bits_reaches_a_model_of_int16_as_it_is() {
+fn a_sound_of_16_bits_reaches_an_int16_input_unchanged() {
     let bytes = wav("i16");
     let expected: Vec<i16> = bytes[44..]
         .as_chunks()
@@ -158,7 +158,7 @@ fn a_sound_of_16_bits_reaches_a_model_of_int16_as_it_is() {
 }
 
 #[test]
-fn chunks_overlap_as_the_manifest_says() {
+fn chunks_overlap_by_the_stride_of_the_manifest() {
     let audio = json!({"sampling_rate": 1000, "chunk_seconds": 0.004, "stride_seconds": 0.002});
     let processor = AudioProcessor::from_manifest(&audio).unwrap();
     let input = processor.bind(&spec(DataType::F32, &[None, None])).unwrap();
@@ -180,7 +180,7 @@ fn chunks_overlap_as_the_manifest_says() {
 }
 
 #[test]
-fn chunks_that_would_take_too_much_are_refused_before_they_are_made() {
+fn chunks_over_the_limit_are_refused_before_allocation() {
     let audio = json!({"chunk_seconds": 1000, "stride_seconds": 0.001});
     let input = AudioProcessor::from_manifest(&audio).unwrap();
     let input = input.bind(&spec(DataType::F32, &[None, None])).unwrap();
@@ -193,7 +193,7 @@ fn chunks_that_would_take_too_much_are_refused_before_they_are_made() {
 }
 
 #[test]
-fn extractors_are_told_apart_by_their_files() {
+fn recognises_extractors_by_their_files() {
     let spectrogram =
         AudioProcessor::parse(r#"{"feature_extractor_type": "WhisperFeatureExtractor", "sampling_rate": 16000}"#);
     assert!(
@@ -210,13 +210,16 @@ fn extractors_are_told_apart_by_their_files() {
         assert_eq!(AudioProcessor::parse(picture), Ok(None));
     }
     let table = [
-        ("{", "not JSON"),
+        ("{", "invalid JSON"),
         (
             r#"{"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 2}"#,
             "one channel",
         ),
-        (r#"{"sampling_rate": "fast"}"#, "\"sampling_rate\": it is not a number"),
-        (r#"{"sampling_rate": 1}"#, "\"sampling_rate\": it is not between"),
+        (r#"{"sampling_rate": "fast"}"#, "\"sampling_rate\": expected a number"),
+        (
+            r#"{"sampling_rate": 1}"#,
+            "\"sampling_rate\": expected a number from 1000",
+        ),
     ];
     for (text, problem) in table {
         let error = AudioProcessor::parse(text).unwrap_err().to_string();
@@ -225,14 +228,17 @@ fn extractors_are_told_apart_by_their_files() {
 }
 
 #[test]
-fn mistakes_in_a_manifest_are_named_with_the_nearest_key() {
+fn errors_in_a_manifest_name_the_key_and_the_nearest_known_one() {
     let table = [
         (json!({"sample_rate": 16000}), "did you mean \"sampling_rate\"?"),
         (json!({"xyz": 1}), "\"xyz\" is not a key of \"audio\""),
         (json!({"dtype": "int8"}), "\"dtype\""),
-        (json!({"stride_seconds": 1}), "it needs \"chunk_seconds\""),
+        (json!({"stride_seconds": 1}), "requires \"chunk_seconds\""),
         (json!({"chunk_seconds": 1, "stride_seconds": 2}), "longer than"),
-        (json!({"chunk_seconds": 0}), "\"chunk_seconds\": it is not between"),
+        (
+            json!({"chunk_seconds": 0}),
+            "\"chunk_seconds\": expected a number from 0.001",
+        ),
         (json!(5), "\"audio\""),
     ];
     for (value, problem) in table {
@@ -245,7 +251,7 @@ fn mistakes_in_a_manifest_are_named_with_the_nearest_key() {
     assert!(int16.bind(&spec(DataType::I16, &[None, None, None, None])).is_err());
 }
 
-/// A WAV file of 16 bits with single fields set to other values.
+/// A 16-bit WAV file with these header fields.
 fn header(tag: u16, channels: u16, rate: u32, block: u16, bits: u16, data: u32, samples: &[u8]) -> Vec<u8> {
     let mut file = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0".to_vec();
     file.extend(tag.to_le_bytes());
@@ -261,15 +267,18 @@ fn header(tag: u16, channels: u16, rate: u32, block: u16, bits: u16, data: u32, 
 }
 
 #[test]
-fn headers_that_lie_are_refused_by_name() {
+fn rejects_headers_that_contradict_the_file() {
     let four = [0u8; 4];
     let table = [
-        (header(1, 0, 16_000, 2, 16, 4, &four), "it has 0 channels"),
+        (header(1, 0, 16_000, 2, 16, 4, &four), "0 channels"),
         (header(1, 65, 16_000, 130, 16, 4, &four), "channels of a sound: 65"),
-        (header(1, 1, 0, 2, 16, 4, &four), "it has 0 samples per second"),
-        (header(1, 1, 1, 2, 16, 4, &four), "it has 1 samples per second"),
+        (header(1, 1, 0, 2, 16, 4, &four), "the rate is 0 samples per second"),
+        (header(1, 1, 1, 2, 16, 4, &four), "the rate is 1 samples per second"),
         (header(1, 1, u32::MAX, 2, 16, 4, &four), "samples per second"),
-        (header(1, 2, 16_000, 3, 16, 4, &four), "do not divide among 2 channels"),
+        (
+            header(1, 2, 16_000, 3, 16, 4, &four),
+            "cannot be divided among 2 channels",
+        ),
         (header(1, 1, 16_000, 0, 16, 4, &four), "frames of 0 bytes"),
         (header(1, 1, 16_000, 2, 0, 4, &four), "samples of 0 bits"),
         (header(1, 1, 16_000, 2, 24, 4, &four), "do not fit into 2 bytes"),
@@ -278,7 +287,7 @@ fn headers_that_lie_are_refused_by_name() {
         (header(2, 1, 16_000, 2, 16, 4, &four), "compressed (format 2)"),
         (
             header(1, 1, 16_000, 2, 16, 1000, &four),
-            "has 1000 bytes, of which 4 are there",
+            "should have 1000 bytes, but only 4 follow",
         ),
         (header(1, 1, 16_000, 2, 16, 0, &four), "no samples"),
         (header(1, 1, 16_000, 2, 16, u32::MAX, &[]), "no samples"),
@@ -286,7 +295,7 @@ fn headers_that_lie_are_refused_by_name() {
             header(3, 1, 16_000, 4, 32, 4, &f32::NAN.to_le_bytes()),
             "sample 0 of the sound is not a finite",
         ),
-        (b"RF64\0\0\0\0WAVE".to_vec(), "of the kind RIFF"),
+        (b"RF64\0\0\0\0WAVE".to_vec(), "use RIFF"),
         (b"RIFF\0\0\0\0AVI ".to_vec(), "not a WAV file"),
         (b"RIFF\0\0\0\0WAVE".to_vec(), "no fmt chunk"),
         (b"RIFF\0\0\0\0WAVEdata\0\0\0\0".to_vec(), "before its fmt chunk"),
@@ -311,7 +320,7 @@ fn headers_that_lie_are_refused_by_name() {
 }
 
 #[test]
-fn the_memory_of_a_sound_is_known_from_its_header() {
+fn the_header_predicts_the_memory_of_a_sound() {
     let probe = probe(&wav("i16_stereo"), &AudioLimits::default()).unwrap();
     assert_eq!((probe.rate, probe.channels, probe.frames), (16_000, 2, 80));
     assert_eq!(probe.memory(16_000), 320);

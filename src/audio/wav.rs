@@ -1,18 +1,18 @@
-//! WAV files: the header, checked against the bytes that are there, and the samples as mono floats.
+//! Reads WAV files: checks the header against the bytes of the file, and mixes the samples to mono.
 
 use super::error::AudioError;
 use super::g711;
 use super::resample::{filter_length, resampled_length};
 
-/// Bounds on a sound.
+/// Limits on a sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudioLimits {
-    /// Most samples of one channel, before and after resampling. Half an hour at 16 kHz is 29
+    /// Maximum samples of one channel, before and after resampling. Half an hour at 16 kHz is 29
     /// million.
     pub samples: u64,
-    /// Most channels.
+    /// Maximum channels.
     pub channels: u16,
-    /// Least and greatest samples per second.
+    /// Minimum and maximum samples per second.
     pub rates: (u32, u32),
 }
 
@@ -60,12 +60,12 @@ pub struct WavProbe {
     /// Samples of each channel.
     pub frames: u64,
     pub format: SampleFormat,
-    /// Where the samples begin.
+    /// The position of the samples in the file.
     start: usize,
 }
 
 impl WavProbe {
-    /// Bytes that reading the sound and resampling it to `rate` take at their peak.
+    /// Peak memory of reading the sound and resampling it to `rate`, in bytes.
     pub fn memory(&self, rate: u32) -> u64 {
         let mono = self.frames.saturating_mul(4);
         if rate == self.rate {
@@ -84,7 +84,7 @@ pub struct Sound {
     pub samples: Vec<f32>,
 }
 
-/// Whether a file begins as WAV does.
+/// Whether a file has the magic bytes of WAV.
 pub fn is_wav(head: &[u8]) -> bool {
     matches!(head.get(..4), Some(b"RIFF")) && head.get(8..12) == Some(b"WAVE")
 }
@@ -93,13 +93,11 @@ pub fn is_wav(head: &[u8]) -> bool {
 pub fn probe(bytes: &[u8], limits: &AudioLimits) -> Result<WavProbe, AudioError> {
     match bytes.get(..4) {
         Some(b"RF64" | b"BW64" | b"RIFX") => {
-            return Err(AudioError::Unsupported(
-                "only WAV files of the kind RIFF are".to_owned(),
-            ));
+            return Err(AudioError::Unsupported("it is RF64, BW64 or RIFX; use RIFF".to_owned()));
         }
         _ if !is_wav(bytes) => {
             return Err(AudioError::Unsupported(
-                "it is not a WAV file, which begins with RIFF and WAVE".to_owned(),
+                "not a WAV file, which begins with RIFF and WAVE".to_owned(),
             ));
         }
         _ => {}
@@ -110,7 +108,7 @@ pub fn probe(bytes: &[u8], limits: &AudioLimits) -> Result<WavProbe, AudioError>
         let header = bytes.get(at..).and_then(<[u8]>::split_first_chunk::<8>);
         let Some((header, rest)) = header else {
             let missing = if format.is_some() { "data" } else { "fmt" };
-            return Err(AudioError::Malformed(format!("it has no {missing} chunk")));
+            return Err(AudioError::Malformed(format!("there is no {missing} chunk")));
         };
         let length = word(&header[4..]);
         match &header[..4] {
@@ -119,13 +117,13 @@ pub fn probe(bytes: &[u8], limits: &AudioLimits) -> Result<WavProbe, AudioError>
                 format = Some(Format::read(body, limits)?);
             }
             b"data" => {
-                let format =
-                    format.ok_or_else(|| AudioError::Malformed("its data chunk is before its fmt chunk".to_owned()))?;
+                let format = format
+                    .ok_or_else(|| AudioError::Malformed("the data chunk comes before its fmt chunk".to_owned()))?;
                 return format.over(at + 8, rest.len(), length, limits);
             }
             _ => {}
         }
-        // Chunks begin at even places.
+        // Chunks begin at even positions.
         let step = 8 + length as usize + (length as usize & 1);
         at = at.checked_add(step).ok_or_else(|| cut("last"))?;
     }
@@ -137,7 +135,7 @@ fn length_in(rest: &[u8], length: u32) -> Option<&[u8]> {
 
 #[cold]
 fn cut(chunk: &str) -> AudioError {
-    AudioError::Malformed(format!("its {chunk} chunk is longer than the file"))
+    AudioError::Malformed(format!("the {chunk} chunk is longer than the file"))
 }
 
 fn half(bytes: &[u8]) -> u16 {
@@ -157,26 +155,26 @@ struct Format {
 
 impl Format {
     fn read(body: &[u8], limits: &AudioLimits) -> Result<Self, AudioError> {
-        /// The end of the identifiers of formats, which begin with a tag.
+        /// The common end of the format identifiers; they begin with a tag.
         const GUID: [u8; 14] = [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71];
         const EXTENSIBLE: u16 = 0xfffe;
         let malformed = |problem: String| Err(AudioError::Malformed(problem));
         if body.len() < 16 {
-            return malformed(format!("its fmt chunk has {} bytes where 16 are the least", body.len()));
+            return malformed(format!("the fmt chunk has {} bytes, expected at least 16", body.len()));
         }
         let (channels, rate, block, bits) = (half(&body[2..]), word(&body[4..]), half(&body[12..]), half(&body[14..]));
         let mut tag = half(body);
         if tag == EXTENSIBLE {
             let Some(guid) = body.get(24..40) else {
-                return malformed("its fmt chunk is too short for an extensible format".to_owned());
+                return malformed("the fmt chunk is too short for an extensible format".to_owned());
             };
             if guid[2..] != GUID {
-                return Err(AudioError::Unsupported("its format is one of a vendor's".to_owned()));
+                return Err(AudioError::Unsupported("the format is specific to a vendor".to_owned()));
             }
             tag = half(guid);
         }
         if channels == 0 {
-            return malformed("it has 0 channels".to_owned());
+            return malformed("0 channels".to_owned());
         }
         if channels > limits.channels {
             return Err(AudioError::TooLarge {
@@ -188,18 +186,18 @@ impl Format {
         let (least, most) = limits.rates;
         if !(least..=most).contains(&rate) {
             return malformed(format!(
-                "it has {rate} samples per second where {least} to {most} are accepted"
+                "the rate is {rate} samples per second, expected {least} to {most}"
             ));
         }
         if block % channels != 0 || block == 0 {
             return malformed(format!(
-                "its frames of {block} bytes do not divide among {channels} channels"
+                "frames of {block} bytes cannot be divided among {channels} channels"
             ));
         }
-        // Samples of odd widths stand in whole bytes, at their upper end.
+        // Samples of other widths fill whole bytes, in the upper bits.
         let width = block / channels;
         if bits == 0 || bits > width.saturating_mul(8) {
-            return malformed(format!("its samples of {bits} bits do not fit into {width} bytes"));
+            return malformed(format!("samples of {bits} bits do not fit into {width} bytes"));
         }
         let format = match (tag, width) {
             (1, 1) => SampleFormat::U8,
@@ -212,28 +210,30 @@ impl Format {
             (7, 1) => SampleFormat::MuLaw,
             (1 | 3 | 6 | 7, _) => {
                 return Err(AudioError::Unsupported(format!(
-                    "it has samples of {width} bytes, which format {tag} has not"
+                    "samples of {width} bytes in format {tag}"
                 )));
             }
             _ => {
                 return Err(AudioError::Unsupported(format!(
-                    "its samples are compressed (format {tag}); send PCM or floats"
+                    "the samples are compressed (format {tag}); send PCM or floats"
                 )));
             }
         };
         Ok(Self { rate, channels, format })
     }
 
-    /// With the data chunk, whose bytes begin at `start` and are `there` at the most.
+    /// Adds the data chunk, which begins at `start`. `there` is the number of bytes up to the end
+    /// of the file.
     fn over(self, start: usize, there: usize, length: u32, limits: &AudioLimits) -> Result<WavProbe, AudioError> {
-        /// A recorder that writes into a pipe does not know the length, and says about the most.
+        /// A recorder that writes into a pipe does not know the length and writes roughly the
+        /// maximum.
         const UNKNOWN: u32 = 0x7fff_0000;
         let length = match usize::try_from(length) {
             Ok(length) if length <= there => length,
             _ if length >= UNKNOWN => there,
             _ => {
                 return Err(AudioError::Malformed(format!(
-                    "its data chunk has {length} bytes, of which {there} are there"
+                    "the data chunk should have {length} bytes, but only {there} follow"
                 )));
             }
         };
@@ -258,7 +258,7 @@ impl Format {
     }
 }
 
-/// Reads a WAV file. The channels become one by their mean.
+/// Reads a WAV file, and mixes its channels by their mean.
 pub fn read(bytes: &[u8], limits: &AudioLimits) -> Result<Sound, AudioError> {
     let probe = probe(bytes, limits)?;
     let samples = match probe.format {
@@ -284,7 +284,7 @@ pub fn read(bytes: &[u8], limits: &AudioLimits) -> Result<Sound, AudioError> {
     })
 }
 
-/// A whole number of 32 bits as a part of the greatest one.
+/// Converts a 32-bit integer to a float from -1 to 1.
 #[expect(clippy::cast_precision_loss, reason = "as libsndfile reads them")]
 fn whole(bytes: [u8; 4]) -> f32 {
     i32::from_le_bytes(bytes) as f32 / 2_147_483_648.0

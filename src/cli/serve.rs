@@ -330,10 +330,10 @@ fn contract_config(
 fn media_limits(args: &MediaArgs) -> MediaLimits {
     MediaLimits {
         pixels: args.max_pixels,
-        text: text::Limits {
+        text: text::TextLimits {
             text_bytes: usize::try_from(args.max_text.as_u64()).unwrap_or(usize::MAX),
             tokens: usize::try_from(args.max_tokens).unwrap_or(usize::MAX),
-            ..text::Limits::default()
+            ..text::TextLimits::default()
         },
         audio: AudioLimits {
             samples: args.max_samples,

@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 
-use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -47,12 +46,6 @@ pub(super) async fn answer(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    if request.method() != Method::POST {
-        return Err(Error::MethodNotAllowed {
-            method: request.method().clone(),
-            allowed: "POST",
-        });
-    }
     let deadline = Instant::now() + state.settings.request_timeout;
     let body = read_body(state, request, payload, deadline).await?;
     let body = coding::decompressed(state, request, body, body_limit(state)).await?;

@@ -1,12 +1,12 @@
-//! A model that was exported for a fixed number of records answers any number of them.
+//! Lets a model that was exported for a fixed batch size answer any number of records.
 //!
-//! Its records run in chunks of that number. A model for one record takes them one by one. One for
-//! several records takes chunks only where the manifest says that its records are independent,
-//! because the last chunk is filled up with copies of its last record; without that word it takes
-//! the number that it was exported for and no other.
+//! The records run in chunks of that size. A model for one record takes them one by one. A model
+//! for several is divided only if the manifest declares its records independent, because the last
+//! chunk is padded with copies of its last record. Otherwise the model accepts exactly the number
+//! of records that it was exported for.
 //!
-//! What always holds: a record is answered by the run that it was in, and nothing of the copies is
-//! in any reply.
+//! Invariants: a record is answered by the run that it was in, and no response contains answers to
+//! the padding.
 
 use std::borrow::Cow;
 
@@ -14,18 +14,18 @@ use crate::codec::{EncodeError, Format, ReplyPlan};
 use crate::manifest::Batching;
 use crate::tensor::{Dim, OutputRows, Records, Signature, Tensor, Value};
 
-/// How records are put into runs.
+/// The division of records into runs of a fixed size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chunks {
-    /// The records of a run.
+    /// Records per run.
     size: usize,
 }
 
 impl Chunks {
-    /// The chunks of a model; `None` for one that takes any number of records, or whose records may
-    /// not be put apart.
+    /// The chunks of a model; `None` if the model takes any number of records, or if they may not
+    /// be divided.
     pub fn of(signature: &Signature, batching: Option<Batching>) -> Option<Self> {
-        // A scalar belongs to each record as it is.
+        // A scalar applies to every record.
         let inputs = signature
             .inputs
             .iter()
@@ -39,7 +39,8 @@ impl Chunks {
         (is_allowed && sizes.all(|other| other == Some(size))).then_some(Self { size })
     }
 
-    /// Lets the inputs of a signature take any number of records.
+    /// Makes the first dimension of every input dynamic, so that requests may hold any number of
+    /// records.
     pub fn open(signature: &mut Signature) {
         for input in &mut signature.inputs {
             if let Some(first) = input.dims.as_mut().and_then(|dims| dims.first_mut()) {
@@ -48,7 +49,7 @@ impl Chunks {
         }
     }
 
-    /// How many runs answer a request; `None` where one run does.
+    /// The number of runs that answer a request; `None` if one run does.
     pub fn runs(self, plan: &ReplyPlan, has_run: bool) -> Option<usize> {
         let Records::Separable(count) = plan.records() else {
             return None;
@@ -57,7 +58,7 @@ impl Chunks {
         (runs != 1 && !has_run).then_some(runs)
     }
 
-    /// Fills up the last chunk. `None` when there is no memory.
+    /// Pads the last chunk. `None` if there is not enough memory.
     pub fn fill(self, plan: &ReplyPlan, inputs: Vec<Tensor>) -> Option<Vec<Tensor>> {
         let Records::Separable(count) = plan.records() else {
             return Some(inputs);
@@ -78,7 +79,7 @@ impl Chunks {
         inputs.into_iter().map(fill).collect()
     }
 
-    /// The outputs of all runs as those of one, where the reply needs that.
+    /// Joins the outputs of all runs into those of one, if the response needs that.
     pub fn joined<'a>(
         self,
         format: Format,
@@ -104,7 +105,7 @@ impl Chunks {
                 .ok_or_else(|| EncodeError::CannotCarry {
                     format,
                     problem: format!(
-                        "the model takes {} at a time, and output {:?} has no entry for each record; accept \
+                        "the model takes {} records at a time, and output {:?} has no entry for each record; accept \
                          application/jsonlines, or send fewer records",
                         self.size, spec.name
                     ),

@@ -1,25 +1,24 @@
 //! Compares an answer with the one that a manifest expects.
 //!
-//! JSON is compared by its structure and CSV cell by cell, numbers of both within a tolerance;
-//! other text has to be the same to the last byte. JSON has no token for NaN and the infinities: a
-//! manifest writes `"NaN"`, `"Infinity"`, `"-Infinity"`, which is what the bare tokens of an answer
-//! are compared as.
+//! JSON is compared by its structure and CSV cell by cell, with a tolerance for numbers; other text
+//! must match byte for byte. JSON has no token for NaN and the infinities: a manifest writes
+//! `"NaN"`, `"Infinity"` and `"-Infinity"`, which match the bare tokens in an answer.
 
 use std::fmt;
 
 use serde_json::Value as Json;
 
-/// How far apart two numbers may be: `|answer - expected| <= atol + rtol * |expected|`.
+/// The allowed difference of two numbers: `|answer - expected| <= atol + rtol * |expected|`.
 #[derive(Debug, Clone, Copy)]
 pub struct Tolerance {
     pub rtol: f64,
     pub atol: f64,
 }
 
-/// The first place at which an answer is not the expected one.
+/// The first place where an answer differs from the expected one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// A path into JSON, or a row and column, or a line.
+    /// A JSON path, or a row and a column, or a line.
     place: String,
     answer: String,
     expected: String,
@@ -27,7 +26,7 @@ pub struct Difference {
 
 const NOTHING: &str = "nothing";
 
-/// Characters of a value in a message.
+/// Maximum characters of a value in a message.
 const MOST: usize = 100;
 
 impl fmt::Display for Difference {
@@ -58,20 +57,20 @@ fn brief(text: &str) -> String {
     }
 }
 
-/// The first difference between an answer and the expected one: a string as the text of the answer,
-/// anything else as JSON.
+/// Returns the first difference between an answer and the expected one. A string is the expected
+/// text of the answer, anything else is JSON.
 pub fn compare(expected: &Json, content_type: &str, body: &[u8], tolerance: Tolerance) -> Result<(), Difference> {
     let Ok(text) = std::str::from_utf8(body) else {
         return Err(Difference::new(
             "its beginning",
             format_args!("binary data ({content_type})"),
-            "text, which \"accept\" of the request can ask for,",
+            "text (set \"accept\" of the request)",
         ));
     };
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     match (essence, expected) {
         ("application/json", Json::String(expected)) => {
-            // A string that is no JSON is meant as the string that the answer is.
+            // A string that does not parse as JSON is itself the expected JSON string.
             let expected = parse(expected).unwrap_or_else(|_| Json::String(expected.clone()));
             compare_text_as_json(&expected, text, "$", tolerance)
         }
@@ -117,7 +116,7 @@ fn one_missing(place: String, expected: Option<&str>, answer: Option<&str>) -> D
     Difference::new(place, answer.unwrap_or(NOTHING), expected.unwrap_or(NOTHING))
 }
 
-/// Checks the pairs of two sequences, and what the longer one has more.
+/// Checks the pairs of two sequences, then the rest of the longer one with `None` for the other.
 fn in_pairs<T>(
     expected: impl Iterator<Item = T>,
     answer: impl Iterator<Item = T>,
@@ -162,7 +161,7 @@ fn compare_json(expected: &Json, answer: &Json, place: &str, tolerance: Toleranc
         }
         (Json::Number(one), Json::Number(other)) => {
             let same = match (integer(one), integer(other)) {
-                // Integers beyond 2^53 are not all numbers of a double.
+                // A double cannot represent all integers beyond 2^53.
                 (Some(expected), Some(answer)) => {
                     let apart = answer.abs_diff(expected);
                     apart == 0 || apart as f64 <= tolerance.of(expected as f64)
@@ -223,7 +222,7 @@ impl Tolerance {
         if expected.is_nan() || answer.is_nan() {
             return expected.is_nan() && answer.is_nan();
         }
-        // Of an infinity the tolerance would be infinite.
+        // The tolerance relative to an infinity would be infinite.
         expected == answer
             || (expected.is_finite() && answer.is_finite() && (answer - expected).abs() <= self.of(expected))
     }
@@ -266,8 +265,8 @@ fn is_same_cell(expected: &str, answer: &str, tolerance: Tolerance) -> bool {
     }
 }
 
-/// The cells of CSV with commas and double quotes, as replies have them. The end of the last line
-/// may be left out.
+/// Splits CSV with commas and double quotes, the form of responses. The last line needs no line
+/// end.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());
     let (mut in_quotes, mut is_open) = (false, false);
@@ -301,7 +300,7 @@ fn parse(text: &str) -> serde_json::Result<Json> {
     serde_json::from_str(&with_quoted_tokens(text))
 }
 
-/// JSON with the bare tokens of NaN and the infinities as strings.
+/// Puts quotes around the bare tokens of NaN and the infinities.
 fn with_quoted_tokens(text: &str) -> String {
     const TOKENS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
     let mut quoted = String::with_capacity(text.len());
@@ -340,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_as_expected() {
+    fn equal_answers_have_no_difference() {
         let table = [
             ("application/json", json!({"a": [1, 2.0]}), r#"{"a": [1.0005, 2]}"#),
             ("application/json", json!({"a": 1, "b": 2}), r#"{"b": 2, "a": 1}"#),
@@ -482,14 +481,14 @@ mod tests {
                 "at line 2 the answer has \"c\", but \"b\" is expected",
             ),
         ];
-        for (content_type, expected, answer, said) in table {
+        for (content_type, expected, answer, start) in table {
             let difference = difference(&expected, content_type, answer).unwrap_or_default();
-            assert!(difference.starts_with(said), "{said}\n{difference}");
+            assert!(difference.starts_with(start), "{start}\n{difference}");
         }
     }
 
     #[test]
-    fn integers_beyond_doubles_are_told_apart() {
+    fn integers_beyond_two_to_the_53_are_compared_exactly() {
         let exact = Tolerance { rtol: 0.0, atol: 0.0 };
         let expected = json!((1_i64 << 53) + 1);
         let compared = |answer: &str| compare(&expected, "application/json", answer.as_bytes(), exact).is_ok();
@@ -498,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_answer_and_a_long_value_are_told_briefly() {
+    fn messages_about_binary_answers_and_long_values_are_short() {
         let error = compare(&json!("x"), "application/x-npy", b"\x93NUMPY", TOLERANCE).unwrap_err();
         assert!(error.to_string().contains("binary data (application/x-npy)"), "{error}");
         let long = difference(&json!("x"), "text/plain", &"y".repeat(10_000)).unwrap();

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::media::Reply;
-use super::{Asked, Handler, MediaError, Seen};
+use super::{HandledRequest, Handler, MediaError, RequestFacts};
 use crate::codec::{DecodeError, Documents, EncodeError, EncodedResponse, Format, ReplyPlan};
-use crate::engine::{InferenceError, Ledger, RequestMemory, Work};
+use crate::engine::{InferenceError, RequestBudget, RequestMemory, Work};
 use crate::tensor::{Inputs, Value};
 
-/// A request, as far as the model's answer depends on it. Parsing and writing large bodies takes as
-/// long as a run, so it is done where the model runs.
+/// The parts of a request that determine the model's answer. Decoding and encoding large bodies
+/// takes as long as a run, so both happen where the model runs.
 #[derive(Debug)]
 pub struct Invocation {
     pub body: Bytes,
@@ -22,29 +22,29 @@ pub struct Invocation {
     pub handler: Arc<Handler>,
 }
 
-/// The way in which a request says what its body is and what the reply has to be.
+/// The source of the request's content type and of the format for the response.
 #[derive(Debug)]
 pub enum Protocol {
-    /// By its headers, as SageMaker passes them on.
+    /// The headers, as SageMaker forwards them.
     Headers {
         content_type: String,
         accept: Option<String>,
-        /// The format of the reply where `accept` leaves it open.
+        /// The format of the response if `accept` does not determine it.
         default: Format,
         documents: Documents,
     },
-    /// By the body itself. `json_bytes` is the header that says where its JSON ends.
+    /// The body itself. `json_bytes` is the header with the length of its JSON.
     OpenInference { json_bytes: Option<String> },
-    /// As another server of texts has it.
+    /// The interface of another text server.
     Texts(TextApi),
 }
 
-/// An interface of another server of texts.
+/// An interface of another text server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextApi {
     /// `POST /embed` of text-embeddings-inference: a list of embeddings.
     Embed,
-    /// `POST /rerank`: the texts of a query, the best one first.
+    /// `POST /rerank`: the texts of a query, best first.
     Rerank,
     /// `POST /predict`: the scores of all labels.
     Predict,
@@ -52,7 +52,7 @@ pub enum TextApi {
     OpenAi,
 }
 
-/// Why an invocation has no answer.
+/// Errors of an invocation, by the step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum InvocationError {
     #[error(transparent)]
@@ -65,18 +65,18 @@ pub enum InvocationError {
     Inference(#[from] InferenceError),
 }
 
-/// What reading a request has settled about its reply.
+/// The plan for the response, made when the request is decoded.
 #[derive(Debug)]
-pub struct Plan {
+pub struct InvocationPlan {
     reply: ReplyPlan,
     format: Format,
-    /// Where the task answers rather than the outputs.
-    answer: Option<(Box<Seen>, Reply)>,
+    /// Set if the response is the answer of the task, and not the outputs.
+    answer: Option<(Box<RequestFacts>, Reply)>,
     /// The inputs of the runs after the first one.
     further: Vec<Inputs>,
 }
 
-impl Plan {
+impl InvocationPlan {
     fn outputs(reply: ReplyPlan, format: Format) -> Self {
         Self {
             reply,
@@ -86,43 +86,43 @@ impl Plan {
         }
     }
 
-    fn answer(reply: ReplyPlan, format: Format, seen: Box<Seen>, form: Reply) -> Self {
+    fn answer(reply: ReplyPlan, format: Format, facts: Box<RequestFacts>, form: Reply) -> Self {
         Self {
             reply,
             format,
-            answer: Some((seen, form)),
+            answer: Some((facts, form)),
             further: Vec::new(),
         }
     }
 }
 
 impl Invocation {
-    /// The runs of a request that the task answers, and the plan of its reply.
+    /// Divides a request that the task answers into runs, and plans its response.
     fn divided(
         &self,
         inputs: Inputs,
         reply: ReplyPlan,
         format: Format,
-        mut seen: Box<Seen>,
+        mut facts: Box<RequestFacts>,
         form: Reply,
-    ) -> Result<(Inputs, Plan), InvocationError> {
-        let mut runs = self.handler.divide(&mut seen)?.unwrap_or_default().into_iter();
+    ) -> Result<(Inputs, InvocationPlan), InvocationError> {
+        let mut runs = self.handler.divide(&mut facts)?.unwrap_or_default().into_iter();
         let inputs = runs.next().unwrap_or(inputs);
-        let plan = Plan {
+        let plan = InvocationPlan {
             further: runs.collect(),
-            ..Plan::answer(reply, format, seen, form)
+            ..InvocationPlan::answer(reply, format, facts, form)
         };
         Ok((inputs, plan))
     }
 }
 
 impl Work for Invocation {
-    type Plan = Plan;
+    type Plan = InvocationPlan;
     type Answer = EncodedResponse;
     type Error = InvocationError;
 
-    fn decode(&self, ledger: &dyn Ledger) -> Result<(Inputs, Self::Plan), InvocationError> {
-        let (asked, accept, default) = match &self.protocol {
+    fn decode(&self, budget: &dyn RequestBudget) -> Result<(Inputs, Self::Plan), InvocationError> {
+        let (decoded, accept, default) = match &self.protocol {
             Protocol::Headers {
                 content_type,
                 accept,
@@ -130,59 +130,62 @@ impl Work for Invocation {
                 documents,
             } => {
                 let body = self.body.clone();
-                let asked = self.handler.decode(content_type, body, *documents, ledger)?;
-                (asked, accept.as_deref(), *default)
+                let decoded = self.handler.decode(content_type, body, *documents, budget)?;
+                (decoded, accept.as_deref(), *default)
             }
             Protocol::Texts(api) => {
-                let (request, seen, form) = self.handler.decode_texts(*api, self.body.clone(), ledger)?;
+                let (request, facts, form) = self.handler.decode_texts(*api, self.body.clone(), budget)?;
                 let inputs = Inputs {
                     tensors: request.inputs,
                     optional: request.optional,
                 };
-                return self.divided(inputs, request.reply, Format::Json, seen, form);
+                return self.divided(inputs, request.reply, Format::Json, facts, form);
             }
             Protocol::OpenInference { json_bytes } => {
                 let request = self.handler.decode_open_inference(json_bytes.as_deref(), &self.body)?;
-                let asked = Asked { request, seen: None };
-                // JSON alone, or with binary data behind it, as the request says.
-                (asked, None, Format::Json)
+                let decoded = HandledRequest { request, facts: None };
+                // The request itself chooses between plain JSON and JSON followed by binary data.
+                (decoded, None, Format::Json)
             }
         };
-        let Asked { request, seen } = asked;
+        let HandledRequest { request, facts } = decoded;
         let inputs = Inputs {
             tensors: request.inputs,
             optional: request.optional,
         };
-        if let Some(seen) = seen {
-            // The task reads what it needs of all outputs.
+        if let Some(facts) = facts {
+            // The task picks from all outputs.
             if self.handler.wants_picture(accept) {
-                return Ok((inputs, Plan::answer(request.reply, Format::Json, seen, Reply::Png)));
+                return Ok((
+                    inputs,
+                    InvocationPlan::answer(request.reply, Format::Json, facts, Reply::Png),
+                ));
             }
             let (format, reply) = self.handler.negotiate(accept, default, &request.reply)?;
             return match self.handler.answer_form(format) {
-                Some(form) => self.divided(inputs, request.reply, format, seen, form),
-                None => Ok((inputs, Plan::outputs(reply, format))),
+                Some(form) => self.divided(inputs, request.reply, format, facts, form),
+                None => Ok((inputs, InvocationPlan::outputs(reply, format))),
             };
         }
         let (format, reply) = self.handler.negotiate(accept, default, &request.reply)?;
-        Ok((inputs, Plan::outputs(reply, format)))
+        Ok((inputs, InvocationPlan::outputs(reply, format)))
     }
 
-    fn outputs(plan: &Plan) -> Option<&[usize]> {
+    fn outputs(plan: &InvocationPlan) -> Option<&[usize]> {
         plan.reply.outputs()
     }
 
-    fn further(plan: &Plan) -> &[Inputs] {
+    fn further(plan: &InvocationPlan) -> &[Inputs] {
         &plan.further
     }
 
-    fn apart(&self, plan: &Plan, outputs: Option<&[Value]>) -> Option<usize> {
+    fn apart(&self, plan: &InvocationPlan, outputs: Option<&[Value]>) -> Option<usize> {
         self.handler.apart(plan.format, &plan.reply, outputs)
     }
 
-    fn encode(&self, plan: Plan, runs: &[Vec<Value>]) -> Result<EncodedResponse, InvocationError> {
+    fn encode(&self, plan: InvocationPlan, runs: &[Vec<Value>]) -> Result<EncodedResponse, InvocationError> {
         match &plan.answer {
-            Some((seen, form)) => self.handler.answer(seen, *form, &plan.reply, &self.model, runs),
+            Some((facts, form)) => self.handler.answer(facts, *form, &plan.reply, &self.model, runs),
             None => Ok(self.handler.encode(plan.format, &plan.reply, &self.model, runs)?),
         }
     }

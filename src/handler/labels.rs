@@ -1,14 +1,14 @@
-//! Class numbers and probabilities under the names of the classes.
+//! Replaces class numbers by class names in responses.
 //!
-//! | the output | goes out as |
+//! | output | in the response |
 //! |---|---|
 //! | whole numbers, the numbers of classes | strings, the names of these classes |
 //! | floats with as many columns as there are classes | a map from name to number for each record |
 //! | maps by class number, as `ZipMap` makes them | maps by name |
 //!
-//! Formats of tensors (NPY, the Open Inference Protocol) carry the numbers as they are, and so does
-//! CSV but for numbers of classes: a line has no names for its cells. A number that no class has
-//! goes out as its digits.
+//! Formats of tensors (NPY, the Open Inference Protocol) keep the numbers. CSV keeps all numbers
+//! except those of classes, because a line has no names for its cells. The number of a class
+//! without a name becomes its digits.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use bytes::Bytes;
 use crate::codec::{Format, ReplyPlan};
 use crate::tensor::{Tensor, Value};
 
-/// The names of classes, by their numbers.
+/// The names of classes, by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Labels(Arc<[Bytes]>);
 
-/// Puts names in the place of numbers in the outputs of each run. `labels` has an entry for each
+/// Replaces class numbers by names in the outputs of each run. `labels` has an entry for each
 /// output of the model.
 pub(super) fn apply(labels: &[Option<Labels>], format: Format, plan: &ReplyPlan, runs: &mut [Vec<Value>]) {
     if !plan.has_names(format) {
@@ -56,10 +56,10 @@ impl Labels {
         known.cloned().unwrap_or_else(|| class.to_string().into())
     }
 
-    /// The value under names; `None` where it has none, and goes out as it is.
+    /// The value with names; `None` if it keeps its numbers.
     fn name(&self, format: Format, value: &Value) -> Option<Value> {
         match value {
-            // A line of cells has no names, and its numbers stay in the order of the classes.
+            // A line of cells has no names; its numbers are in the order of the classes.
             _ if format == Format::Csv => match value {
                 Value::Tensor(tensor) => self.strings(tensor).map(Value::Tensor),
                 Value::Sequence(_) | Value::Map { .. } => None,
@@ -103,7 +103,7 @@ impl Labels {
         }
     }
 
-    /// The names for a tensor of whole numbers.
+    /// The names for a tensor of class numbers.
     fn strings(&self, tensor: &Tensor) -> Option<Tensor> {
         let numbers: Vec<i64> = if let Some(numbers) = tensor.as_slice::<i64>() {
             numbers.to_vec()

@@ -1,16 +1,16 @@
-//! Pictures, sentences and sound in requests, and the answers of tasks in replies.
+//! Reads images, sentences and sound in requests, and writes the answers of tasks.
 //!
-//! A model takes tensors. What its artifact says about them, in files of exporters and in the
-//! manifest, is resolved here when the model is loaded: the steps from a picture, a sentence or a
-//! sound to its inputs, and those from its outputs to the answer that a person reads.
+//! A model takes tensors. When it is loaded, this module derives from the manifest and from the
+//! files of exporters how an image, a sentence or a sound becomes its inputs, and how its outputs
+//! become an answer that people can read.
 //!
-//! What always holds:
-//! - A body of tensors is read as it always was: only a body that holds a file or a text where
-//!   tensors would be is read here.
-//! - Memory that a body takes beyond its bytes is reserved before it is touched, and until the
-//!   answer is written.
-//! - A step that the files ask for and that is not known makes requests that need it fail with the
-//!   reason. None is left out.
+//! Invariants:
+//! - Bodies of tensors are decoded as for any other model. This module reads a body only if it
+//!   holds a file or a text where tensors would be.
+//! - Memory that a body needs beyond its own bytes is reserved before it is used, and held until
+//!   the answer is written.
+//! - No step of the files is skipped. If a step is not supported, requests that need it fail with
+//!   the reason.
 
 mod answer;
 mod body;
@@ -29,9 +29,9 @@ use serde_json::{Map, Value as Json};
 
 use super::{HandlerError, TextApi};
 use crate::codec::{DecodeError, DecodedRequest, Schema};
-use crate::engine::{Ledger, RequestMemory};
+use crate::engine::{RequestBudget, RequestMemory};
 use crate::manifest::{Manifest, PassedOver, Step};
-use crate::task::{EncodingFormat, Form, Settings, Task, TopK};
+use crate::task::{AnswerSettings, EncodingFormat, Form, Task, TopK};
 use crate::tensor::Signature;
 use crate::text::Tokenizer;
 use crate::{audio, text as texts, vision};
@@ -43,10 +43,10 @@ use sound::Sounds;
 use text::Texts;
 
 pub(super) use answer::Reply;
-pub(super) use body::Frame;
+pub(super) use body::ReplyFrame;
 pub use error::MediaError;
 
-/// A tokenizer that other models may have as well, with whatever has to live as long as it.
+/// A tokenizer that several models can share. It keeps everything alive that the tokenizer needs.
 #[derive(Clone)]
 pub struct SharedTokenizer(Arc<dyn AsRef<Tokenizer> + Send + Sync>);
 
@@ -55,7 +55,7 @@ impl SharedTokenizer {
         Self(tokenizer)
     }
 
-    /// A tokenizer that no other model has.
+    /// Wraps a tokenizer that is not shared.
     pub fn of(tokenizer: Tokenizer) -> Self {
         Self(Arc::new(Sole(tokenizer)))
     }
@@ -79,28 +79,28 @@ impl fmt::Debug for SharedTokenizer {
     }
 }
 
-/// Bounds on the pictures, texts and sounds of a request.
+/// Limits on the images, texts and sounds of a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Most pixels of a picture.
+pub struct MediaLimits {
+    /// Maximum pixels of an image.
     pub pixels: u64,
-    pub text: texts::Limits,
+    pub text: texts::TextLimits,
     pub audio: audio::AudioLimits,
 }
 
-impl Default for Limits {
+impl Default for MediaLimits {
     fn default() -> Self {
         Self {
             pixels: 64_000_000,
-            text: texts::Limits::default(),
+            text: texts::TextLimits::default(),
             audio: audio::AudioLimits::default(),
         }
     }
 }
 
-impl Limits {
-    fn vision(&self) -> vision::Limits {
-        vision::Limits {
+impl MediaLimits {
+    fn vision(&self) -> vision::ImageLimits {
+        vision::ImageLimits {
             pixels: self.pixels,
             bytes: u64::MAX,
         }
@@ -112,10 +112,10 @@ impl Limits {
 pub(super) struct Media {
     source: Option<Source>,
     answering: Option<Answering>,
-    limits: Limits,
+    limits: MediaLimits,
 }
 
-/// What a request may hold in the place of tensors.
+/// The kind of file or text that a request may hold in place of tensors.
 #[derive(Debug)]
 enum Source {
     Pictures(Pictures),
@@ -123,33 +123,33 @@ enum Source {
     Sounds(Sounds),
 }
 
-/// The request and the model that files are read for.
+/// The parameters for reading the files of a request.
 struct Reading<'a> {
-    settings: Settings,
-    limits: &'a Limits,
+    settings: AnswerSettings,
+    limits: &'a MediaLimits,
     schema: &'a Schema,
-    ledger: &'a dyn Ledger,
+    budget: &'a dyn RequestBudget,
 }
 
-/// What reading a request leaves behind for its answer.
+/// Facts from the request that its answer needs.
 #[derive(Debug)]
-pub struct Seen {
+pub struct RequestFacts {
     form: Form,
-    frame: Frame,
+    frame: ReplyFrame,
     records: usize,
-    settings: Settings,
+    settings: AnswerSettings,
     placements: Vec<vision::Placement>,
-    texts: Option<text::SeenTexts>,
+    texts: Option<text::RequestTexts>,
     _memory: Option<RequestMemory>,
 }
 
 impl Media {
-    /// The steps of a model; `None` for one of tensors alone.
+    /// The steps of a model; `None` for a model that only takes and returns tensors.
     pub fn of(
         manifest: &Manifest,
         signature: &Signature,
         tokenizer: Option<SharedTokenizer>,
-        limits: Limits,
+        limits: MediaLimits,
     ) -> Result<Option<Self>, HandlerError> {
         let source = if let Some(pictures) = Pictures::of(manifest, signature)? {
             Some(Source::Pictures(pictures))
@@ -167,7 +167,7 @@ impl Media {
         }))
     }
 
-    /// The steps in their order, for people.
+    /// Describes the steps in their order, for people.
     pub fn steps(&self) -> Vec<String> {
         let mut steps = match &self.source {
             Some(Source::Pictures(pictures)) => pictures.steps(),
@@ -180,7 +180,7 @@ impl Media {
         steps
     }
 
-    /// The kind of body that the model takes beside tensors: a content type, and what is sent.
+    /// The content type and an example of the bodies that the model accepts in addition to tensors.
     pub fn example(&self) -> Option<(&'static str, &'static str)> {
         match self.source.as_ref()? {
             Source::Pictures(_) => Some(("image/jpeg", "@cat.jpg")),
@@ -189,9 +189,10 @@ impl Media {
         }
     }
 
-    /// Bytes that reading a body takes, as far as that is more than its own.
+    /// Estimates the memory for decoding a body, in bytes; at least the size of the body. `None`
+    /// for bodies of tensors.
     pub fn weight(&self, content_type: &str, body: &Bytes) -> Option<usize> {
-        /// A compressed picture becomes about this many times as large; tokens of a text do.
+        /// Factor by which compressed data and the tokens of a text grow when decoded, roughly.
         const TIMES: usize = 16;
         let essence = essence(content_type);
         let pixels = match &self.source {
@@ -205,18 +206,18 @@ impl Media {
         Some(pixels.max(body.len()))
     }
 
-    /// Reads a body that holds pictures, texts or sounds; `None` for one of tensors.
+    /// Decodes a body that holds images, texts or sounds; `None` for a body of tensors.
     pub fn decode(
         &self,
         content_type: &str,
         body: &Bytes,
         schema: &Schema,
-        ledger: &dyn Ledger,
-    ) -> Result<Option<(DecodedRequest, Seen)>, MediaError> {
+        budget: &dyn RequestBudget,
+    ) -> Result<Option<(DecodedRequest, RequestFacts)>, MediaError> {
         let essence = essence(content_type);
         match &self.source {
             None => Ok(None),
-            Some(Source::Texts(texts)) => texts.decode(self, &essence, body, schema, ledger),
+            Some(Source::Texts(texts)) => texts.decode(self, &essence, body, schema, budget),
             Some(source) => {
                 let Some(files) = self.files(source, content_type, &essence, body)? else {
                     return Ok(None);
@@ -226,7 +227,7 @@ impl Media {
                     settings,
                     limits: &self.limits,
                     schema,
-                    ledger,
+                    budget,
                 };
                 match source {
                     Source::Pictures(pictures) => pictures.decode(files, reading),
@@ -238,14 +239,14 @@ impl Media {
         }
     }
 
-    /// Reads a request of another server of texts.
+    /// Decodes a request in the format of another text server.
     pub fn decode_texts(
         &self,
         api: TextApi,
         body: &Bytes,
         schema: &Schema,
-        ledger: &dyn Ledger,
-    ) -> Result<(DecodedRequest, Seen, Reply), MediaError> {
+        budget: &dyn RequestBudget,
+    ) -> Result<(DecodedRequest, RequestFacts, Reply), MediaError> {
         let (Some(Source::Texts(texts)), Some(answering)) = (&self.source, &self.answering) else {
             return Err(no_texts());
         };
@@ -260,7 +261,7 @@ impl Media {
         let mut format = EncodingFormat::Float;
         let mut plain = None;
         if api == TextApi::OpenAi {
-            // Keys of OpenAI's that are none of Hugging Face's.
+            // Remove the keys that OpenAI has and Hugging Face does not.
             let read: Result<Map<String, Json>, _> = serde_json::from_slice(body);
             let mut keys =
                 read.map_err(|error| MediaError::Request(format!("the body is not a JSON object: {error}")))?;
@@ -278,36 +279,36 @@ impl Media {
             plain = Some(Bytes::from(serde_json::to_vec(&keys).unwrap_or_default()));
         }
         let body = plain.as_ref().unwrap_or(body);
-        let read = texts.decode(self, "application/json", body, schema, ledger)?;
-        let Some((request, mut seen)) = read else {
-            return Err(MediaError::Request("the body carries no texts".to_owned()));
+        let read = texts.decode(self, "application/json", body, schema, budget)?;
+        let Some((request, mut facts)) = read else {
+            return Err(MediaError::Request("the body has no texts".to_owned()));
         };
         let form = match api {
             TextApi::OpenAi => Reply::OpenAi(format),
             TextApi::Embed => {
-                seen.form = Form::List;
-                // The default of that server.
-                seen.settings.normalize.get_or_insert(true);
+                facts.form = Form::List;
+                // text-embeddings-inference normalizes by default.
+                facts.settings.normalize.get_or_insert(true);
                 Reply::Json
             }
             TextApi::Predict => {
-                seen.settings.top_k = Some(TopK::All);
+                facts.settings.top_k = Some(TopK::All);
                 Reply::Json
             }
             TextApi::Rerank => Reply::Json,
         };
-        Ok((request, seen, form))
+        Ok((request, facts, form))
     }
 
-    /// The settings of an answer to a request with these parameters.
-    fn settings(&self, parameters: &Map<String, Json>) -> Result<Settings, MediaError> {
+    /// The settings for the answer to a request with these parameters.
+    fn settings(&self, parameters: &Map<String, Json>) -> Result<AnswerSettings, MediaError> {
         match &self.answering {
             Some(answering) => answering.settings(parameters),
-            None => Ok(Settings::default()),
+            None => Ok(AnswerSettings::default()),
         }
     }
 
-    /// The files of a body; `None` where it holds tensors.
+    /// Extracts the files of a body; `None` if it holds tensors.
     fn files(
         &self,
         source: &Source,
@@ -321,7 +322,7 @@ impl Media {
             Source::Texts(_) => false,
         };
         let files = match essence {
-            // What a client says by default, over a file that says what it is.
+            // Some clients send this type by default; the first bytes show the real format.
             "application/json" if is_meant(body) => Some(Ok(body::of_file(body.clone()))),
             "application/json" => body::of_json(body),
             "application/jsonlines" | "application/jsonl" | "application/x-ndjson" => body::of_lines(body),
@@ -334,7 +335,7 @@ impl Media {
             other if other.starts_with("image/") || other.starts_with("audio/") => {
                 Some(Ok(body::of_file(body.clone())))
             }
-            // The default of a client that says nothing, over a file that says what it is.
+            // Clients without a type send a default; the first bytes show the real format.
             _ if is_meant(body) => Some(Ok(body::of_file(body.clone()))),
             _ => None,
         };
@@ -344,9 +345,9 @@ impl Media {
     }
 }
 
-impl Seen {
-    /// What is left of a request of tensors that the task answers as well.
-    fn of_tensors(records: usize, frame: Frame, settings: Settings) -> Self {
+impl RequestFacts {
+    /// The facts about a request of tensors that the task answers.
+    fn of_tensors(records: usize, frame: ReplyFrame, settings: AnswerSettings) -> Self {
         Self {
             form: if records == 1 { Form::One } else { Form::List },
             frame,
@@ -359,20 +360,21 @@ impl Seen {
     }
 }
 
-/// Why a model takes no files of this content type; `None` for other types.
+/// The error for a content type of files or texts that the model does not accept; `None` for
+/// other content types.
 pub(super) fn why_not(content_type: &str, passed_over: &[PassedOver], error: &DecodeError) -> Option<MediaError> {
     let essence = essence(content_type);
     let (kind, advice) = match essence.split('/').next() {
         Some("image") => (
-            "pictures",
-            "\"image\" in longshore.json or a preprocessor_config.json beside it",
+            "images",
+            "add \"image\" to longshore.json or a preprocessor_config.json next to the model",
         ),
         Some("audio") => (
             "sound",
-            "\"audio\" in longshore.json or a preprocessor_config.json beside it",
+            "add \"audio\" to longshore.json or a preprocessor_config.json next to the model",
         ),
-        _ if essence == "application/x-image" => ("pictures", "\"image\" in longshore.json"),
-        _ if essence == "text/plain" => ("texts", "a tokenizer.json beside it"),
+        _ if essence == "application/x-image" => ("images", "add \"image\" to longshore.json"),
+        _ if essence == "text/plain" => ("texts", "add a tokenizer.json next to the model"),
         _ => return None,
     };
     let read: &[&str] = match kind {
@@ -381,24 +383,26 @@ pub(super) fn why_not(content_type: &str, passed_over: &[PassedOver], error: &De
     };
     let why = match passed_over.iter().find(|passed| read.contains(&&*passed.file)) {
         Some(PassedOver { file, why }) => format!("{file}: {why}"),
-        None => format!("nothing in its artifact says how they become its inputs; {advice} does"),
+        None => format!("no file in its artifact declares how they become its inputs; {advice}"),
     };
-    // Which types there are for tensors.
+    // The text of `error` lists the content types for tensors.
     let why = format!("{why}; {error}");
     Some(MediaError::NotUnderstood { kind, why })
 }
 
-/// The refusal of a request of texts to a model that has no answer to one.
+/// The error for a request of texts to a model that cannot answer it.
 pub(super) fn no_texts() -> MediaError {
-    MediaError::Request("the model takes no texts, or has another task than this path is for".to_owned())
+    MediaError::Request("the model does not take texts, or its task is not the one of this path".to_owned())
 }
 
-/// The refusal to write an answer for a model without a task.
+/// The error for a task's answer from a model without a task.
 pub(super) fn no_task() -> MediaError {
-    MediaError::Request("the model has no task, so its outputs are the only answer".to_owned())
+    MediaError::Request(
+        "the model has no task, so it returns only its outputs; set \"task\" in longshore.json".to_owned(),
+    )
 }
 
-/// Whether the settings of a step are in the manifest.
+/// Whether the manifest switches a step on or has settings for it.
 fn is_asked_for(step: Option<&Step>) -> bool {
     matches!(step, Some(Step::Settings(_) | Step::Switch(true)))
 }
@@ -408,7 +412,7 @@ fn essence(content_type: &str) -> String {
     essence.trim().to_ascii_lowercase()
 }
 
-/// Whether bodies of a content type hold tensors and nothing else.
+/// Whether bodies of this content type can only hold tensors.
 fn is_tensors(essence: &str) -> bool {
     matches!(
         essence,
@@ -416,7 +420,7 @@ fn is_tensors(essence: &str) -> bool {
     )
 }
 
-/// The parameter `boundary` of a content type.
+/// Returns the parameter `boundary` of a content type.
 fn boundary(content_type: &str) -> Option<String> {
     content_type.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;

@@ -1,4 +1,4 @@
-//! The requests that a manifest brings along: as invocations, and what to make of their answers.
+//! Runs the warm-up and golden requests of a manifest, and checks their answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::codec::{Documents, EncodedResponse, Format};
 use crate::engine::RequestMemory;
 use crate::manifest::{Golden, Manifest, Request};
 
-/// One of a manifest's requests.
+/// A request of a manifest.
 #[derive(Debug, Clone, Copy)]
 pub struct Rehearsal<'a> {
     which: Which,
@@ -20,7 +20,7 @@ pub struct Rehearsal<'a> {
     golden: Option<&'a Golden>,
 }
 
-/// The place of a request in its manifest, from 1.
+/// The kind of a request and its position in the manifest, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     Warmup(usize),
@@ -36,16 +36,16 @@ impl fmt::Display for Which {
     }
 }
 
-/// Why a model does not pass the requests of its manifest.
+/// The reason why a model fails the requests of its manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum RehearsalError {
-    #[error("{which} is not answered: {source}")]
+    #[error("{which} failed: {source}")]
     Failed {
         which: Which,
         #[source]
         source: InvocationError,
     },
-    #[error("{which} has another answer: {difference} (rtol {rtol}, atol {atol})")]
+    #[error("{which} has the wrong answer: {difference} (rtol {rtol}, atol {atol})")]
     Differs {
         which: Which,
         difference: Difference,
@@ -54,8 +54,7 @@ pub enum RehearsalError {
     },
 }
 
-/// The requests of `manifest`, in the order in which they run: those that warm the model up come
-/// first.
+/// The requests of `manifest` in the order in which they run: warm-up requests first.
 pub fn rehearsals(manifest: &Manifest) -> impl Iterator<Item = Rehearsal<'_>> {
     let warmup = manifest.warmup.iter().zip(1..).map(|(request, number)| Rehearsal {
         which: Which::Warmup(number),
@@ -80,8 +79,8 @@ impl Rehearsal<'_> {
         }
     }
 
-    /// The request as one to the model called `model`. What the operator of a server has set for
-    /// requests does not change it: the answer has to be the same everywhere.
+    /// Makes an invocation of the model named `model`. The server's options for requests do not
+    /// affect it, because the answer must be the same on every server.
     pub fn invocation(
         &self,
         body: Bytes,
@@ -111,7 +110,7 @@ impl Rehearsal<'_> {
         }
     }
 
-    /// Compares the answer with the expected one, where there is one.
+    /// Compares the answer with the expected one, if there is one.
     pub fn check(&self, answer: &EncodedResponse) -> Result<(), RehearsalError> {
         let Some(Golden {
             response, rtol, atol, ..

@@ -1,4 +1,4 @@
-//! From a manifest and a signature to what requests may say, or why the one does not fit the other.
+//! Resolves a manifest against the signature of its model, or reports where they do not match.
 
 use super::chunks::Chunks;
 use super::labels::Labels;
@@ -10,26 +10,24 @@ use crate::codec::{
 use crate::manifest::{self, Manifest, UnknownInputs};
 use crate::tensor::{Signature, ValueType};
 
-/// Why a manifest does not fit its model.
+/// The reason why a manifest does not match its model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandlerError {
     #[error("inputs: the model has no input {name:?}; it takes {takes}")]
     UnknownInput { name: String, takes: String },
-    #[error("inputs: {name:?} is there twice")]
+    #[error("inputs: duplicate name {name:?}")]
     RepeatedInput { name: String },
-    #[error("inputs: the value of {name:?} does not fit: {source}")]
+    #[error("inputs: the value of {name:?} does not match the input: {source}")]
     Value { name: String, source: Box<DecodeError> },
     #[error("columns: {problem}; the model takes {takes}")]
     Columns { problem: String, takes: String },
     #[error("outputs: the model has no output {name:?}; it gives {gives}")]
     UnknownOutput { name: String, gives: String },
-    #[error("outputs: {name:?} is there twice")]
+    #[error("outputs: duplicate name {name:?}")]
     RepeatedOutput { name: String },
-    #[error("outputs: {name:?} is to go out under labels, but \"labels\" is empty")]
+    #[error("outputs: {name:?} has \"labels\": true, but the manifest's \"labels\" is empty")]
     NoLabels { name: String },
-    #[error(
-        "outputs: {name:?} is {value_type}, which holds no classes: labels go with whole numbers and probabilities"
-    )]
+    #[error("outputs: {name:?} is {value_type}; \"labels\" needs whole numbers (classes) or probabilities")]
     NotClasses { name: String, value_type: String },
     #[error("image: {0}")]
     Image(String),
@@ -42,17 +40,20 @@ pub enum HandlerError {
 }
 
 pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Handler, HandlerError> {
-    let mut seen = signature.clone();
+    let mut visible = signature.clone();
     let mut rules = rules(manifest, signature)?;
-    let (said, columns) = if manifest.columns.is_empty() {
+    let (declared, columns) = if manifest.columns.is_empty() {
         let hints = &manifest.hints.columns;
-        // What exporters say may be of another form of the model.
+        // The hints of exporters may describe another version of the model, so errors are ignored.
         (hints, columns_of(hints, signature, &rules).unwrap_or_default())
     } else {
         (&manifest.columns, columns_of(&manifest.columns, signature, &rules)?)
     };
     for (index, spec) in signature.inputs.iter().enumerate() {
-        let mut own = said.iter().zip(&columns).filter(|(_, column)| column.input == index);
+        let mut own = declared
+            .iter()
+            .zip(&columns)
+            .filter(|(_, column)| column.input == index);
         if let (Some((column, _)), None) = (own.next(), own.next())
             && let (Some(default), None) = (&column.default, &rules[index].default)
         {
@@ -63,10 +64,10 @@ pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Hand
             rules[index].default = Some(default);
         }
     }
-    let (outputs, labels) = outputs(manifest, &mut seen)?;
+    let (outputs, labels) = outputs(manifest, &mut visible)?;
     let chunks = Chunks::of(signature, manifest.batching);
     if chunks.is_some() {
-        Chunks::open(&mut seen);
+        Chunks::open(&mut visible);
     }
     let csv = &manifest.csv;
     let additions = SchemaAdditions {
@@ -80,7 +81,7 @@ pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Hand
         },
     };
     Ok(Handler {
-        schema: Schema::new(seen, additions),
+        schema: Schema::new(visible, additions),
         outputs,
         labels,
         chunks,
@@ -120,14 +121,13 @@ fn rules(manifest: &Manifest, signature: &Signature) -> Result<Vec<InputRule>, H
     Ok(rules)
 }
 
-/// Columns, each with the input that it belongs to: those of the same names, else one after the
-/// other.
+/// Assigns each column to an input: by name if all names match, else in order.
 fn columns_of(
-    said: &[manifest::Column],
+    declared: &[manifest::Column],
     signature: &Signature,
     rules: &[InputRule],
 ) -> Result<Vec<TableColumn>, HandlerError> {
-    if said.is_empty() {
+    if declared.is_empty() {
         return Ok(Vec::new());
     }
     let schema = Schema::of(signature.clone());
@@ -135,7 +135,7 @@ fn columns_of(
         let mut names = std::iter::once(&column.name).chain(&column.aliases);
         names.find_map(|name| schema.input_of_column(name))
     };
-    let by_name: Option<Vec<usize>> = said.iter().map(of_name).collect();
+    let by_name: Option<Vec<usize>> = declared.iter().map(of_name).collect();
     let distinct = |inputs: &Vec<usize>| {
         let mut sorted = inputs.clone();
         sorted.sort_unstable();
@@ -146,7 +146,7 @@ fn columns_of(
         None => {
             let open = rules.iter().enumerate().filter(|(_, rule)| rule.default.is_none());
             let open: Vec<usize> = open.map(|(index, _)| index).collect();
-            assign_columns(signature, &open, said.len()).map_err(|problem| HandlerError::Columns {
+            assign_columns(signature, &open, declared.len()).map_err(|problem| HandlerError::Columns {
                 problem,
                 takes: describe_inputs(signature),
             })?
@@ -161,11 +161,11 @@ fn columns_of(
             other => other.to_string(),
         }),
     };
-    Ok(said.iter().zip(inputs).map(column).collect())
+    Ok(declared.iter().zip(inputs).map(column).collect())
 }
 
-/// The outputs that go out, as indices, and the labels of each output of the model. Renames them in
-/// the signature.
+/// Returns the indices of the outputs in responses, and the labels of each output of the model.
+/// Renames outputs in the signature.
 #[expect(clippy::type_complexity, reason = "two answers to one list, used once")]
 fn outputs(
     manifest: &Manifest,
@@ -202,9 +202,9 @@ fn outputs(
             signature.outputs[index].name.clone_from(rename);
         }
     }
-    let mut going_out = chosen.iter().map(|&index| &signature.outputs[index].name);
-    while let Some(name) = going_out.next() {
-        if going_out.clone().any(|other| other == name) {
+    let mut selected = chosen.iter().map(|&index| &signature.outputs[index].name);
+    while let Some(name) = selected.next() {
+        if selected.clone().any(|other| other == name) {
             return Err(HandlerError::RepeatedOutput { name: name.clone() });
         }
     }
@@ -212,7 +212,7 @@ fn outputs(
 }
 
 impl Labels {
-    /// Whether values of this type are class numbers, or numbers for each class.
+    /// Whether values of this type can be class numbers, or a number for each class.
     fn fit(value_type: &ValueType) -> bool {
         match value_type {
             ValueType::Tensor { data_type, .. } => data_type.is_number(),

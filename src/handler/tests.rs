@@ -8,10 +8,10 @@ use crate::codec::testing::{input, output, signature, strings, tensor, zip_map};
 use crate::engine::{NoRoom, RequestMemory};
 use crate::tensor::{DataType, OutputRows, OutputSpec, Tensor};
 
-/// Counts nothing.
+/// A ledger that reserves nothing.
 struct Uncounted;
 
-impl Ledger for Uncounted {
+impl RequestBudget for Uncounted {
     fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
         Ok(None)
     }
@@ -25,7 +25,7 @@ fn body(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-/// The reply to a body, when each run gives what `run` makes of its inputs.
+/// The response to a body, where `run` computes the outputs of each run.
 fn answer(
     handler: &Handler,
     model: &Signature,
@@ -36,7 +36,7 @@ fn answer(
 ) -> String {
     let request = handler
         .decode(content_type, body(text), Documents::One, &Uncounted)
-        .map(|asked| asked.request)
+        .map(|decoded| decoded.request)
         .unwrap();
     let (format, reply) = handler.negotiate(Some(accept), Format::Json, &request.reply).unwrap();
     let selected = |all: Vec<Value>| match reply.outputs() {
@@ -53,7 +53,7 @@ fn answer(
     String::from_utf8_lossy(&encoded.body).into_owned()
 }
 
-/// A classifier of one wide input, as scikit-learn exports it.
+/// A classifier with one wide input, as exported by scikit-learn.
 fn classifier() -> Signature {
     signature(
         &[input("X", DataType::F32, &[-1, 2])],
@@ -122,7 +122,7 @@ fn the_manifest_chooses_renames_and_labels_outputs() {
         Tools::default(),
     )
     .unwrap();
-    // What a request chooses counts more; the protocol's tensors keep their numbers.
+    // The outputs in a request take precedence; tensors of the protocol keep their numbers.
     let request = r#"{"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}], "outputs": [{"name": "label"}]}"#;
     let reply = answer(&chosen, &model, "application/json", request, "*/*", classify);
     assert!(
@@ -138,7 +138,7 @@ fn the_manifest_chooses_renames_and_labels_outputs() {
 }
 
 #[test]
-fn maps_by_class_number_go_out_by_name() {
+fn maps_by_class_number_become_maps_by_name() {
     let model = signature(&[input("X", DataType::F32, &[-1, 1])], &[zip_map("p", DataType::I64)]);
     let said = json!({"labels": ["no", "yes"], "outputs": [{"name": "p", "labels": true}]});
     let handler = Handler::new(&manifest(said), &model, Tools::default()).unwrap();
@@ -153,7 +153,7 @@ fn maps_by_class_number_go_out_by_name() {
 }
 
 #[test]
-fn a_manifest_that_does_not_fit_the_model_is_refused_by_name() {
+fn rejects_a_manifest_that_does_not_match_the_model() {
     let table = [
         (
             json!({"inputs": [{"name": "Y"}]}),
@@ -161,11 +161,11 @@ fn a_manifest_that_does_not_fit_the_model_is_refused_by_name() {
         ),
         (
             json!({"inputs": [{"name": "X"}, {"name": "X"}]}),
-            "\"X\" is there twice",
+            "duplicate name \"X\"",
         ),
         (
             json!({"inputs": [{"name": "X", "default": [1, 2, 3]}]}),
-            "the value of \"X\" does not fit",
+            "the value of \"X\" does not match the input",
         ),
         (
             json!({"inputs": [{"name": "X", "default": ["a", "b"]}]}),
@@ -176,35 +176,35 @@ fn a_manifest_that_does_not_fit_the_model_is_refused_by_name() {
             json!({"outputs": ["scores"]}),
             "the model has no output \"scores\"; it gives \"label\"",
         ),
-        (json!({"outputs": ["label", "label"]}), "\"label\" is there twice"),
+        (json!({"outputs": ["label", "label"]}), "duplicate name \"label\""),
         (
             json!({"outputs": ["label", {"name": "probabilities", "as": "label"}]}),
-            "\"label\" is there twice",
+            "duplicate name \"label\"",
         ),
         (
             json!({"outputs": [{"name": "label", "labels": true}]}),
             "\"labels\" is empty",
         ),
     ];
-    for (said, expected) in table {
-        let error = Handler::new(&manifest(said.clone()), &classifier(), Tools::default())
+    for (keys, expected) in table {
+        let error = Handler::new(&manifest(keys.clone()), &classifier(), Tools::default())
             .unwrap_err()
             .to_string();
-        assert!(error.contains(expected), "{said}: {error}");
+        assert!(error.contains(expected), "{keys}: {error}");
     }
     let texts = signature(
         &[input("X", DataType::F32, &[-1, 2])],
         &[output("y", DataType::String, &[-1])],
     );
-    let said = json!({"labels": ["a"], "outputs": [{"name": "y", "labels": true}]});
-    let error = Handler::new(&manifest(said), &texts, Tools::default())
+    let keys = json!({"labels": ["a"], "outputs": [{"name": "y", "labels": true}]});
+    let error = Handler::new(&manifest(keys), &texts, Tools::default())
         .unwrap_err()
         .to_string();
-    assert!(error.contains("holds no classes"), "{error}");
+    assert!(error.contains("needs whole numbers (classes)"), "{error}");
 }
 
 #[test]
-fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
+fn columns_are_assigned_to_inputs_by_name_or_in_order() {
     let texts = signature(
         &[
             input("Island", DataType::String, &[-1, 1]),
@@ -212,14 +212,14 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
         ],
         &[],
     );
-    // The order of the file's lines is the manifest's, whatever the model's is.
+    // The cells of a line are in the manifest's order, not in the model's.
     let said = json!({"columns": ["Culmen Length (mm)", {"name": "Island", "default": "Dream"}]});
     let handler = Handler::new(&manifest(said), &texts, Tools::default()).unwrap();
     let expected = [strings(&[1, 1], &[b"Biscoe"]), tensor(&[1, 1], &[39.5f32])];
     assert_eq!(
         handler
             .decode("text/csv", body("39.5,Biscoe\n"), Documents::One, &Uncounted)
-            .map(|asked| asked.request)
+            .map(|decoded| decoded.request)
             .unwrap()
             .inputs,
         expected
@@ -231,7 +231,7 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
             Documents::One,
             &Uncounted,
         )
-        .map(|asked| asked.request)
+        .map(|decoded| decoded.request)
         .unwrap();
     assert_eq!(defaulted.inputs[0], strings(&[1, 1], &[b"Dream"]));
 
@@ -242,13 +242,13 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
     let handler = Handler::new(&manifest(json!({"columns": ["p", "q", "r"]})), &wide, Tools::default()).unwrap();
     let inputs = handler
         .decode("text/csv", body("r,q,p\n3,2,1\n"), Documents::One, &Uncounted)
-        .map(|asked| asked.request)
+        .map(|decoded| decoded.request)
         .unwrap()
         .inputs;
     assert_eq!(inputs, [tensor(&[1, 2], &[1f32, 2.]), tensor(&[1], &[3i64])]);
 }
 
-/// The sum of each record's two numbers, of a model exported for `size` records.
+/// A model, exported for `size` records, that adds the two numbers of each record.
 fn sums(size: i64) -> (Signature, impl Fn(&[Tensor]) -> Vec<Value>) {
     let model = signature(
         &[input("x", DataType::F32, &[size, 2])],
@@ -299,18 +299,18 @@ fn a_model_of_a_fixed_batch_size_answers_any_number_of_records() {
 }
 
 #[test]
-fn records_that_may_depend_on_each_other_are_not_put_apart() {
+fn records_that_may_depend_on_each_other_are_not_divided() {
     let (model, _) = sums(2);
     let handler = Handler::new(&Manifest::default(), &model, Tools::default()).unwrap();
     assert!(
         handler
             .decode("text/csv", body("1,2\n3,4\n"), Documents::One, &Uncounted)
-            .map(|asked| asked.request)
+            .map(|decoded| decoded.request)
             .is_ok()
     );
     let error = handler
         .decode("text/csv", body("1,2\n3,4\n5,6\n"), Documents::One, &Uncounted)
-        .map(|asked| asked.request)
+        .map(|decoded| decoded.request)
         .unwrap_err()
         .to_string();
     assert!(error.contains("the model takes float32[2, 2]"), "{error}");
@@ -338,7 +338,7 @@ fn an_output_without_an_entry_for_each_record_is_not_joined() {
     assert_eq!(lines.lines().count(), 2, "{lines}");
     let request = handler
         .decode("text/csv", body("1,2\n3,4\n"), Documents::One, &Uncounted)
-        .map(|asked| asked.request)
+        .map(|decoded| decoded.request)
         .unwrap();
     let runs = [run(&[]), run(&[])];
     let error = handler

@@ -1,4 +1,4 @@
-//! From the text of a manifest to the data, with every mistake named by its place.
+//! Parses the text of a manifest; each error names the path of the key that is wrong.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,12 @@ use serde_json::{Map, Value as Json};
 
 use super::{FILE, Manifest};
 
-/// The reason why a text is not a manifest.
+/// Reasons why a text is not a valid manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    #[error("it is not JSON: {0}")]
+    #[error("invalid JSON: {0}")]
     Json(String),
-    #[error("it must be an object, as {{\"model\": \"...\"}}")]
+    #[error("expected a JSON object such as {{\"model\": \"model.onnx\"}}")]
     NoObject,
     #[error("\"{path}\" is not a key of {FILE}{}", .nearest.as_ref().map(|known| format!("; did you mean \"{known}\"?")).unwrap_or_default())]
     UnknownKey { path: String, nearest: Option<String> },
@@ -28,7 +28,7 @@ pub fn schema() -> Json {
     schema
 }
 
-/// Keys of a manifest that come from elsewhere than the artifact, and count more than its own.
+/// Keys from outside the artifact that override those of its manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Overlay(Map<String, Json>);
 
@@ -41,7 +41,7 @@ impl Overlay {
 }
 
 impl Overlay {
-    /// The overlay with this task, where it says none itself.
+    /// Adds a task to an overlay that does not set one.
     pub fn with_task(overlay: Option<&Self>, task: &str) -> Self {
         let mut keys = overlay.map(|Self(keys)| keys.clone()).unwrap_or_default();
         keys.entry("task").or_insert_with(|| task.into());
@@ -50,12 +50,11 @@ impl Overlay {
 }
 
 impl Manifest {
-    /// Reads the text of the file, if there is one, with the keys of `overlay` in the place of its
-    /// own.
+    /// Parses the text of the file, if there is one. Keys of `overlay` replace its own.
     pub fn parse(text: Option<&str>, overlay: Option<&Overlay>) -> Result<Self, ManifestError> {
         let mut keys = text.map(object).transpose()?.unwrap_or_default();
         if let Some(Overlay(more)) = overlay {
-            // Their mistakes are not to be taken for the file's.
+            // Check the file by itself, so that an error in it is not blamed on the overlay.
             read(keys.clone())?;
             keys.extend(more.clone());
         }
@@ -88,8 +87,8 @@ fn read(keys: Map<String, Json>) -> Result<Manifest, ManifestError> {
     Ok(manifest)
 }
 
-/// Refuses keys that the schema does not have. `schema` describes `json`, and refers to definitions
-/// in `root`.
+/// Refuses keys that the schema does not have. `schema` describes `json`; its references point
+/// into `root`.
 fn check_keys(json: &Json, schema: &Json, root: &Json, path: &str) -> Result<(), ManifestError> {
     let schema = resolved(schema, root);
     match json {
@@ -104,7 +103,7 @@ fn check_keys(json: &Json, schema: &Json, root: &Json, path: &str) -> Result<(),
                 };
                 let own = below(key);
                 let Some(property) = known.get(key) else {
-                    // An object that may have any keys.
+                    // The schema allows any key here.
                     if object.get("additionalProperties") != Some(&Json::Bool(false)) {
                         return Ok(());
                     }
@@ -135,7 +134,7 @@ fn check_keys(json: &Json, schema: &Json, root: &Json, path: &str) -> Result<(),
     }
 }
 
-/// The schema that another one refers to, where it does.
+/// Follows the reference of a schema, if it has one.
 fn resolved<'a>(schema: &'a Json, root: &'a Json) -> &'a Json {
     match schema.get("$ref").and_then(Json::as_str) {
         Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap_or(schema),
@@ -143,7 +142,7 @@ fn resolved<'a>(schema: &'a Json, root: &'a Json) -> &'a Json {
     }
 }
 
-/// The schema of objects among those that a value may have, and its properties.
+/// Finds the alternative of a schema that describes objects. Returns it with its properties.
 fn object_schema<'a>(schema: &'a Json, root: &'a Json) -> Option<(&'a Json, &'a Map<String, Json>)> {
     if let Some(known) = schema.get("properties").and_then(Json::as_object) {
         return Some((schema, known));
@@ -154,7 +153,7 @@ fn object_schema<'a>(schema: &'a Json, root: &'a Json) -> Option<(&'a Json, &'a 
         .find_map(|choice| object_schema(resolved(choice, root), root))
 }
 
-/// Checks what types cannot say: keys that exclude each other, repeated names, bounds.
+/// Checks what the types cannot express: keys that exclude each other, repeated names, bounds.
 fn check(manifest: &Manifest) -> Result<(), ManifestError> {
     let refuse = |path: String, problem: String| {
         Err(ManifestError::Value {
@@ -167,14 +166,14 @@ fn check(manifest: &Manifest) -> Result<(), ManifestError> {
         let path = format!("inputs[{index}]");
         if input.default.is_some() && input.constant.is_some() {
             let problem = format!(
-                "{:?} has both \"default\" and \"constant\"; give one of them",
+                "{:?} has both \"default\" and \"constant\"; set only one of them",
                 input.name
             );
             return refuse(path, problem);
         }
         for name in std::iter::once(&input.name).chain(&input.aliases) {
             if !names.insert(name) {
-                return refuse(path, format!("the name {name:?} is there twice"));
+                return refuse(path, format!("duplicate name {name:?}"));
             }
         }
         for (key, value) in [("default", &input.default), ("constant", &input.constant)] {
@@ -188,11 +187,11 @@ fn check(manifest: &Manifest) -> Result<(), ManifestError> {
         let path = format!("columns[{index}]");
         for name in std::iter::once(&column.name).chain(&column.aliases) {
             if !names.insert(name) {
-                return refuse(path, format!("the name {name:?} is there twice"));
+                return refuse(path, format!("duplicate name {name:?}"));
             }
         }
         if matches!(column.default, Some(Json::Array(_) | Json::Object(_))) {
-            let problem = "expected a number, a string or a boolean: a column has one cell in a row".to_owned();
+            let problem = "expected a number, a string or a boolean, because a column has one cell in a row".to_owned();
             return refuse(format!("{path}.default"), problem);
         }
     }
@@ -209,7 +208,7 @@ fn check(manifest: &Manifest) -> Result<(), ManifestError> {
         .chain(golden.map(|(index, request)| (format!("golden[{index}].request"), request)));
     for (path, request) in requests {
         if request.body.is_some() == request.file.is_some() {
-            return refuse(path, "it must have either \"body\" or \"file\"".to_owned());
+            return refuse(path, "expected either \"body\" or \"file\"".to_owned());
         }
     }
     for (index, golden) in manifest.golden.iter().enumerate() {

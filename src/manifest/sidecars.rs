@@ -1,18 +1,18 @@
-//! Files of exporters beside a model, as far as they say what a manifest says.
+//! Reads the files that exporters write next to a model, where they declare the same as a manifest.
 //!
 //! | file | written by | what is read |
 //! |---|---|---|
 //! | `MLmodel` | MLflow | the columns of the signature's inputs, in their order |
-//! | `config.pbtxt` | people, for Triton | `max_batch_size`, where `dynamic_batching` says that requests may be joined |
+//! | `config.pbtxt` | people, for Triton | `max_batch_size`, if `dynamic_batching` allows batching |
 //! | `config.json` | Hugging Face's libraries | `id2label`, the task of `architectures`, `problem_type` |
 //! | `config.json` | timm | `label_names`, the steps of `pretrained_cfg` |
-//! | `preprocessor_config.json` | Hugging Face's libraries | the steps for pictures, or for sound |
+//! | `preprocessor_config.json` | Hugging Face's libraries | the steps for images, or for sound |
 //! | `tokenizer_config.json`, `special_tokens_map.json`, `sentence_bert_config.json` | Hugging Face's libraries | lengths, padding, special tokens |
 //! | `README.md` | Hugging Face's hub | `pipeline_tag` |
 //! | `labels.txt` | people | a label on each line |
 //!
-//! These files are written for other programs. One that is not understood is passed over, and what
-//! it says never counts more than the manifest.
+//! These files are written for other programs. A file that cannot be interpreted is skipped, and
+//! the manifest overrides the values of every file.
 
 use std::num::NonZeroUsize;
 
@@ -24,7 +24,7 @@ use crate::audio::AudioProcessor;
 use crate::task::Task;
 use crate::vision;
 
-/// A file that exporters write beside a model.
+/// A file that exporters write next to a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sidecar {
     MlModel,
@@ -38,13 +38,13 @@ pub enum Sidecar {
     Labels,
 }
 
-/// Why a file is not understood.
+/// The reason why a file cannot be interpreted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SidecarError(String);
 
 impl Sidecar {
-    /// In the order in which they count.
+    /// All files; earlier ones take precedence.
     pub const ALL: [Self; 9] = [
         Self::MlModel,
         Self::Triton,
@@ -71,18 +71,18 @@ impl Sidecar {
         }
     }
 
-    /// Adds what the file with this text says to `manifest`, where that says nothing. Returns
-    /// whether there was anything in it.
+    /// Adds the values of the file with this text to `manifest`, where it has none. Returns whether
+    /// the file held any.
     pub fn read(self, text: &str, manifest: &mut Manifest) -> Result<bool, SidecarError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match self {
             Self::MlModel => {
                 let columns = mlflow_columns(text)?;
-                let is_told = !columns.is_empty();
+                let is_useful = !columns.is_empty();
                 if manifest.hints.columns.is_empty() {
                     manifest.hints.columns = columns;
                 }
-                Ok(is_told)
+                Ok(is_useful)
             }
             Self::Triton => {
                 let batching = triton_batching(text)?;
@@ -112,14 +112,14 @@ impl Sidecar {
 }
 
 fn set_labels(manifest: &mut Manifest, labels: Vec<String>) -> bool {
-    let is_told = !labels.is_empty();
+    let is_useful = !labels.is_empty();
     if manifest.labels.is_empty() {
         manifest.labels = labels;
     }
-    is_told
+    is_useful
 }
 
-/// A column of MLflow's signature. Tensors have no columns.
+/// A column of MLflow's signature. Signatures of tensors have no columns.
 #[derive(Deserialize)]
 struct MlflowColumn {
     name: Option<String>,
@@ -127,7 +127,7 @@ struct MlflowColumn {
     kind: String,
 }
 
-/// The columns of `signature.inputs`, which is JSON in a string of YAML.
+/// The columns of `signature.inputs`, which is JSON inside a YAML string.
 fn mlflow_columns(text: &str) -> Result<Vec<Column>, SidecarError> {
     let Some(json) = yaml_string(text, &["signature", "inputs"]) else {
         return Ok(Vec::new());
@@ -160,7 +160,7 @@ fn yaml_string(text: &str, path: &[&str]) -> Option<String> {
             if key.is_empty() || key.starts_with('#') {
                 continue;
             }
-            // Deeper than the keys of this depth, or out of the parent.
+            // A deeper line belongs to a sibling key; a shallower one ends the parent.
             let expected = *indent.get_or_insert(if depth == 0 { 0 } else { own });
             if own > expected {
                 continue;
@@ -181,8 +181,8 @@ fn yaml_string(text: &str, path: &[&str]) -> Option<String> {
                 if more.is_empty() || next.len() - more.len() <= own {
                     break;
                 }
-                // In double quotes a backslash at the end of a line joins it to the next one as it
-                // is.
+                // In double quotes, a backslash at the end of a line joins it to the next one
+                // without a space.
                 if value.starts_with('"') && value.ends_with('\\') {
                     value.pop();
                 } else {
@@ -197,19 +197,19 @@ fn yaml_string(text: &str, path: &[&str]) -> Option<String> {
     None
 }
 
-/// The text of a scalar of YAML.
+/// Decodes a YAML scalar.
 fn unquoted(scalar: &str) -> Option<String> {
     if let Some(inner) = scalar.strip_prefix('\'') {
         return Some(inner.strip_suffix('\'')?.replace("''", "'"));
     }
     if scalar.starts_with('"') {
-        // JSON's strings but for the blank at a fold, which YAML writes with a backslash.
+        // The same as a JSON string, except for the space at a fold, which YAML escapes.
         return serde_json::from_str(&scalar.replace("\\ ", " ")).ok();
     }
     Some(scalar.to_owned())
 }
 
-/// The batches that Triton's configuration allows.
+/// The batch limit in Triton's configuration.
 fn triton_batching(text: &str) -> Result<Option<Batching>, SidecarError> {
     let mut depth = 0usize;
     let (mut most, mut is_dynamic, mut is_size) = (None, false, false);
@@ -218,12 +218,14 @@ fn triton_batching(text: &str) -> Result<Option<Batching>, SidecarError> {
             "{" | "[" => depth += 1,
             "}" | "]" => {
                 let above = depth.checked_sub(1);
-                depth = above.ok_or_else(|| SidecarError("a bracket is closed that was not opened".to_owned()))?;
+                depth = above.ok_or_else(|| SidecarError("a closing bracket has no opening bracket".to_owned()))?;
             }
             ":" | "," | ";" => {}
             value if is_size => {
                 let number = value.parse::<usize>();
-                most = Some(number.map_err(|_| SidecarError(format!("max_batch_size: {value:?} is not a number")))?);
+                most = Some(
+                    number.map_err(|_| SidecarError(format!("max_batch_size: expected a number, found {value:?}")))?,
+                );
                 is_size = false;
             }
             name if depth == 0 => {
@@ -237,8 +239,8 @@ fn triton_batching(text: &str) -> Result<Option<Batching>, SidecarError> {
     Ok(most.filter(|_| is_dynamic).map(|most| Batching::Allowed(Some(most))))
 }
 
-/// The words of a text of Protocol Buffers: names and numbers, strings with their quotes, and each
-/// other mark by itself.
+/// Splits a text in Protocol Buffers format into words: names and numbers, quoted strings, and each
+/// punctuation mark.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -263,7 +265,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Bytes of the string that `text` begins with, up to its closing quote.
+/// Length in bytes of the string at the start of `text`, with both quotes.
 fn string_length(text: &str, quote: char) -> usize {
     let mut is_escaped = true;
     for (at, character) in text.char_indices() {
@@ -276,13 +278,13 @@ fn string_length(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// What `config.json` says of a network of Hugging Face's libraries, or of timm.
+/// Reads `config.json` of Hugging Face's libraries, or of timm.
 fn hugging_face(text: &str, manifest: &mut Manifest) -> Result<bool, SidecarError> {
     let config: Json = serde_json::from_str(text).map_err(|error| SidecarError(error.to_string()))?;
-    let mut is_told = set_labels(manifest, labels_of(&config));
+    let mut is_useful = set_labels(manifest, labels_of(&config));
     if let Some(task) = Task::from_config(&config) {
         manifest.hints.task = Some(task);
-        is_told = true;
+        is_useful = true;
     }
     if let Some(kind) = config
         .get("problem_type")
@@ -295,28 +297,28 @@ fn hugging_face(text: &str, manifest: &mut Manifest) -> Result<bool, SidecarErro
         .text
         .read("config.json", text)
         .map_err(|error| SidecarError(error.to_string()))?;
-    // timm has the steps for pictures in this file.
+    // timm keeps the steps for images in this file.
     if config.get("pretrained_cfg").is_some() || config.get("input_size").is_some() {
         let image = vision::Processor::parse(text).map_err(|error| SidecarError(error.to_string()))?;
-        is_told |= image.is_some();
+        is_useful |= image.is_some();
         if image.is_some() && manifest.hints.task.is_none() {
             manifest.hints.task = Some(Task::ImageClassification);
         }
         manifest.hints.image = image.or(manifest.hints.image.take());
     }
-    Ok(is_told)
+    Ok(is_useful)
 }
 
-/// The steps of `preprocessor_config.json`, for pictures or for sound.
+/// Reads the steps of `preprocessor_config.json`, for images or for sound.
 fn preprocessor(text: &str, manifest: &mut Manifest) -> Result<bool, SidecarError> {
     if let Some(image) = vision::Processor::parse(text).map_err(|error| SidecarError(error.to_string()))? {
         manifest.hints.image = Some(image);
         return Ok(true);
     }
     let audio = AudioProcessor::parse(text).map_err(|error| SidecarError(error.to_string()))?;
-    let is_told = audio.is_some();
+    let is_useful = audio.is_some();
     manifest.hints.audio = audio.or(manifest.hints.audio.take());
-    Ok(is_told)
+    Ok(is_useful)
 }
 
 /// The value of `pipeline_tag` in the front matter of a model card.
@@ -330,7 +332,7 @@ fn pipeline_tag(card: &str) -> Option<&str> {
     Some(tag.trim().trim_matches(['"', '\'']))
 }
 
-/// The labels of `id2label`, where its keys are the numbers from 0 on, or timm's `label_names`.
+/// The labels of `id2label`, if its keys are consecutive numbers from 0, or timm's `label_names`.
 fn labels_of(config: &Json) -> Vec<String> {
     if let Some(Json::Object(labels)) = config.get("id2label") {
         let label = |number: usize| labels.get(&number.to_string())?.as_str().map(ToOwned::to_owned);

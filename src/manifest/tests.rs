@@ -9,7 +9,7 @@ fn parse(text: &str) -> Result<Manifest, ManifestError> {
 }
 
 #[test]
-fn every_key_is_read_and_written_again() {
+fn every_key_survives_a_round_trip() {
     let text = json!({
         "model": "onnx/model.onnx",
         "task": "tabular-classification",
@@ -40,10 +40,10 @@ fn every_key_is_read_and_written_again() {
 }
 
 #[test]
-fn a_mistake_is_named_by_its_place_and_the_nearest_key() {
+fn errors_name_the_path_and_the_nearest_key() {
     let table = [
-        ("[]", "it must be an object"),
-        ("{", "it is not JSON"),
+        ("[]", "expected a JSON object"),
+        ("{", "invalid JSON"),
         (
             r#"{"modle": "a.onnx"}"#,
             r#""modle" is not a key of longshore.json; did you mean "model"?"#,
@@ -99,23 +99,17 @@ fn a_mistake_is_named_by_its_place_and_the_nearest_key() {
         ),
         (
             r#"{"inputs": [{"name": "x"}, {"name": "y", "aliases": ["x"]}]}"#,
-            r#"inputs[1]: the name "x" is there twice"#,
+            r#"inputs[1]: duplicate name "x""#,
         ),
-        (
-            r#"{"columns": ["a", "a"]}"#,
-            r#"columns[1]: the name "a" is there twice"#,
-        ),
+        (r#"{"columns": ["a", "a"]}"#, r#"columns[1]: duplicate name "a""#),
         (
             r#"{"columns": [{"name": "a", "default": [1]}]}"#,
             "columns[0].default: expected a number, a string or a boolean",
         ),
-        (
-            r#"{"warmup": [{}]}"#,
-            r#"warmup[0]: it must have either "body" or "file""#,
-        ),
+        (r#"{"warmup": [{}]}"#, r#"warmup[0]: expected either "body" or "file""#),
         (
             r#"{"golden": [{"request": {"body": 1, "file": "a"}, "response": 1}]}"#,
-            r#"golden[0].request: it must have either"#,
+            r#"golden[0].request: expected either"#,
         ),
         (
             r#"{"golden": [{"request": {"body": 1}, "response": 1, "rtol": -1}]}"#,
@@ -129,7 +123,7 @@ fn a_mistake_is_named_by_its_place_and_the_nearest_key() {
 }
 
 #[test]
-fn the_keys_of_an_overlay_count_more_than_the_files() {
+fn the_keys_of_an_overlay_override_those_of_the_file() {
     let overlay = Overlay::parse(r#"{"outputs": ["p"], "batching": false}"#).unwrap();
     let file = r#"{"outputs": ["label"], "labels": ["a"]}"#;
     let manifest = Manifest::parse(Some(file), Some(&overlay)).unwrap();
@@ -144,7 +138,7 @@ fn the_keys_of_an_overlay_count_more_than_the_files() {
 }
 
 #[test]
-fn the_schema_in_the_repository_is_that_of_the_types() {
+fn the_committed_schema_matches_the_types() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("container/longshore.schema.json");
     let expected = format!("{:#}\n", schema());
     let written = std::fs::read_to_string(&path).unwrap_or_default();
@@ -153,11 +147,16 @@ fn the_schema_in_the_repository_is_that_of_the_types() {
         "write it with: longshore schema > container/longshore.schema.json"
     );
     let properties = schema()["properties"].as_object().unwrap().len();
-    assert_eq!(properties, 15, "a key without a place in the schema: {:#}", schema());
+    assert_eq!(
+        properties,
+        15,
+        "unexpected number of keys in the schema: {:#}",
+        schema()
+    );
 }
 
 #[test]
-fn what_exporters_write_is_read_where_the_manifest_says_nothing() {
+fn files_of_exporters_fill_the_gaps_of_the_manifest() {
     let read = |sidecar: Sidecar, text: &str| {
         let mut manifest = Manifest::default();
         sidecar.read(text, &mut manifest).map(|_| manifest)

@@ -1,15 +1,15 @@
-//! The answer to a request, as data and in the forms in which it goes out.
+//! The answer to a request, as data and in the formats of responses.
 //!
-//! | form | what a record is |
+//! | format | a record |
 //! |---|---|
-//! | JSON | what the library that named the task gives; one record alone, or a list of them |
-//! | JSON Lines | the same on a line |
+//! | JSON | as in the library that named the task; a single record, or a list |
+//! | JSON Lines | the same on one line |
 //! | CSV | a line of cells: `label,score` for each label, the numbers of an embedding |
-//! | PNG | the map of classes of one picture |
+//! | PNG | the class map of one image |
 //!
-//! Large answers are arrays of numbers, and are written from the tensors straight into the text.
-//! Floats that are no numbers go out as the codecs have them: `NaN`, `Infinity` and `-Infinity` in
-//! JSON; `nan`, `inf` and `-inf` in CSV.
+//! Large answers are arrays of numbers, which are written directly from the tensors. NaN and the
+//! infinities have the spelling of the codecs: `NaN`, `Infinity` and `-Infinity` in JSON; `nan`,
+//! `inf` and `-inf` in CSV.
 
 mod csv;
 mod json;
@@ -37,7 +37,7 @@ pub struct Answer {
 pub enum Body {
     Labels {
         records: Vec<Vec<Scored>>,
-        /// Whether the one label of each record goes out without a list around it.
+        /// Whether the single label of each record is written without a list around it.
         is_flat: bool,
     },
     Boxes(Vec<Vec<Detection>>),
@@ -45,11 +45,11 @@ pub enum Body {
     Entities(Vec<Vec<Entity>>),
     Features(Features),
     Embeddings(Embeddings),
-    /// The cosine of each sentence with the first one of the request: one answer to all records.
+    /// The cosine similarity of each sentence with the first one: one answer to all records.
     Similarities(Vec<f32>),
     /// The score of each pair.
     Scores(Vec<f32>),
-    /// The texts of a query, the best one first: one answer to all records.
+    /// The texts of a query, best first: one answer to all records.
     Ranking(Vec<Ranked>),
     /// The tokens for each mask of each text.
     Fills(Vec<Vec<Vec<Fill>>>),
@@ -64,35 +64,35 @@ pub struct Scored {
     pub score: f32,
 }
 
-/// An object in a picture.
+/// An object in an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Detection {
     pub class: usize,
     pub score: f32,
-    /// Left, top, right, bottom, in pixels of the original.
+    /// Left, top, right, bottom, in pixels of the original image.
     pub corners: [i64; 4],
 }
 
-/// A token or several that stand for something.
+/// A token, or a group of tokens, with a label.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entity {
     pub label: String,
-    /// Whether tokens were put together.
+    /// Whether it is a group of tokens.
     pub is_group: bool,
     pub score: f32,
-    /// The place of the token.
+    /// The position of the token.
     pub index: Option<usize>,
     pub word: String,
-    /// The characters of the text, from the first one to the one after the last one.
+    /// The range in characters of the text; the end is exclusive.
     pub start: usize,
     pub end: usize,
 }
 
-/// An output as it is.
+/// An output without changes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
     pub tensor: Tensor,
-    /// The entries of the second axis that each record has; all of them where it is absent.
+    /// The entries of the second axis to write for each record; all of them if absent.
     pub kept: Option<Vec<Vec<usize>>>,
 }
 
@@ -119,16 +119,16 @@ impl Embeddings {
     }
 }
 
-/// A text of a ranking.
+/// A text in a ranking.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranked {
-    /// The place of the text in the request.
+    /// The position of the text in the request.
     pub index: usize,
     pub score: f32,
     pub text: Option<String>,
 }
 
-/// A token in the place of a mask.
+/// A token in place of a mask.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fill {
     pub score: f32,
@@ -137,7 +137,7 @@ pub struct Fill {
     pub sequence: String,
 }
 
-/// The labels of a text, the best one first.
+/// The labels of a text, best first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ZeroShot {
     pub sequence: String,
@@ -154,7 +154,7 @@ pub struct Span {
     pub answer: String,
 }
 
-/// Whether a request was of one thing or of a list of them.
+/// Whether a request held a single record or a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     One,
@@ -178,7 +178,7 @@ impl Answer {
         &self.body
     }
 
-    /// The number of records of the answer: 1 for an answer to all of them together.
+    /// The number of records in the answer; 1 for one answer to all records.
     pub fn records(&self) -> usize {
         match &self.body {
             Body::Labels { records, .. } => records.len(),
@@ -204,8 +204,8 @@ impl Answer {
     }
 }
 
-/// Memory for an answer of about this many bytes.
-fn room(bytes: usize) -> Result<Vec<u8>, TaskError> {
+/// Allocates memory for an answer of about this many bytes.
+fn allocate(bytes: usize) -> Result<Vec<u8>, TaskError> {
     let mut out = Vec::new();
     out.try_reserve(bytes).map_err(|_| TaskError::OutOfMemory)?;
     Ok(out)

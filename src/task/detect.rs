@@ -1,4 +1,4 @@
-//! Object detection: boxes with labels, in pixels of the original picture.
+//! Object detection: boxes with labels, in pixels of the original image.
 //!
 //! | `boxes` | outputs | reference |
 //! |---|---|---|
@@ -6,18 +6,18 @@
 //! | `yolov5` | [N, boxes, 5 + classes] | YOLOv5 |
 //! | `yolov8` | [N, 4 + classes, boxes] | YOLOv8 |
 //! | `end-to-end` | [N, boxes, 6]: corners, score, class | YOLOv10 |
-//! | `separate` | boxes, scores and classes by their names | torchvision, SSD |
+//! | `separate` | boxes, scores and classes, found by name | torchvision, SSD |
 //!
-//! Scores of `detr` are a softmax whose last class is "none"; where there are as many classes as
-//! labels (RT-DETR, Deformable DETR) they are sigmoids, and the best pairs of a query and a class
-//! go out. Scores of `yolov5` are objectness times class. Others are taken as they are. Boxes of
-//! `yolov5` and `yolov8` are suppressed here, and so are those of `separate` whose scores are by
-//! class; the other graphs have done it, and do it again only where `iou_threshold` is set.
+//! Scores of `detr` are a softmax whose last class is "none". With as many classes as labels
+//! (RT-DETR, Deformable DETR) they are sigmoids, and the best pairs of a query and a class are
+//! returned. Scores of `yolov5` are objectness times class. Other scores are unchanged. Boxes of
+//! `yolov5` and `yolov8` are suppressed here, and so are those of `separate` with scores by class.
+//! The other graphs suppress boxes themselves; setting `iou_threshold` suppresses them again.
 //!
-//! The family is recognised by names and shapes, and where those fit several, by the number of
-//! labels. `threshold` is 0.5 by default and 0.25 for the three YOLO forms, `iou_threshold` 0.7
-//! for `yolov8`, else 0.45. Boxes of `detr` go out as transformers leaves them; the others are cut
-//! at the edges of the picture. Coordinates are whole numbers, cut towards 0, as in transformers.
+//! The family is recognised by names and shapes; if several match, by the number of labels.
+//! `threshold` is 0.5 by default and 0.25 for the three YOLO forms, `iou_threshold` 0.7 for
+//! `yolov8`, else 0.45. Boxes of `detr` may extend beyond the image, as in transformers; the
+//! others are clipped to it. Coordinates are truncated to integers, as in transformers.
 
 mod detr;
 mod family;
@@ -29,19 +29,19 @@ use family::Family;
 
 use super::answer::{Body, Detection};
 use super::context::PlacedPicture;
-use super::outputs::{Face, Output, Rows, Search, floats, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, floats, tensor};
 use super::scores::top;
 use super::settings::TopK;
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::ObjectDetection;
 
-/// Most boxes that are compared with each other, the best ones, as in the reference.
+/// Maximum boxes that are compared with each other, the best ones, as in the reference.
 const MOST_COMPARED: usize = 30_000;
-/// Most boxes that go out where `top_k` says nothing and boxes were compared, as in the reference.
+/// Maximum boxes in an answer after suppression, unless `top_k` is set, as in the reference.
 const MOST_KEPT: usize = 300;
 
-/// A box that may go out.
+/// A box that may be part of the answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Candidate {
     /// Left, top, right, bottom.
@@ -53,24 +53,24 @@ struct Candidate {
 /// The unit of the numbers of a box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Relative {
-    /// Pixels of the picture that the model saw.
+    /// Pixels of the model's input.
     Input,
-    /// Parts of the picture that the model saw.
+    /// Fractions of the model's input.
     PartsOfInput,
-    /// Parts of the original.
+    /// Fractions of the original.
     PartsOfOriginal,
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings, labels: usize) -> Result<(), TaskError> {
-    Family::recognise(faces, settings, labels).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings, labels: usize) -> Result<(), TaskError> {
+    Family::recognise(infos, settings, labels).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
-    let faces = Face::given(outputs);
+    let infos = OutputInfo::given(outputs);
     let settings = context.settings;
-    let family = Family::recognise(&faces, settings, context.labels.count())?;
+    let family = Family::recognise(&infos, settings, context.labels.count())?;
     if context.pictures.len() != context.records {
-        return Err(missing("the size of each picture"));
+        return Err(missing("the size of each image"));
     }
     let mut reader = family.reader(outputs, context)?;
     let threshold = settings.threshold.unwrap_or(family.usual_threshold()) as f32;
@@ -99,7 +99,7 @@ fn missing(what: &'static str) -> TaskError {
     TaskError::Context { task: TASK, what }
 }
 
-/// A candidate in pixels of the original picture.
+/// Converts a candidate to pixels of the original image.
 fn place(candidate: Candidate, relative: Relative, picture: &dyn PlacedPicture) -> Detection {
     let Candidate { corners, score, class } = candidate;
     let (width, height) = picture.size();
@@ -118,7 +118,7 @@ fn place(candidate: Candidate, relative: Relative, picture: &dyn PlacedPicture) 
             )
         }
     };
-    // `as` makes 0 of what is no number, and the nearest integer of what is too large.
+    // `as` converts NaN to 0, and saturates numbers that are too large.
     Detection {
         class,
         score,
@@ -126,20 +126,20 @@ fn place(candidate: Candidate, relative: Relative, picture: &dyn PlacedPicture) 
     }
 }
 
-/// The corners of a box of a centre and a size.
+/// Converts a box from centre and size to corners.
 fn corners([x, y, width, height]: [f32; 4]) -> [f32; 4] {
     [x - 0.5 * width, y - 0.5 * height, x + 0.5 * width, y + 0.5 * height]
 }
 
-/// The class that a number stands for.
+/// Converts a number to a class.
 fn class(number: f32) -> Option<usize> {
-    // No model has more classes than `f32` counts exactly.
+    // No model has more classes than `f32` can represent exactly.
     (0.0..16_777_216.0).contains(&number).then_some(number as usize)
 }
 
 #[cfg(test)]
 pub(super) mod testing {
-    //! Suppression, for tests of what holds for any boxes.
+    //! Suppression, for property tests.
 
     use super::{Candidate, suppress};
 

@@ -1,9 +1,9 @@
-//! Embeddings of sentences, as sentence-transformers makes them of the embeddings of tokens.
+//! Makes sentence embeddings from token embeddings, as sentence-transformers does.
 //!
-//! The steps are pooling, cutting (`dimensions`, for networks whose first numbers stand for the
-//! whole), and normalising, in this order: a cut embedding of length 1 has the length 1 again. An
-//! output that is pooled already is taken as it is. Folders of sentence-transformers say the steps
-//! in `modules.json`; a step that is none of these is refused by its name.
+//! The steps are pooling, truncation (`dimensions`, for networks whose first numbers represent the
+//! whole), and normalizing, in this order, so that truncated embeddings have length 1 too. An
+//! output that is pooled already is not pooled again. Folders of sentence-transformers list the
+//! steps in `modules.json`; an unsupported step is refused by name.
 
 mod modules;
 mod pool;
@@ -11,14 +11,14 @@ mod pool;
 pub use modules::SentenceModules;
 
 use super::answer::{Body, Embeddings};
-use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
 use super::settings::Pooling;
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::SentenceSimilarity;
 const EXPECTED: &str = "embeddings of shape [records, dimensions], or of tokens as [records, tokens, dimensions]";
 
-/// Names of outputs that are pooled, as [`Face::plain_name`] has them.
+/// Names of pooled outputs, in the form of [`OutputInfo::plain_name`].
 const POOLED: [&str; 6] = [
     "sentenceembedding",
     "sentenceembeddings",
@@ -36,46 +36,46 @@ enum Source {
     Tokens(usize),
 }
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<Source, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<Source, TaskError> {
     let search = |names| Search {
         task: TASK,
         settings,
         names,
         expected: EXPECTED,
     };
-    let is_pooled = |face: &Face<'_>| face.is_number() && face.dims.as_ref().is_some_and(|dims| dims.len() == 2);
-    let is_tokens = |face: &Face<'_>| face.is_number() && face.dims.as_ref().is_none_or(|dims| dims.len() == 3);
+    let is_pooled = |info: &OutputInfo<'_>| info.is_number() && info.dims.as_ref().is_some_and(|dims| dims.len() == 2);
+    let is_tokens = |info: &OutputInfo<'_>| info.is_number() && info.dims.as_ref().is_none_or(|dims| dims.len() == 3);
     if settings.output.is_some() {
-        let at = search(&[]).find(faces, |face| is_pooled(face) || is_tokens(face))?;
-        return Ok(if is_pooled(&faces[at]) {
+        let at = search(&[]).find(infos, |info| is_pooled(info) || is_tokens(info))?;
+        return Ok(if is_pooled(&infos[at]) {
             Source::Pooled(at)
         } else {
             Source::Tokens(at)
         });
     }
-    let named = |names: &[&str], fits: &dyn Fn(&Face<'_>) -> bool| {
+    let named = |names: &[&str], fits: &dyn Fn(&OutputInfo<'_>) -> bool| {
         names.iter().find_map(|name| {
-            let mut faces = faces.iter();
-            faces.position(|face| face.plain_name() == *name && fits(face))
+            let mut infos = infos.iter();
+            infos.position(|info| info.plain_name() == *name && fits(info))
         })
     };
     if let Some(at) = named(&POOLED, &is_pooled) {
         return Ok(Source::Pooled(at));
     }
-    // BERT's `pooler_output` comes after the tokens, and is not what sentence-transformers takes.
+    // Prefer tokens to BERT's `pooler_output`, which sentence-transformers does not use.
     if let Some(at) = named(&TOKENS, &is_tokens) {
         return Ok(Source::Tokens(at));
     }
-    if let Some(at) = faces.iter().position(is_tokens) {
+    if let Some(at) = infos.iter().position(is_tokens) {
         return Ok(Source::Tokens(at));
     }
-    search(&[]).find(faces, is_pooled).map(Source::Pooled)
+    search(&[]).find(infos, is_pooled).map(Source::Pooled)
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    let source = find(faces, settings)?;
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    let source = find(infos, settings)?;
     let (Source::Pooled(at) | Source::Tokens(at)) = source;
-    let Some(width) = faces[at].last_dim() else {
+    let Some(width) = infos[at].last_dim() else {
         return Ok(());
     };
     let parts = match source {
@@ -91,18 +91,18 @@ pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskE
 
 fn too_many(asked: usize, given: usize) -> TaskError {
     TaskError::Input(format!(
-        "dimensions: {asked} asked for, the embeddings of this model have {given}"
+        "dimensions: {asked} is more than the {given} numbers in the embeddings of this model"
     ))
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
-    let source = find(&Face::given(outputs), context.settings)?;
+    let source = find(&OutputInfo::given(outputs), context.settings)?;
     let settings = context.settings;
     let mut embeddings = match source {
         Source::Pooled(at) => {
             let mut rows = Rows::new(TASK, tensor(TASK, outputs, at)?, context.records, 1)?;
             let width = rows.width();
-            let mut all = room(rows.count(), width)?;
+            let mut all = allocate(rows.count(), width)?;
             for row in 0..rows.count() {
                 all.extend_from_slice(rows.row(row)?);
             }
@@ -119,7 +119,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
             let mut rows = Rows::new(TASK, tensor, context.records, 2)?;
             let usual = [Pooling::Mean];
             let poolings = pool::ordered(settings.pooling.as_deref().unwrap_or(&usual));
-            let mut all = room(records, width.saturating_mul(poolings.len()))?;
+            let mut all = allocate(records, width.saturating_mul(poolings.len()))?;
             let all_attended = vec![1; length];
             for row in 0..rows.count() {
                 let given = context.tokens.get(row).map(|tokens| tokens.attention);
@@ -144,14 +144,14 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     Ok(Answer::new(TASK, context.labels, body).conclude(context))
 }
 
-fn room(records: usize, width: usize) -> Result<Vec<f32>, TaskError> {
+fn allocate(records: usize, width: usize) -> Result<Vec<f32>, TaskError> {
     let mut all = Vec::new();
     let count = records.checked_mul(width).ok_or(TaskError::OutOfMemory)?;
     all.try_reserve_exact(count).map_err(|_| TaskError::OutOfMemory)?;
     Ok(all)
 }
 
-/// Embeddings one after the other.
+/// Concatenated embeddings.
 struct Flat {
     all: Vec<f32>,
     width: usize,
@@ -183,7 +183,7 @@ impl Flat {
     }
 }
 
-/// The cosines of the angles between the first embedding and the others.
+/// The cosine similarities of the first embedding with the others.
 pub(super) fn similarities(embeddings: &Embeddings) -> Vec<f32> {
     let mut rows = embeddings.rows();
     let Some(source) = rows.next() else {
@@ -197,10 +197,10 @@ pub(super) fn similarities(embeddings: &Embeddings) -> Vec<f32> {
     rows.map(cosine).collect()
 }
 
-/// The length of a vector, which is not 0.
+/// The length of a vector, at least 1e-12.
 fn length(vector: &[f32]) -> f32 {
     let squares: f64 = vector.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
     let length = squares.sqrt() as f32;
-    // `f32::max` takes a number rather than none.
+    // `f32::max` ignores NaN.
     if length.is_nan() { length } else { length.max(1e-12) }
 }

@@ -1,34 +1,34 @@
 //! Token classification: a label for each token, or entities of several tokens.
 //!
-//! The steps are those of transformers' pipeline. Tokens become words where the strategy asks for
-//! it, words or tokens that follow each other with one tag become entities (a tag that begins with
-//! `B-` begins another one), and labels that are ignored are left out at the end.
+//! The steps are those of transformers' pipeline. Depending on the strategy, tokens are first
+//! joined to words. Adjacent words or tokens with the same tag become one entity; a tag that
+//! begins with `B-` starts a new one. Ignored labels are removed at the end.
 
 use super::answer::{Body, Entity};
 use super::context::{Characters, Tokens, Vocabulary};
-use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
 use super::scores::{greatest, softmax};
 use super::settings::Aggregation;
-use super::{Answer, Context, Labels, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Labels, Task, TaskError};
 
 const TASK: Task = Task::TokenClassification;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
         names: &["logits", "output", "outputs"],
         expected: "one output of numbers of shape [records, tokens, labels]",
     };
-    search.find(faces, |face| face.is_number() && face.may_have_rank(3))
+    search.find(infos, |info| info.is_number() && info.may_have_rank(3))
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
-    let at = find(&Face::given(outputs), context.settings)?;
+    let at = find(&OutputInfo::given(outputs), context.settings)?;
     let tensor = tensor(TASK, outputs, at)?;
     let &[_, length, classes] = tensor.shape() else {
         return Err(missing("a label for each token"));
@@ -66,14 +66,14 @@ fn missing(what: &'static str) -> TaskError {
     TaskError::Context { task: TASK, what }
 }
 
-/// A token of the text, with the scores of all labels.
+/// A token of the text, with its scores for all labels.
 struct Piece<'a> {
     word: String,
     scores: &'a [f32],
     start: usize,
     end: usize,
     index: usize,
-    /// Whether it goes on with the word of the one before.
+    /// Whether it continues the word of the previous token.
     is_inside: bool,
 }
 
@@ -88,7 +88,7 @@ impl Pipeline<'_> {
         let characters = Characters::new(tokens.text);
         let marks = self.vocabulary.marks_continuation();
         let mut pieces = Vec::new();
-        // Tokens are counted without the padding before them.
+        // The index of a token does not count padding before it.
         let attended = (0..tokens.ids.len()).filter(|&at| tokens.is_attended(at));
         for (index, at) in attended.enumerate() {
             if !tokens.is_text(at) {
@@ -97,7 +97,7 @@ impl Pipeline<'_> {
             let (id, (start, end)) = (tokens.ids[at], tokens.offsets[at]);
             let mut word = self.vocabulary.token(id).unwrap_or_default();
             let mut is_inside = match marks {
-                // The mark makes a token longer than its text.
+                // The marker makes a token longer than its text.
                 true => word.chars().count() != characters.slice(start, end).chars().count(),
                 false => start > 0 && !characters.slice(start - 1, start + 1).contains(' '),
             };
@@ -149,7 +149,7 @@ impl Pipeline<'_> {
         }
     }
 
-    /// The word that pieces are parts of. There is at least one.
+    /// Joins pieces to a word. There is at least one piece.
     fn word(&self, pieces: &[Piece<'_>]) -> Entity {
         let (first, last) = (&pieces[0], &pieces[pieces.len() - 1]);
         let (class, score) = match self.strategy {
@@ -179,7 +179,7 @@ impl Pipeline<'_> {
         }
     }
 
-    /// The entity that tokens or words make. There is at least one.
+    /// Joins tokens or words to an entity. There is at least one.
     fn group(&self, parts: &[Entity]) -> Entity {
         let (first, last) = (&parts[0], &parts[parts.len() - 1]);
         let words: Vec<&str> = parts.iter().map(|part| part.word.as_str()).collect();
@@ -201,7 +201,7 @@ fn best(piece: &Piece<'_>) -> (usize, Option<f32>) {
     (class, piece.scores.get(class).copied())
 }
 
-/// The mean of the scores of pieces, for each label.
+/// The mean score of the pieces for each label.
 fn mean(pieces: &[Piece<'_>]) -> Vec<f32> {
     let classes = pieces.first().map_or(0, |piece| piece.scores.len());
     let mut sums = vec![0f32; classes];
@@ -215,7 +215,7 @@ fn mean(pieces: &[Piece<'_>]) -> Vec<f32> {
     sums
 }
 
-/// Whether a label begins an entity, and its tag. A label of another form goes on with one.
+/// Whether a label begins an entity, and its tag. A label without a prefix continues an entity.
 fn tag(label: &str) -> (bool, &str) {
     match (label.strip_prefix("B-"), label.strip_prefix("I-")) {
         (Some(tag), _) => (true, tag),

@@ -1,68 +1,68 @@
-//! The reasons why there is no answer, by cause.
+//! Errors of answers, by cause.
 //!
-//! The variants are the causes that need different statuses. Every text names what was wrong and
-//! what was expected, and is bounded: it quotes at most [`EXCERPT_CHARS`] characters of what a
-//! caller or a model wrote.
+//! Causes with different HTTP statuses are separate variants. Every text names what was wrong and
+//! what was expected, and its length is bounded: it quotes at most [`EXCERPT_CHARS`] characters
+//! from a client or a model.
 
 use super::Task;
 
-/// Most characters of a caller's or a model's text in a message.
+/// Maximum characters of a client's or a model's text in a message.
 pub(super) const EXCERPT_CHARS: usize = 64;
-/// Most names in a list in a message.
+/// Maximum names in a list in a message.
 const LISTED: usize = 12;
 
-/// The reason why there is no answer.
+/// Errors of an answer, by cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskError {
-    /// The manifest's or the environment's doing.
-    #[error("{} is not a known task{}; the known ones are {}", excerpt(.given), did_you_mean(.nearest), known_tasks())]
+    /// Caused by the manifest or the environment.
+    #[error("unknown task {}{}; known tasks are {}", excerpt(.given), did_you_mean(.nearest), known_tasks())]
     UnknownTask { given: String, nearest: Option<String> },
-    /// The caller's or the manifest's doing.
-    #[error("{} is not a setting of {task}{}; it takes {}", excerpt(.key), did_you_mean(.nearest), listed(.known))]
+    /// Caused by the client or the manifest.
+    #[error("{} is not a setting of {task}{}; known settings are {}", excerpt(.key), did_you_mean(.nearest), listed(.known))]
     UnknownSetting {
         task: Task,
         key: String,
         nearest: Option<String>,
         known: &'static [&'static str],
     },
-    /// The caller's or the manifest's doing.
+    /// Caused by the client or the manifest.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// The caller's doing: the input cannot be answered.
+    /// Caused by the client: the input cannot be answered.
     #[error("{0}")]
     Input(String),
-    /// The outputs of the model cannot be of the task.
-    #[error("the outputs are not those of {task}: {problem}; expected {expected}; the model gives {given}")]
+    /// The outputs of the model cannot belong to the task.
+    #[error("the outputs do not match {task}: {problem}; expected {expected}; the model has {given}")]
     Outputs {
         task: Task,
         problem: String,
         expected: &'static str,
         given: String,
     },
-    /// A step of the model's pipeline that is not supported.
+    /// An unsupported step of the model's pipeline.
     #[error("{0}")]
     Unsupported(String),
-    /// The server's doing: reading the request did not leave what the task needs.
+    /// Caused by the server: a fact that the task needs is missing.
     #[error("{task} needs {what}")]
     Context { task: Task, what: &'static str },
-    /// The caller asked for a form that cannot carry the answer.
-    #[error("the answer of {task} cannot be given as {format}: {problem}")]
+    /// The client asked for a format that cannot represent the answer.
+    #[error("the answer of {task} cannot be written as {format}: {problem}")]
     CannotCarry {
         task: Task,
         format: &'static str,
         problem: &'static str,
     },
-    /// For this request alone.
-    #[error("there is no memory left for the answer; send less at a time, or try again later")]
+    /// Only this request fails.
+    #[error("not enough memory for the answer; send less at a time, or try again later")]
     OutOfMemory,
 }
 
-/// The reason why a value is not one of a setting.
+/// The reason why a setting is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
-    #[error("{} is not a known setting{}", excerpt(.key), did_you_mean(.nearest))]
+    #[error("unknown setting {}{}", excerpt(.key), did_you_mean(.nearest))]
     Unknown { key: String, nearest: Option<String> },
-    #[error("{key}: expected {allowed}, {} given", clipped(.given))]
+    #[error("{key}: expected {allowed}, found {}", clipped(.given))]
     Value {
         key: &'static str,
         allowed: &'static str,
@@ -70,7 +70,7 @@ pub enum SettingError {
     },
 }
 
-/// `text` in quotes, with control characters escaped and its end cut off.
+/// Quotes `text`, escapes control characters, and truncates it.
 pub(super) fn excerpt(text: &str) -> String {
     let mut characters = text.chars();
     let kept: String = characters.by_ref().take(EXCERPT_CHARS).collect();
@@ -78,7 +78,7 @@ pub(super) fn excerpt(text: &str) -> String {
     format!("\"{}{more}\"", kept.escape_debug())
 }
 
-/// JSON text with its end cut off.
+/// Truncates JSON text.
 fn clipped(text: &str) -> String {
     match text.char_indices().nth(EXCERPT_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -86,9 +86,9 @@ fn clipped(text: &str) -> String {
     }
 }
 
-/// The one of `known` that is nearest to `given`, if one is near.
+/// The name in `known` that is most similar to `given`, if any is similar.
 pub(super) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    // A long text is no name, and comparing takes its length squared.
+    // A long text is not a name, and the comparison is quadratic.
     if given.len() > 2 * EXCERPT_CHARS {
         return None;
     }

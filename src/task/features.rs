@@ -1,16 +1,16 @@
 //! Feature extraction: the first output of a network, as nested arrays.
 //!
-//! A text alone has no padding, and its answer is the same in a request of many: the rows of
-//! padding are left out. As in transformers the answer to each record has an axis of size 1 around
-//! it.
+//! The rows of padding are removed, so that the answer to a text does not depend on the other
+//! texts of the request. As in transformers, the answer to each record has an axis of size 1
+//! around it.
 
 use super::answer::{Body, Features};
-use super::outputs::{Face, Output, Search, tensor};
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::outputs::{Output, OutputInfo, Search, tensor};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::FeatureExtraction;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
@@ -24,17 +24,17 @@ fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
         ],
         expected: "one output of numbers with a row for each record",
     };
-    search.find(faces, |face| {
-        face.is_number() && face.dims.as_ref().is_none_or(|dims| dims.len() > 1)
+    search.find(infos, |info| {
+        info.is_number() && info.dims.as_ref().is_none_or(|dims| dims.len() > 1)
     })
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
-    let at = find(&Face::given(outputs), context.settings)?;
+    let at = find(&OutputInfo::given(outputs), context.settings)?;
     let tensor = tensor(TASK, outputs, at)?;
     let shape = tensor.shape();
     if shape.first() != Some(&context.records) {
@@ -43,7 +43,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
             what: "outputs with a row for each record",
         });
     }
-    // Rows of other lengths than the tokens are none of tokens.
+    // If the lengths differ from those of the tokens, the rows are not token embeddings.
     let is_by_token = shape.len() == 3
         && context.tokens.len() == context.records
         && context.tokens.iter().all(|row| row.attention.len() == shape[1]);

@@ -1,39 +1,39 @@
-//! Fill-mask: the best tokens in the place of a mask.
+//! Fill-mask: the best tokens in place of a mask.
 //!
-//! A text with one mask has a list of tokens; one with several has a list for each, and the other
-//! masks stay in its sequences. A text without a mask is refused, as in transformers.
+//! A text with one mask gets a list of tokens. A text with several gets a list for each, in which
+//! the sequences keep the other masks. A text without a mask is refused, as in transformers.
 
 use super::answer::{Body, Fill};
 use super::classify::most;
 use super::context::{Tokens, Vocabulary};
 use super::error::excerpt;
-use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
 use super::scores::{softmax, top};
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::FillMask;
 
-/// Most tokens that go out for one text. Each has the text around it, so that they would be a
-/// large answer to a small request.
+/// Maximum tokens in the answer for one text. Each comes with the text around it, so a small
+/// request could otherwise cause a large answer.
 const MOST: usize = 4096;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
         names: &["logits", "predictionscores", "output"],
         expected: "one output of numbers of shape [records, tokens, vocabulary]",
     };
-    search.find(faces, |face| face.is_number() && face.may_have_rank(3))
+    search.find(infos, |info| info.is_number() && info.may_have_rank(3))
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
     let missing = |what| TaskError::Context { task: TASK, what };
-    let at = find(&Face::given(outputs), context.settings)?;
+    let at = find(&OutputInfo::given(outputs), context.settings)?;
     let tensor = tensor(TASK, outputs, at)?;
     let &[_, length, classes] = tensor.shape() else {
         return Err(missing("scores for each token"));
@@ -55,14 +55,14 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
             .collect();
         if masks.is_empty() {
             return Err(TaskError::Input(format!(
-                "text {}: there is no mask in it; write {} in the place of the word to be guessed",
+                "text {} has no mask; write {} in place of the word to guess",
                 row + 1,
                 excerpt(&mask_token)
             )));
         }
         if masks.len().saturating_mul(most) > MOST {
             return Err(TaskError::Input(format!(
-                "top_k: {most} tokens for each of {} masks; at most {MOST} tokens for one text can be given",
+                "top_k: {most} tokens for each of {} masks, at most {MOST} tokens allowed for one text",
                 masks.len()
             )));
         }
@@ -124,8 +124,8 @@ fn best(
     chosen.into_iter().map(fill).collect()
 }
 
-/// The ids that the settings allow, each once.
-fn targets(settings: &Settings, vocabulary: &dyn Vocabulary) -> Result<Option<Vec<u32>>, TaskError> {
+/// The ids of the `targets` setting, without duplicates.
+fn targets(settings: &AnswerSettings, vocabulary: &dyn Vocabulary) -> Result<Option<Vec<u32>>, TaskError> {
     let Some(targets) = &settings.targets else {
         return Ok(None);
     };
@@ -134,9 +134,7 @@ fn targets(settings: &Settings, vocabulary: &dyn Vocabulary) -> Result<Option<Ve
     ids.sort_unstable();
     ids.dedup();
     match ids.is_empty() {
-        true => Err(TaskError::Input(
-            "targets: none of them is a token of this model".to_owned(),
-        )),
+        true => Err(TaskError::Input("targets: none is a token of this model".to_owned())),
         false => Ok(Some(ids)),
     }
 }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// The names of classes, by their numbers. A class without a name is `LABEL_` and its number, as
-/// transformers has it.
+/// The names of classes, by number. A class without a name is `LABEL_` and its number, as in
+/// transformers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Labels(Arc<[String]>);
 
@@ -25,7 +25,7 @@ impl Labels {
         }
     }
 
-    /// The class whose name `is` the one that is looked for.
+    /// The first class whose name satisfies `is`.
     pub(super) fn position(&self, is: impl Fn(&str) -> bool) -> Option<usize> {
         self.0.iter().position(|name| is(name))
     }

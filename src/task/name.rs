@@ -1,8 +1,8 @@
-//! Tasks and their names, and what files and variables say about the task of a model.
+//! Tasks and their names, and the task of a model in files and environment variables.
 //!
-//! Names are those of Hugging Face. A task comes from `HF_TASK`, the manifest, `pipeline_tag`, or
-//! the end of an architecture's name in `config.json`, where the library that wrote the file says
-//! which head the network has.
+//! The names are those of Hugging Face. A task comes from `HF_TASK`, the manifest, `pipeline_tag`,
+//! or the suffix of an architecture's name in `config.json`, with which the library that wrote the
+//! file names the head of the network.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::error::{TaskError, nearest};
 
-/// A kind of question that models answer.
+/// A task of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Task {
     ImageClassification,
@@ -21,7 +21,7 @@ pub enum Task {
     ImageSegmentation,
     TokenClassification,
     FeatureExtraction,
-    /// Embeddings of sentences, and how near they are to each other.
+    /// Embeddings of sentences, and their similarity.
     SentenceSimilarity,
     TextRanking,
     FillMask,
@@ -29,7 +29,7 @@ pub enum Task {
     QuestionAnswering,
 }
 
-/// Further names of tasks.
+/// Aliases of tasks.
 const ALIASES: [(&str, Task); 16] = [
     ("sentiment-analysis", Task::TextClassification),
     ("sequence-classification", Task::TextClassification),
@@ -49,7 +49,7 @@ const ALIASES: [(&str, Task); 16] = [
     ("zero-shot", Task::ZeroShotClassification),
 ];
 
-/// Ends of the names of architectures.
+/// Suffixes of architectures.
 const ARCHITECTURES: [(&str, Task); 15] = [
     ("ForImageClassificationWithTeacher", Task::ImageClassification),
     ("ForImageClassification", Task::ImageClassification),
@@ -69,8 +69,8 @@ const ARCHITECTURES: [(&str, Task); 15] = [
     ("Model", Task::FeatureExtraction),
 ];
 
-/// Ends of the names of architectures whose answers are texts or something else that no task of
-/// [`Task`] gives, though they end like one that does.
+/// Suffixes of architectures that match no task, because they generate text or something else, but
+/// that end like one in [`ARCHITECTURES`].
 const OTHERS: [&str; 6] = [
     "TapasForQuestionAnswering",
     "EncoderDecoderModel",
@@ -96,7 +96,7 @@ impl Task {
         Self::QuestionAnswering,
     ];
 
-    /// The name, as Hugging Face has it.
+    /// The name in Hugging Face's spelling.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ImageClassification => "image-classification",
@@ -114,8 +114,8 @@ impl Task {
         }
     }
 
-    /// The task of the network that `config.json` names in `architectures`; `None` where it has no
-    /// head that is known.
+    /// The task of a network that `config.json` names in `architectures`; `None` for an unknown
+    /// head.
     pub fn from_architecture(architecture: &str) -> Option<Self> {
         if OTHERS.iter().any(|end| architecture.ends_with(end)) {
             return None;
@@ -126,7 +126,7 @@ impl Task {
             .map(|&(_, task)| task)
     }
 
-    /// The task that a `config.json` tells: its first known architecture.
+    /// The task of the first known architecture in `config.json`.
     pub fn from_config(config: &serde_json::Value) -> Option<Self> {
         let architectures = config.get("architectures")?.as_array()?;
         architectures
@@ -135,7 +135,7 @@ impl Task {
             .find_map(Self::from_architecture)
     }
 
-    /// Whether the records are pictures.
+    /// Whether the records are images.
     pub const fn takes_pictures(self) -> bool {
         matches!(
             self,
@@ -143,7 +143,7 @@ impl Task {
         )
     }
 
-    /// Whether the answer depends on the tokens of the text, and not on the outputs alone.
+    /// Whether the answer depends on the tokens of the text, and not only on the outputs.
     pub const fn needs_tokens(self) -> bool {
         matches!(
             self,
@@ -165,7 +165,7 @@ impl fmt::Display for Task {
 impl FromStr for Task {
     type Err = TaskError;
 
-    /// Reads a name or an alias, in any case and with `_` or a space for `-`.
+    /// Parses a name or an alias, in upper or lower case and with `_` or a space for `-`.
     fn from_str(text: &str) -> Result<Self, TaskError> {
         let name = text.trim().to_lowercase().replace(['_', ' '], "-");
         let own = Self::ALL.into_iter().find(|task| task.name() == name);

@@ -1,9 +1,9 @@
-//! The outputs of a model, as declared and as given by a run: which one is which, and their
+//! The outputs of a model, as declared and as returned by a run: how a task finds them, and their
 //! numbers.
 //!
-//! A task finds its outputs by name and shape, in the same way when the model is loaded and when a
-//! request is answered. So both are looked at as a [`Face`]: what is refused at one time is
-//! refused at the other, and only a dimension that the model leaves open can make the difference.
+//! A task finds its outputs by name and shape, with the same code when the model is loaded and
+//! when a request is answered. Both kinds are converted to an [`OutputInfo`], so that the same
+//! outputs are refused at both times. Only a dynamic dimension can make a difference.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use std::fmt::Write;
 use half::{bf16, f16};
 
 use super::error::{TaskError, excerpt};
-use super::{Settings, Task};
+use super::{AnswerSettings, Task};
 use crate::tensor::{DataType, Dim, Signature, Tensor, Value, ValueType};
 
 /// An output of a run.
@@ -21,20 +21,20 @@ pub struct Output<'a> {
     pub value: &'a Value,
 }
 
-/// An output, as far as it is known before or after a run.
+/// The name, type and shape of an output, before or after a run.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Face<'a> {
+pub(super) struct OutputInfo<'a> {
     pub name: &'a str,
     /// `None` for lists and maps.
     pub data_type: Option<DataType>,
-    /// `None` where the model does not say the rank; `None` in it for an open dimension.
+    /// `None` if the rank is unknown; `None` inside for a dynamic dimension.
     pub dims: Option<Vec<Option<usize>>>,
 }
 
-impl<'a> Face<'a> {
+impl<'a> OutputInfo<'a> {
     /// The outputs as the model declares them.
     pub fn declared(signature: &'a Signature) -> Vec<Self> {
-        let face = |(name, value_type): (&'a str, &ValueType)| match value_type {
+        let info = |(name, value_type): (&'a str, &ValueType)| match value_type {
             ValueType::Tensor { data_type, dims } => Self {
                 name,
                 data_type: Some(*data_type),
@@ -47,12 +47,12 @@ impl<'a> Face<'a> {
             },
         };
         let outputs = signature.outputs.iter();
-        outputs.map(|output| face((&output.name, &output.value_type))).collect()
+        outputs.map(|output| info((&output.name, &output.value_type))).collect()
     }
 
-    /// The outputs as a run gave them.
+    /// The outputs as returned by a run.
     pub fn given(outputs: &[Output<'a>]) -> Vec<Self> {
-        let face = |output: &Output<'a>| match output.value {
+        let info = |output: &Output<'a>| match output.value {
             Value::Tensor(tensor) => Self {
                 name: output.name,
                 data_type: Some(tensor.data_type()),
@@ -64,10 +64,10 @@ impl<'a> Face<'a> {
                 dims: None,
             },
         };
-        outputs.iter().map(face).collect()
+        outputs.iter().map(info).collect()
     }
 
-    /// The name without what exporters add to it: its letters and digits in lower case, up to a
+    /// The name without the additions of exporters: letters and digits in lower case, up to a
     /// colon.
     pub fn plain_name(&self) -> String {
         let name = self.name.split(':').next().unwrap_or_default();
@@ -90,12 +90,12 @@ impl<'a> Face<'a> {
         self.data_type.is_some_and(DataType::is_number)
     }
 
-    /// Whether the rank is `rank`, as far as the model says it.
+    /// Whether the rank is `rank` or unknown.
     pub fn may_have_rank(&self, rank: usize) -> bool {
         self.dims.as_ref().is_none_or(|dims| dims.len() == rank)
     }
 
-    /// The size of an axis, where it is known.
+    /// The size of an axis, if it is known.
     pub fn dim(&self, axis: usize) -> Option<usize> {
         self.dims.as_ref()?.get(axis).copied().flatten()
     }
@@ -104,7 +104,7 @@ impl<'a> Face<'a> {
         self.dims.as_ref()?.last().copied().flatten()
     }
 
-    /// Whether an axis may have this size.
+    /// Whether an axis has this size or an unknown one.
     pub fn may_have_dim(&self, axis: usize, size: usize) -> bool {
         self.dim(axis).is_none_or(|own| own == size)
     }
@@ -120,68 +120,71 @@ fn size(dim: &Dim) -> Option<usize> {
 /// The description of the output that a task looks for.
 pub(super) struct Search<'a> {
     pub task: Task,
-    pub settings: &'a Settings,
-    /// Names that count most, as [`Face::plain_name`] has them, the first one before the others.
+    pub settings: &'a AnswerSettings,
+    /// Preferred names in the form of [`OutputInfo::plain_name`], in order of preference.
     pub names: &'a [&'a str],
-    /// A sentence on what the task reads.
+    /// A description of the output that the task reads, for messages.
     pub expected: &'static str,
 }
 
 impl Search<'_> {
-    /// The output that the settings name, else one with a name of the list, else the only or the
-    /// first one that `fits`. The output must fit in any case.
-    pub fn find(&self, faces: &[Face<'_>], fits: impl Fn(&Face<'_>) -> bool) -> Result<usize, TaskError> {
+    /// Finds the output in the settings, else one with a preferred name, else the first one for
+    /// which `fits` is true. `fits` must be true in any case.
+    pub fn find(&self, infos: &[OutputInfo<'_>], fits: impl Fn(&OutputInfo<'_>) -> bool) -> Result<usize, TaskError> {
         if let Some(wanted) = &self.settings.output {
-            let Some(at) = faces.iter().position(|face| face.name == wanted) else {
-                return Err(self.refusal(faces, format!("there is no output {}", excerpt(wanted))));
+            let Some(at) = infos.iter().position(|info| info.name == wanted) else {
+                return Err(self.refusal(infos, format!("there is no output {}", excerpt(wanted))));
             };
-            return match faces.get(at).is_some_and(fits) {
+            return match infos.get(at).is_some_and(fits) {
                 true => Ok(at),
-                false => Err(self.refusal(faces, format!("output {} is not one", excerpt(wanted)))),
+                false => Err(self.refusal(
+                    infos,
+                    format!("output {} has a different type or shape", excerpt(wanted)),
+                )),
             };
         }
-        let plain: Vec<String> = faces.iter().map(Face::plain_name).collect();
+        let plain: Vec<String> = infos.iter().map(OutputInfo::plain_name).collect();
         for name in self.names {
-            let at = faces
+            let at = infos
                 .iter()
                 .zip(&plain)
-                .position(|(face, plain)| plain == name && fits(face));
+                .position(|(info, plain)| plain == name && fits(info));
             if let Some(at) = at {
                 return Ok(at);
             }
         }
-        let first = faces.iter().position(fits);
-        first.ok_or_else(|| self.refusal(faces, "none of them is one".to_owned()))
+        let first = infos.iter().position(fits);
+        first.ok_or_else(|| self.refusal(infos, "no output matches".to_owned()))
     }
 
-    pub fn refusal(&self, faces: &[Face<'_>], problem: String) -> TaskError {
+    pub fn refusal(&self, infos: &[OutputInfo<'_>], problem: String) -> TaskError {
         TaskError::Outputs {
             task: self.task,
             problem,
             expected: self.expected,
-            given: describe(faces),
+            given: describe(infos),
         }
     }
 }
 
-/// The outputs for a message: `"logits" float32[?, 2], "boxes" ..`.
-pub(super) fn describe(faces: &[Face<'_>]) -> String {
+/// Describes the outputs for a message: `"logits" float32[?, 2], "boxes" ..`.
+pub(super) fn describe(infos: &[OutputInfo<'_>]) -> String {
     const MOST: usize = 8;
     let mut text = String::new();
-    for (i, face) in faces.iter().enumerate() {
+    for (i, info) in infos.iter().enumerate() {
         if i == MOST {
-            let _ = write!(text, " and {} more", faces.len() - MOST);
+            let _ = write!(text, " and {} more", infos.len() - MOST);
             break;
         }
         let comma = if i > 0 { ", " } else { "" };
-        let _ = write!(text, "{comma}{} ", excerpt(face.name));
-        match face.data_type {
+        let _ = write!(text, "{comma}{} ", excerpt(info.name));
+        match info.data_type {
             Some(data_type) => {
                 let _ = write!(text, "{data_type}");
             }
             None => text.push_str("list or map"),
         }
-        if let Some(dims) = &face.dims {
+        if let Some(dims) = &info.dims {
             let dims: Vec<String> = dims
                 .iter()
                 .take(MOST)
@@ -193,18 +196,18 @@ pub(super) fn describe(faces: &[Face<'_>]) -> String {
     if text.is_empty() { "none".to_owned() } else { text }
 }
 
-/// The tensor at a position that was found among the outputs.
+/// The tensor of the output at a position.
 pub(super) fn tensor<'a>(task: Task, outputs: &[Output<'a>], at: usize) -> Result<&'a Tensor, TaskError> {
     match outputs.get(at).map(|output| output.value) {
         Some(Value::Tensor(tensor)) => Ok(tensor),
         _ => Err(TaskError::Context {
             task,
-            what: "a tensor where the signature has one",
+            what: "a tensor in place of a list or map",
         }),
     }
 }
 
-/// The numbers of a tensor as `f32`, row by row.
+/// Reads the numbers of a tensor as `f32`, row by row.
 pub(super) struct Rows<'a> {
     tensor: &'a Tensor,
     count: usize,
@@ -213,8 +216,8 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// The rows of a tensor, one for each of `records`. A tensor of one record may lack the axis
-    /// that counts records; `inner` is the rank that a record has.
+    /// Divides a tensor into rows, one for each record. A tensor of one record may lack the axis of
+    /// records; `inner` is the rank of a record.
     pub fn new(task: Task, tensor: &'a Tensor, records: usize, inner: usize) -> Result<Self, TaskError> {
         let shape = tensor.shape();
         let is_whole = shape.len() == inner && records == 1;
@@ -237,18 +240,18 @@ impl<'a> Rows<'a> {
         self.count
     }
 
-    /// Numbers in a row.
+    /// The number of numbers in a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// The numbers of a row. Those of other types than `f32` are converted, one row at a time.
+    /// The numbers of a row. Types other than `f32` are converted one row at a time.
     pub fn row(&mut self, row: usize) -> Result<&[f32], TaskError> {
         let start = row * self.width;
         self.part(start..start + self.width)
     }
 
-    /// Some of all numbers.
+    /// A range of all numbers.
     pub fn part(&mut self, range: std::ops::Range<usize>) -> Result<&[f32], TaskError> {
         if let Some(floats) = self.tensor.as_slice::<f32>() {
             return Ok(floats.get(range).unwrap_or_default());
@@ -273,7 +276,7 @@ pub(super) fn floats(tensor: &Tensor) -> Result<Cow<'_, [f32]>, TaskError> {
     Ok(Cow::Owned(all))
 }
 
-/// Appends numbers of a tensor as `f32`. Booleans and strings have none.
+/// Appends numbers of a tensor as `f32`; nothing for booleans and strings.
 fn extend(tensor: &Tensor, range: std::ops::Range<usize>, out: &mut Vec<f32>) {
     macro_rules! convert {
         ($($rust:ty, $to:expr);+ $(;)?) => {

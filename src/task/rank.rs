@@ -1,44 +1,44 @@
 //! Ranking by cross-encoders: a score for each pair of a query and a text.
 //!
-//! The score is the sigmoid of the one logit, or the logit itself with `raw_scores`. Texts of one
-//! query go out in the order of their scores, each with its place in the request, as in
-//! text-embeddings-inference; pairs by themselves have their scores in the order of the request.
+//! The score is the sigmoid of the single logit, or the logit itself with `raw_scores`. The texts
+//! of a query are sorted by score, each with its position in the request, as in
+//! text-embeddings-inference. Scores of separate pairs are in the order of the request.
 
 use super::answer::{Body, Ranked};
 use super::classify::{apply, are_probabilities, most};
-use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
 use super::scores::top;
 use super::settings::Function;
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::TextRanking;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
         names: &["logits", "scores", "score"],
         expected: "one output of numbers of shape [pairs, 1]",
     };
-    search.find(faces, |face| {
+    search.find(infos, |info| {
         let others = |dims: &Vec<Option<usize>>| dims.iter().skip(1).all(|dim| dim.is_none_or(|size| size == 1));
-        face.is_number() && face.dims.as_ref().is_none_or(|dims| !dims.is_empty() && others(dims))
+        info.is_number() && info.dims.as_ref().is_none_or(|dims| !dims.is_empty() && others(dims))
     })
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
-    let faces = Face::given(outputs);
-    let at = find(&faces, context.settings)?;
+    let infos = OutputInfo::given(outputs);
+    let at = find(&infos, context.settings)?;
     let mut rows = Rows::new(TASK, tensor(TASK, outputs, at)?, context.records, 1)?;
     let function = match (context.settings.raw_scores, context.settings.function_to_apply) {
         (Some(true), _) => Function::None,
         (_, Some(Function::None)) => Function::None,
-        (None | Some(false), None) if are_probabilities(&faces[at]) => Function::None,
-        // The softmax of a single number is 1 whatever the number.
+        (None | Some(false), None) if are_probabilities(&infos[at]) => Function::None,
+        // A softmax of a single number would always be 1.
         _ => Function::Sigmoid,
     };
     let count = rows.count() * rows.width();
@@ -47,8 +47,8 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     Ok(Answer::new(TASK, context.labels, Body::Scores(scores)).conclude(context))
 }
 
-/// The texts of a query by their scores, the best one first.
-pub(super) fn ranking(scores: &[f32], texts: &[&str], settings: &Settings) -> Vec<Ranked> {
+/// The texts of a query, sorted by score, best first.
+pub(super) fn ranking(scores: &[f32], texts: &[&str], settings: &AnswerSettings) -> Vec<Ranked> {
     let has_texts = settings.return_text == Some(true);
     let best = top(scores, most(settings, scores.len(), scores.len()));
     let ranked = best.into_iter().map(|index| Ranked {

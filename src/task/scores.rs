@@ -1,6 +1,6 @@
-//! Scores of numbers, and the best of them.
+//! Softmax, sigmoid, and selection of the best scores.
 
-/// Makes probabilities of a row, which sum to 1.
+/// Converts a row to probabilities that sum to 1.
 pub(super) fn softmax(row: &mut [f32]) {
     let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0f64;
@@ -14,13 +14,12 @@ pub(super) fn softmax(row: &mut [f32]) {
     }
 }
 
-/// The probability of a number by itself.
+/// Converts a single number to a probability.
 pub(super) fn sigmoid(number: f32) -> f32 {
     1.0 / (1.0 + (-number).exp())
 }
 
-/// The position of the greatest number, the first one of equals. Numbers that are none count
-/// least.
+/// The position of the largest number; the first of equal ones. NaN is smaller than all numbers.
 pub(super) fn greatest(row: &[f32]) -> Option<usize> {
     let mut best: Option<(usize, f32)> = None;
     for (at, &number) in row.iter().enumerate() {
@@ -32,11 +31,11 @@ pub(super) fn greatest(row: &[f32]) -> Option<usize> {
     best.map(|(at, _)| at)
 }
 
-/// The positions of the `most` greatest numbers, the greatest one first, the first one of equals
-/// before the others. Numbers that are none come last.
+/// The positions of the `most` largest numbers, largest first; equal numbers in their order. NaN
+/// comes last.
 ///
-/// A number and its position are one integer whose order is the one that is wanted, so that the
-/// best are kept in a heap and the others cost a comparison each.
+/// Number and position are packed into one integer with the desired order. The best are kept in a
+/// heap; each of the others costs one comparison.
 pub(super) fn top(row: &[f32], most: usize) -> Vec<usize> {
     let mut best: std::collections::BinaryHeap<std::cmp::Reverse<u64>> = std::collections::BinaryHeap::new();
     if most == 0 {
@@ -59,7 +58,7 @@ pub(super) fn top(row: &[f32], most: usize) -> Vec<usize> {
     sorted.map(|entry| !(entry.0 as u32) as usize).collect()
 }
 
-/// An integer that is greater for a greater number, and least for what is no number.
+/// Maps a float to an integer with the same order; NaN is the smallest.
 fn rank(number: f32) -> u32 {
     if number.is_nan() {
         return 0;

@@ -1,10 +1,9 @@
-//! Semantic segmentation: the class of each pixel of the original picture.
+//! Semantic segmentation: the class of each pixel of the original image.
 //!
-//! Logits are enlarged to the size of the original and the best class is taken of each pixel, as
-//! transformers does for SegFormer; a map of classes is enlarged by taking the nearest pixel. One
-//! channel alone is a yes or no for each pixel: class 1 where its sigmoid exceeds one half. Where
-//! the model's picture had borders or was cropped, the enlarged part is the one that shows the
-//! original.
+//! Logits are enlarged to the size of the original, then the best class of each pixel is taken, as
+//! in transformers for SegFormer. A class map is enlarged by the nearest pixel. A single channel
+//! is a yes or no for each pixel: class 1 if its sigmoid exceeds one half. If the model's input
+//! had borders or was cropped, only the part that shows the original is enlarged.
 
 mod enlarge;
 
@@ -13,15 +12,15 @@ use enlarge::Axis;
 use super::answer::{Body, ClassMap};
 use super::classify::are_probabilities;
 use super::context::PlacedPicture;
-use super::outputs::{Face, Output, Rows, Search, tensor};
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::ImageSegmentation;
 
-/// Most classes, whose numbers a map holds in 16 bits.
+/// Maximum classes, because a map has 16 bits per pixel.
 const MOST_CLASSES: usize = 1 << 16;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
@@ -29,31 +28,31 @@ fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
         expected: "one output of floats of shape [records, classes, height, width], or of whole numbers of shape \
                    [records, height, width]; networks of masks and queries (MaskFormer, Mask2Former) are not supported",
     };
-    if faces.iter().any(|face| face.plain_name() == "masksquerieslogits") {
-        return Err(search.refusal(faces, "they are masks of queries".to_owned()));
+    if infos.iter().any(|info| info.plain_name() == "masksquerieslogits") {
+        return Err(search.refusal(infos, "they are masks of queries".to_owned()));
     }
-    search.find(faces, |face| {
-        let is_map = face.is_integer() && (face.may_have_rank(3) || (face.may_have_rank(4) && face.may_have_dim(1, 1)));
-        let is_logits = face.is_float() && face.may_have_rank(4);
-        is_map || (is_logits && face.dim(1).is_none_or(|classes| (1..=MOST_CLASSES).contains(&classes)))
+    search.find(infos, |info| {
+        let is_map = info.is_integer() && (info.may_have_rank(3) || (info.may_have_rank(4) && info.may_have_dim(1, 1)));
+        let is_logits = info.is_float() && info.may_have_rank(4);
+        is_map || (is_logits && info.dim(1).is_none_or(|classes| (1..=MOST_CLASSES).contains(&classes)))
     })
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
-    let faces = Face::given(outputs);
-    let at = find(&faces, context.settings)?;
+    let infos = OutputInfo::given(outputs);
+    let at = find(&infos, context.settings)?;
     let tensor = tensor(TASK, outputs, at)?;
     let (classes, height, width) = match *tensor.shape() {
-        [_, classes, height, width] if faces[at].is_float() => (Some(classes), height, width),
+        [_, classes, height, width] if infos[at].is_float() => (Some(classes), height, width),
         [_, 1, height, width] | [_, height, width] => (None, height, width),
         _ => return Err(missing("a class or logits for each pixel")),
     };
     if context.pictures.len() != context.records {
-        return Err(missing("the size of each picture"));
+        return Err(missing("the size of each image"));
     }
     let inner = tensor.shape().len() - 1;
     let mut rows = Rows::new(TASK, tensor, context.records, inner)?;
@@ -64,7 +63,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
         let map = match classes {
             Some(0) => return Err(missing("logits of one class or more")),
             Some(1) => {
-                let bound = if are_probabilities(&faces[at]) { 0.5 } else { 0.0 };
+                let bound = if are_probabilities(&infos[at]) { 0.5 } else { 0.0 };
                 enlarge::exceeding(numbers, bound, &columns, &lines)?
             }
             Some(classes) => enlarge::best(numbers, classes, &columns, &lines)?,
@@ -80,7 +79,7 @@ fn missing(what: &'static str) -> TaskError {
     TaskError::Context { task: TASK, what }
 }
 
-/// For each column and each line of the original where it is in the output.
+/// Maps the columns and rows of the original to the output.
 fn axes(picture: &dyn PlacedPicture, width: usize, height: usize) -> Result<(Axis, Axis), TaskError> {
     let (all_width, all_height) = picture.size();
     let (input_width, input_height) = picture.input_size();

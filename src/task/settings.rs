@@ -1,9 +1,9 @@
 //! The settings of an answer: the manifest's `answer` object and a request's `parameters`.
 //!
-//! Both have the same keys. What a request sets counts more than what the manifest sets, and where
-//! neither says anything the task has its default, which is that of the library that gave the task
-//! its name. A key that the task does not know is an error that names it and the nearest known
-//! one, because a misspelt key that is passed over changes answers without a word.
+//! Both have the same keys. The request overrides the manifest; a key that neither sets has the
+//! default of the library that named the task. A key that the task does not know is an error that
+//! names it and the nearest known one, because ignoring a misspelt key would change answers
+//! silently.
 
 mod parameters;
 mod read;
@@ -20,20 +20,20 @@ pub use parameters::Parameters;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Map<String, Json>")]
 #[schemars(!try_from, deny_unknown_fields)]
-pub struct Settings {
-    /// The name of the output that is read, where the model has several that could be.
+pub struct AnswerSettings {
+    /// The name of the output to read, if several match.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub output: Option<String>,
-    /// Most entries for each record, `null` for all of them.
+    /// Maximum entries for each record; `null` for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default, with = "Option<NonZeroUsize>")]
     pub top_k: Option<TopK>,
-    /// The function that makes scores of the outputs.
+    /// The function that converts the outputs to scores.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub function_to_apply: Option<Function>,
-    /// The kind of the classes of a record, as `config.json` has it.
+    /// The kind of classification, as in `config.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub problem_type: Option<ProblemType>,
@@ -41,15 +41,15 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default, range(min = 0, max = 1))]
     pub threshold: Option<f64>,
-    /// The overlap with a better box of its class that a box must not exceed, from 0 to 1.
+    /// The maximum overlap of a box with a better box of its class, from 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default, range(min = 0, max = 1))]
     pub iou_threshold: Option<f64>,
-    /// The family of networks that the boxes are written as.
+    /// The family of networks, which determines the format of the boxes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub boxes: Option<BoxFamily>,
-    /// The order of the numbers of a box, for boxes in an output of their own.
+    /// The order of the numbers of a box, for boxes in a separate output.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub box_layout: Option<BoxLayout>,
@@ -57,24 +57,24 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub box_unit: Option<BoxUnit>,
-    /// The way from tokens to entities.
+    /// The strategy that joins tokens to entities.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub aggregation_strategy: Option<Aggregation>,
-    /// The labels of tokens that are left out.
+    /// The labels of tokens to leave out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub ignore_labels: Option<Vec<String>>,
-    /// The way from the embeddings of tokens to that of the sentence. Several are put one after
-    /// the other.
+    /// The pooling of token embeddings into a sentence embedding. The results of several are
+    /// concatenated.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub pooling: Option<Vec<Pooling>>,
-    /// Whether embeddings have the length 1.
+    /// Whether embeddings are normalized to length 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub normalize: Option<bool>,
-    /// The count of numbers of an embedding that are kept, from the first one on.
+    /// The number of leading numbers of an embedding to keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub dimensions: Option<NonZeroUsize>,
@@ -82,27 +82,27 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub candidate_labels: Option<Vec<String>>,
-    /// Whether several labels of a zero-shot classification may be right.
+    /// Whether several labels of a zero-shot classification may apply.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub multi_label: Option<bool>,
-    /// The sentence that a label makes, with `{}` in its place.
+    /// The sentence for a label, with `{}` in place of the label.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub hypothesis_template: Option<String>,
-    /// The words that may stand in the place of a mask.
+    /// The words that may replace a mask.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub targets: Option<Vec<String>>,
-    /// Whether the scores of a ranking are the outputs as they are.
+    /// Whether the scores of a ranking are the unchanged outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub raw_scores: Option<bool>,
-    /// Whether a ranking repeats its texts.
+    /// Whether a ranking contains its texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub return_text: Option<bool>,
-    /// Most tokens of an answer to a question.
+    /// Maximum tokens of an answer to a question.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub max_answer_len: Option<NonZeroUsize>,
@@ -116,7 +116,7 @@ pub struct Settings {
     pub align_to_words: Option<bool>,
 }
 
-/// Most entries of an answer.
+/// Maximum entries of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TopK {
     All,
@@ -142,7 +142,7 @@ impl Serialize for TopK {
     }
 }
 
-/// An enum whose values have names in JSON.
+/// Defines an enum whose values have names in JSON.
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident, $allowed:literal; $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)?) => {
         $(#[$doc])*
@@ -154,7 +154,7 @@ macro_rules! named {
         impl $name {
             pub(super) const ALLOWED: &'static str = $allowed;
 
-            /// The value of this name, in any case.
+            /// The value with this name, in upper or lower case.
             pub(super) fn named(text: &str) -> Option<Self> {
                 match text.to_lowercase().as_str() {
                     $($text => Some(Self::$variant),)+
@@ -166,16 +166,16 @@ macro_rules! named {
 }
 
 named! {
-    /// The function that makes scores of outputs.
+    /// The function that converts outputs to scores.
     Function, "\"softmax\", \"sigmoid\" or \"none\"";
     Softmax = "softmax",
     Sigmoid = "sigmoid",
-    /// The outputs are scores as they are.
+    /// The outputs are scores.
     None = "none",
 }
 
 named! {
-    /// The kind of the classes of a record.
+    /// The kind of classification.
     ProblemType, "\"single_label_classification\", \"multi_label_classification\" or \"regression\"";
     SingleLabel = "single_label_classification",
     MultiLabel = "multi_label_classification",
@@ -183,15 +183,15 @@ named! {
 }
 
 named! {
-    /// The family of networks that boxes are written as.
+    /// The family of networks, which determines the format of boxes.
     BoxFamily, "\"detr\", \"yolov5\", \"yolov8\", \"end-to-end\" or \"separate\"";
-    /// `logits` of queries, and `pred_boxes` in parts of the picture.
+    /// `logits` of queries, and `pred_boxes` as fractions of the image.
     Detr = "detr",
     /// Rows of centre, size, objectness and classes: YOLOv5, v7.
     YoloV5 = "yolov5",
     /// Columns of centre, size and classes: YOLOv8, v9, 11, 12.
     YoloV8 = "yolov8",
-    /// Rows of corners, score and class: YOLOv10 and whatever suppresses in the graph.
+    /// Rows of corners, score and class: YOLOv10 and other graphs with suppression.
     EndToEnd = "end-to-end",
     /// An output for boxes, one for scores, one for classes: torchvision, SSD.
     Separate = "separate",
@@ -202,7 +202,7 @@ named! {
     BoxLayout, "\"xyxy\", \"yxyx\", \"xywh\" or \"cxcywh\"";
     /// Left, top, right, bottom.
     Corners = "xyxy",
-    /// Top, left, bottom, right, as TensorFlow has it.
+    /// Top, left, bottom, right, as in TensorFlow.
     CornersRowFirst = "yxyx",
     /// Left, top, width, height.
     CornerSize = "xywh",
@@ -213,44 +213,44 @@ named! {
 named! {
     /// The unit of the numbers of a box.
     BoxUnit, "\"pixels\" or \"parts\"";
-    /// Pixels of the picture that the model sees.
+    /// Pixels of the model's input.
     Pixels = "pixels",
-    /// Parts of its width and height, from 0 to 1.
+    /// Fractions of its width and height, from 0 to 1.
     Parts = "parts",
 }
 
 named! {
-    /// The way from tokens to entities.
+    /// The strategy that joins tokens to entities.
     Aggregation, "\"none\", \"simple\", \"first\", \"average\" or \"max\"";
-    /// Each token by itself.
+    /// Each token separately.
     None = "none",
-    /// Tokens of one tag that follow each other are an entity.
+    /// Adjacent tokens with the same tag are an entity.
     Simple = "simple",
-    /// So are words, with the tag of their first token.
+    /// Adjacent words are an entity; a word has the tag of its first token.
     First = "first",
-    /// So are words, with the tag that is best in the mean over their tokens.
+    /// The same; a word has the tag with the best mean score of its tokens.
     Average = "average",
-    /// So are words, with the tag of their surest token.
+    /// The same; a word has the tag of its token with the highest score.
     Max = "max",
 }
 
 named! {
-    /// The way from the embeddings of tokens to that of the sentence.
+    /// The pooling of token embeddings into a sentence embedding.
     Pooling, "\"cls\", \"mean\", \"max\", \"mean_sqrt_len_tokens\", \"weightedmean\" or \"lasttoken\", or a list of them";
     /// The first token.
     Cls = "cls",
-    /// The greatest number of all tokens, for each dimension.
+    /// The largest number of all tokens, for each dimension.
     Max = "max",
     Mean = "mean",
-    /// The sum by the square root of the number of tokens.
+    /// The sum divided by the square root of the number of tokens.
     MeanSqrtLen = "mean_sqrt_len_tokens",
     /// The mean with the weights 1, 2, 3 and so on.
     WeightedMean = "weightedmean",
     LastToken = "lasttoken",
 }
 
-impl Settings {
-    /// These settings, and those of `below` where these say nothing.
+impl AnswerSettings {
+    /// Adds the settings of `below` that are not set.
     pub fn over(self, below: &Self) -> Self {
         let below = below.clone();
         Self {
@@ -280,7 +280,7 @@ impl Settings {
         }
     }
 
-    /// What a `config.json` of transformers says on answers: the kind of the classes.
+    /// Reads the kind of classification from a `config.json` of transformers.
     pub fn from_config(config: &Json) -> Self {
         let kind = config.get("problem_type").and_then(Json::as_str);
         Self {
@@ -289,7 +289,7 @@ impl Settings {
         }
     }
 
-    /// The sentence that stands for a candidate label of a zero-shot classification.
+    /// The sentence for a candidate label of a zero-shot classification.
     pub fn hypothesis(&self, label: &str) -> String {
         let template = self.hypothesis_template.as_deref().unwrap_or("This example is {}.");
         template.replacen("{}", label, 1)

@@ -1,8 +1,8 @@
 //! Question answering: the part of a text that answers a question.
 //!
-//! A long text makes several rows of tokens that overlap. Each row has a probability for each
-//! token to begin and to end the answer; the best pairs of all rows are the answers, and pairs
-//! with the same text are one, whose score is their sum, as in transformers.
+//! A long text has several overlapping rows of tokens. Each row has a probability for each token
+//! to begin and to end the answer. The best pairs of all rows are the answers; pairs with the same
+//! text are merged and their scores added, as in transformers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,54 +10,54 @@ use std::collections::hash_map::Entry;
 use super::answer::{Body, Span};
 use super::classify::most;
 use super::context::{Characters, Question, Tokens};
-use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
 use super::scores::{softmax, top};
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::QuestionAnswering;
 const EXPECTED: &str = "start_logits and end_logits of shape [records, tokens]";
 /// The logit of a token that cannot be in an answer, as in transformers.
 const NEVER: f32 = -10_000.0;
-/// Most answers to one question. Each may be a long text.
+/// Maximum answers to one question. Each may be a long text.
 const MOST: usize = 1024;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<(usize, usize), TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(usize, usize), TaskError> {
     let search = |names| Search {
         task: TASK,
         settings,
         names,
         expected: EXPECTED,
     };
-    let fits = |face: &Face<'_>| face.is_number() && face.may_have_rank(2);
+    let fits = |info: &OutputInfo<'_>| info.is_number() && info.may_have_rank(2);
     let named = |name: &str| {
-        let position = faces.iter().position(|face| face.plain_name() == name && fits(face));
-        position.ok_or_else(|| search(&[]).refusal(faces, format!("there is no {name}")))
+        let position = infos.iter().position(|info| info.plain_name() == name && fits(info));
+        position.ok_or_else(|| search(&[]).refusal(infos, format!("there is no {name}")))
     };
     let (start, end) = (named("startlogits"), named("endlogits"));
-    let mut others = faces
+    let mut others = infos
         .iter()
         .enumerate()
-        .filter(|(_, face)| fits(face))
+        .filter(|(_, info)| fits(info))
         .map(|(at, _)| at);
     match (start, end) {
         (Ok(start), Ok(end)) => Ok((start, end)),
-        // The first two outputs are the logits, whatever their names.
+        // Without these names, the first two outputs are the logits.
         (start, _) => match (others.next(), others.next()) {
             (Some(first), Some(second)) => Ok((first, second)),
             _ => Err(start
                 .err()
-                .unwrap_or_else(|| search(&[]).refusal(faces, "there are no two of them".to_owned()))),
+                .unwrap_or_else(|| search(&[]).refusal(infos, "there are fewer than two of them".to_owned()))),
         },
     }
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
     let missing = |what| TaskError::Context { task: TASK, what };
-    let (start, end) = find(&Face::given(outputs), context.settings)?;
+    let (start, end) = find(&OutputInfo::given(outputs), context.settings)?;
     let settings = context.settings;
     let own: Vec<usize> = vec![1; context.records];
     let counts = match context.question {
@@ -74,11 +74,11 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     let wanted = most(settings, 1, usize::MAX);
     if wanted > MOST && wanted < usize::MAX {
         return Err(TaskError::Input(format!(
-            "top_k: at most {MOST} answers to a question can be given"
+            "top_k: at most {MOST} answers to a question allowed"
         )));
     }
     let wanted = wanted.min(MOST);
-    // Pairs of tokens that are parts of the same words become one answer, so more are looked at.
+    // Pairs within the same words become one answer, so more candidates are needed.
     let looked_at = match settings.align_to_words {
         Some(false) => wanted,
         None | Some(true) => 2 * wanted + 10,
@@ -100,7 +100,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
             let mut end = probabilities(ends.row(row)?, &allowed);
             if let (Some(start), Some(end)) = (start.first_mut(), end.first_mut()) {
                 impossible = impossible.min(*start * *end);
-                // The first token stands for "no answer".
+                // The first token represents "no answer".
                 (*start, *end) = (0.0, 0.0);
             }
             let longest = settings.max_answer_len.map_or(15, std::num::NonZeroUsize::get);
@@ -131,7 +131,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     Ok(Answer::new(TASK, context.labels, Body::Spans(records)))
 }
 
-/// Whether a token may be in an answer: one of the second text, or the one that begins all.
+/// Whether a token may be in an answer: those of the second text, and the beginning token.
 fn is_allowed(tokens: &Tokens<'_>, at: usize, beginning: Option<u32>) -> bool {
     let is_context = tokens.sequences[at] == Some(1);
     tokens.is_attended(at) && (is_context || (beginning.is_some() && beginning == Some(tokens.ids[at])))
@@ -146,13 +146,14 @@ fn probabilities(logits: &[f32], allowed: &[bool]) -> Vec<f32> {
     row
 }
 
-/// The best pairs of a first and a last token, at most `longest` tokens long.
+/// The best pairs of a first and a last token, for spans of at most `longest` tokens.
 fn pairs(start: &[f32], end: &[f32], longest: usize, wanted: usize) -> Vec<(usize, usize, f32)> {
     let longest = longest.min(end.len());
     let mut scores = Vec::new();
     let mut places = Vec::new();
     let mut best: Vec<(usize, usize, f32)> = Vec::new();
-    // Only the best of each start can be among the best of all, so no table of all pairs is made.
+    // Only the best pairs of each start can be among the best of all, so a table of all pairs is
+    // not needed.
     for (first, &begins) in start.iter().enumerate() {
         scores.clear();
         places.clear();
@@ -184,11 +185,11 @@ fn span(
     first: usize,
     last: usize,
     score: f32,
-    settings: &Settings,
+    settings: &AnswerSettings,
 ) -> Span {
     let word = |at: usize| tokens.words.get(at).copied().flatten();
     let (start, end) = match (settings.align_to_words, word(first), word(last)) {
-        // The words that the tokens are parts of.
+        // Extend the span to whole words.
         (None | Some(true), Some(first_word), Some(last_word)) => {
             let is_of = |at: &usize, wanted: u32| tokens.sequences[*at] == Some(1) && word(*at) == Some(wanted);
             let begin = (0..=first)
@@ -212,7 +213,7 @@ fn span(
     }
 }
 
-/// Adds a span. One with the same text takes its score.
+/// Adds a span. If there is one with the same text, adds to its score.
 fn add(spans: &mut Vec<Span>, by_text: &mut HashMap<String, usize>, span: Span) {
     match by_text.entry(span.answer.to_lowercase()) {
         Entry::Occupied(place) => spans[*place.get()].score += span.score,

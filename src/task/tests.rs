@@ -1,4 +1,4 @@
-//! Answers beside those of the libraries, and what holds for any outputs.
+//! Compares answers with those of the libraries, and checks properties of any outputs.
 
 mod answers;
 mod any;
@@ -16,19 +16,19 @@ pub(super) fn floats(shape: &[usize], numbers: &[f32]) -> Value {
     Value::Tensor(Tensor::from_vec(shape.to_vec(), numbers.to_vec()).unwrap())
 }
 
-/// Settings of JSON.
-pub(super) fn settings(keys: Json) -> Settings {
+/// Parses settings.
+pub(super) fn settings(keys: Json) -> AnswerSettings {
     serde_json::from_value(keys).unwrap()
 }
 
-/// JSON that may have Python's names for floats that are no numbers, which become strings.
+/// Parses JSON with Python's names for NaN and the infinities, which become strings.
 pub(super) fn read(text: &[u8]) -> Json {
     let text = std::str::from_utf8(text).unwrap();
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
 }
 
 #[test]
-fn a_task_has_the_name_that_it_is_read_from() {
+fn task_names_survive_a_round_trip() {
     for task in Task::ALL {
         assert_eq!(task.to_string().parse::<Task>().unwrap(), task);
         assert_eq!(serde_json::from_value::<Task>(json!(task)).unwrap(), task);
@@ -45,7 +45,7 @@ fn a_task_has_the_name_that_it_is_read_from() {
 }
 
 #[test]
-fn an_unknown_task_is_answered_with_the_nearest_and_all_known_ones() {
+fn an_unknown_task_is_an_error_with_the_nearest_and_all_known_ones() {
     let error = "image-clasification".parse::<Task>().unwrap_err().to_string();
     assert!(error.contains("did you mean \"image-classification\"?"), "{error}");
     for task in Task::ALL {
@@ -60,7 +60,7 @@ fn an_unknown_task_is_answered_with_the_nearest_and_all_known_ones() {
 }
 
 #[test]
-fn an_architecture_tells_its_task() {
+fn the_suffix_of_an_architecture_determines_the_task() {
     for (architecture, task) in [
         ("BertForSequenceClassification", Some(Task::TextClassification)),
         ("ViTForImageClassification", Some(Task::ImageClassification)),
@@ -86,7 +86,7 @@ fn an_architecture_tells_its_task() {
 }
 
 #[test]
-fn settings_go_into_json_and_back() {
+fn settings_survive_a_round_trip_through_json() {
     let keys = json!({
         "output": "logits", "top_k": 3, "function_to_apply": "sigmoid", "problem_type": "regression",
         "threshold": 0.25, "iou_threshold": 0.5, "boxes": "end-to-end", "box_layout": "yxyx", "box_unit": "parts",
@@ -99,21 +99,21 @@ fn settings_go_into_json_and_back() {
     assert_eq!(json!(read), keys);
     assert_eq!(settings(json!({"top_k": null})).top_k, Some(TopK::All));
     assert_eq!(json!(settings(json!({"top_k": null}))), json!({"top_k": null}));
-    assert_eq!(json!(Settings::default()), json!({}));
-    assert_eq!(read.clone().over(&Settings::default()), read);
-    assert_eq!(Settings::default().over(&read), read);
+    assert_eq!(json!(AnswerSettings::default()), json!({}));
+    assert_eq!(read.clone().over(&AnswerSettings::default()), read);
+    assert_eq!(AnswerSettings::default().over(&read), read);
     assert_eq!(read.hypothesis("a {} b"), "It is a {} b.");
     let config = json!({"problem_type": "multi_label_classification", "id2label": {"0": "a"}});
     assert_eq!(
-        Settings::from_config(&config),
+        AnswerSettings::from_config(&config),
         settings(json!({"problem_type": "multi_label_classification"}))
     );
     assert_eq!(
-        Settings::from_config(&json!({"problem_type": null})),
-        Settings::default()
+        AnswerSettings::from_config(&json!({"problem_type": null})),
+        AnswerSettings::default()
     );
-    // The schema has every key and no other.
-    let schema = schemars::schema_for!(Settings).to_value();
+    // The schema has exactly these keys.
+    let schema = schemars::schema_for!(AnswerSettings).to_value();
     let mut known: Vec<&str> = schema["properties"]
         .as_object()
         .unwrap()
@@ -127,48 +127,48 @@ fn settings_go_into_json_and_back() {
 }
 
 #[test]
-fn a_wrong_setting_is_named_with_what_is_allowed() {
+fn an_invalid_setting_is_an_error_with_the_allowed_values() {
     for (keys, text) in [
         (
             json!({"top_k": 0}),
-            "top_k: expected a whole number of 1 or more, or null for all, 0 given",
+            "top_k: expected a whole number of 1 or more, or null for all, found 0",
         ),
         (
             json!({"top_k": 1.5}),
-            "top_k: expected a whole number of 1 or more, or null for all, 1.5 given",
+            "top_k: expected a whole number of 1 or more, or null for all, found 1.5",
         ),
         (
             json!({"threshold": 50}),
-            "threshold: expected a number from 0 to 1, 50 given",
+            "threshold: expected a number from 0 to 1, found 50",
         ),
         (
             json!({"boxes": "yolo"}),
-            "boxes: expected \"detr\", \"yolov5\", \"yolov8\", \"end-to-end\" or \"separate\", \"yolo\" given",
+            "boxes: expected \"detr\", \"yolov5\", \"yolov8\", \"end-to-end\" or \"separate\", found \"yolo\"",
         ),
         (
             json!({"normalize": "yes"}),
-            "normalize: expected true or false, \"yes\" given",
+            "normalize: expected true or false, found \"yes\"",
         ),
         (
             json!({"hypothesis_template": "It is"}),
-            "hypothesis_template: expected a string with {} in the place of the label, \"It is\" given",
+            "hypothesis_template: expected a string with {} in place of the label, found \"It is\"",
         ),
         (
             json!({"candidate_labels": " , "}),
-            "candidate_labels: expected a list of one or more labels, or a string with commas between them, \" , \" given",
+            "candidate_labels: expected a list of one or more labels, or a string with commas between them, found \" , \"",
         ),
         (
             json!({"treshold": 1}),
-            "\"treshold\" is not a known setting; did you mean \"threshold\"?",
+            "unknown setting \"treshold\"; did you mean \"threshold\"?",
         ),
     ] {
-        let error = serde_json::from_value::<Settings>(keys).unwrap_err().to_string();
+        let error = serde_json::from_value::<AnswerSettings>(keys).unwrap_err().to_string();
         assert_eq!(error, text);
     }
 }
 
 #[test]
-fn parameters_of_a_request_go_where_they_belong() {
+fn parameters_of_a_request_are_divided_by_purpose() {
     let keys = json!({"top_k": 2, "truncation": true, "wait_for_model": true, "use_cache": false});
     let parameters = Parameters::read(Task::TextClassification, keys.as_object().unwrap()).unwrap();
     assert_eq!(parameters.settings, settings(json!({"top_k": 2})));
@@ -186,13 +186,13 @@ fn parameters_of_a_request_go_where_they_belong() {
         (
             Task::TextClassification,
             json!({"topK": 1}),
-            "\"topK\" is not a setting of text-classification; did you mean \"top_k\"?; it takes top_k, \
+            "\"topK\" is not a setting of text-classification; did you mean \"top_k\"?; known settings are top_k, \
              function_to_apply, problem_type, output",
         ),
         (
             Task::TextClassification,
             json!({"threshold": 0.5}),
-            "\"threshold\" is not a setting of text-classification; it takes top_k, function_to_apply, problem_type, \
+            "\"threshold\" is not a setting of text-classification; known settings are top_k, function_to_apply, problem_type, \
              output",
         ),
         (

@@ -1,39 +1,39 @@
-//! Zero-shot classification: how far a text implies what each label says.
+//! Zero-shot classification: the degree to which a text implies the sentence of each label.
 //!
-//! The network says for a pair of texts whether the first implies the second. Each label made a
-//! pair with the text; the scores are the softmax over the labels, or where several may be right
-//! over "implies" and "contradicts" for each label by itself.
+//! The network classifies whether the first text of a pair implies the second. There is a pair of
+//! the text and each label. The scores are the softmax over the labels; if several labels may
+//! apply, the softmax over "entailment" and "contradiction" for each label separately.
 
 use super::answer::{Body, ZeroShot};
 use super::context::Question;
-use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::outputs::{Output, OutputInfo, Rows, Search, tensor};
 use super::scores::{softmax, top};
-use super::{Answer, Context, Settings, Task, TaskError};
+use super::{Answer, AnswerSettings, Context, Task, TaskError};
 
 const TASK: Task = Task::ZeroShotClassification;
 
-fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+fn find(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
         names: &["logits", "output"],
         expected: "one output of numbers of shape [pairs, 2 or more], with a label that begins with \"entail\"",
     };
-    search.find(faces, |face| {
-        face.is_number() && face.may_have_rank(2) && face.dim(1).is_none_or(|classes| classes > 1)
+    search.find(infos, |info| {
+        info.is_number() && info.may_have_rank(2) && info.dim(1).is_none_or(|classes| classes > 1)
     })
 }
 
-pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
-    find(faces, settings).map(drop)
+pub(super) fn check(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Result<(), TaskError> {
+    find(infos, settings).map(drop)
 }
 
 pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
     let missing = |what| TaskError::Context { task: TASK, what };
-    let at = find(&Face::given(outputs), context.settings)?;
+    let at = find(&OutputInfo::given(outputs), context.settings)?;
     let candidates = context.settings.candidate_labels.as_deref().unwrap_or_default();
     if candidates.is_empty() {
-        let problem = "candidate_labels: give the labels to choose from in the parameters";
+        let problem = "candidate_labels: expected a list of labels in \"parameters\"";
         return Err(TaskError::Input(problem.to_owned()));
     }
     let Question::ZeroShot { sequences } = context.question else {
@@ -44,7 +44,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     }
     let mut rows = Rows::new(TASK, tensor(TASK, outputs, at)?, context.records, 1)?;
     let classes = rows.width();
-    // Without a name the last class is the one, as in transformers.
+    // Without a named class, the last class is the entailment, as in transformers.
     let named = context
         .labels
         .position(|name| name.to_lowercase().starts_with("entail"));

@@ -1,16 +1,16 @@
-//! The settings of a tokenizer in the files beside it.
+//! Reads the settings of a tokenizer from the files next to it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::options::Side;
 
-/// The settings of a tokenizer that are not in `tokenizer.json`. It is kept in a journal, so each
-/// field is left out where no file sets it.
+/// The settings of a tokenizer that are not in `tokenizer.json`. The journal stores this struct, so
+/// fields that no file sets are omitted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenizerConfig {
-    /// The files that were understood, in the order in which they were read.
+    /// The files that were used, in the order in which they were read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
     /// `model_max_length` of `tokenizer_config.json`.
@@ -19,7 +19,7 @@ pub struct TokenizerConfig {
     /// `max_seq_length` of `sentence_bert_config.json`, or of a `SentenceTransformer` elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_seq_length: Option<usize>,
-    /// Positions that the model has, from `config.json`.
+    /// The number of positions of the model, from `config.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_positions: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,30 +35,30 @@ pub struct TokenizerConfig {
     pub model_input_names: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer_class: Option<String>,
-    /// `do_lower_case` of `tokenizer_config.json`, which counts more than the tokenizer file for
-    /// the classes of BERT.
+    /// `do_lower_case` of `tokenizer_config.json`, which overrides the tokenizer file for the
+    /// classes of BERT.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub do_lower_case: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strip_accents: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenize_chinese_chars: Option<bool>,
-    /// `do_lower_case` of `sentence_bert_config.json`: the texts are lowered before anything else.
+    /// `do_lower_case` of `sentence_bert_config.json`: texts are lowercased before any other step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lower_texts: Option<bool>,
-    /// Whether white space around the texts is taken off, as sentence-transformers does it.
+    /// Whether white space around the texts is removed, as in sentence-transformers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strip_texts: Option<bool>,
 }
 
-/// The reason why a file beside a tokenizer cannot be used.
+/// The reason why a file next to a tokenizer cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{file}: it is not JSON: {problem}")]
+    #[error("{file}: invalid JSON: {problem}")]
     Json { file: String, problem: String },
-    #[error("{file}: it is not an object")]
+    #[error("{file}: expected a JSON object")]
     NoObject { file: String },
-    #[error("{file}: \"{key}\" is not {expected}")]
+    #[error("{file}: \"{key}\" must be {expected}")]
     Value {
         file: String,
         key: &'static str,
@@ -66,12 +66,12 @@ pub enum ConfigError {
     },
 }
 
-/// Lengths beyond this one are the mark of a tokenizer without a limit (1e30).
+/// Lengths above this one stand for no limit; transformers writes 1e30.
 const NO_LIMIT: f64 = 1e15;
 
 impl TokenizerConfig {
-    /// Reads one file by its name; false where it is none of those that say something about a
-    /// tokenizer. A later file does not change what an earlier one set.
+    /// Reads one file by its name; false for files that have no settings of a tokenizer. A later
+    /// file does not override an earlier one.
     pub fn read(&mut self, file: &str, text: &str) -> Result<bool, ConfigError> {
         let reader = match file {
             "tokenizer_config.json" => Self::read_tokenizer_config,
@@ -141,7 +141,7 @@ impl TokenizerConfig {
 
     fn read_model_config(&mut self, source: &Source<'_>) -> Result<(), ConfigError> {
         let mut positions = source.length("max_position_embeddings")?;
-        // These count their positions from the one behind the padding token's.
+        // These models number their positions from the one after the padding token's.
         let kind = source.text("model_type")?;
         let is_shifted = matches!(
             kind.as_deref(),
@@ -167,7 +167,7 @@ impl TokenizerConfig {
         Ok(())
     }
 
-    /// Takes what is not set from `other`.
+    /// Copies the fields that are not set from `other`.
     fn complete(&mut self, other: Self) {
         fn fill<T>(value: &mut Option<T>, other: Option<T>) {
             if value.is_none() {
@@ -198,7 +198,7 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Reads a key; `None` where it is not there or null.
+    /// Reads a key; `None` if it is missing or null.
     fn read<T>(
         &self,
         key: &'static str,
@@ -215,7 +215,7 @@ impl Source<'_> {
         }
     }
 
-    /// A number of tokens; `None` for the mark of no limit.
+    /// Reads a number of tokens; `None` for a value that stands for no limit.
     fn length(&self, key: &'static str) -> Result<Option<usize>, ConfigError> {
         let number = self.read(key, "a number of tokens", |value| {
             value.as_f64().filter(|number| *number >= 0.0 && number.fract() == 0.0)
@@ -238,14 +238,14 @@ impl Source<'_> {
     }
 
     fn text(&self, key: &'static str) -> Result<Option<String>, ConfigError> {
-        self.read(key, "a text", |value| value.as_str().map(str::to_owned))
+        self.read(key, "a string", |value| value.as_str().map(str::to_owned))
     }
 
     fn switch(&self, key: &'static str) -> Result<Option<bool>, ConfigError> {
         self.read(key, "true or false", Value::as_bool)
     }
 
-    /// A token: its text, or an object with it.
+    /// Reads a token: its text, or an object that contains it.
     fn token(&self, key: &'static str) -> Result<Option<String>, ConfigError> {
         self.read(key, "a token", |value| {
             let text = value.as_str().or_else(|| value.get("content")?.as_str());
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_of_no_limit_is_no_length() {
+    fn a_length_that_stands_for_no_limit_is_not_a_length() {
         for text in [
             r#"{"model_max_length": 1000000000000000019884624838656}"#,
             r#"{"model_max_length": 1e30}"#,
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_of_the_roberta_family_begin_behind_the_padding() {
+    fn positions_of_the_roberta_family_begin_after_the_padding() {
         let config = read(&[(
             "config.json",
             r#"{"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}"#,
@@ -339,35 +339,35 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_by_file_and_key() {
+    fn errors_name_the_file_and_the_key() {
         let table = [
             (
                 "tokenizer_config.json",
                 r#"{"model_max_length": "long"}"#,
-                "\"model_max_length\" is not a number",
+                "\"model_max_length\" must be a number",
             ),
             (
                 "tokenizer_config.json",
                 r#"{"model_max_length": -1}"#,
-                "\"model_max_length\" is not a number",
+                "\"model_max_length\" must be a number",
             ),
             (
                 "tokenizer_config.json",
                 r#"{"padding_side": "up"}"#,
-                "\"padding_side\" is not \"left\" or \"right\"",
+                "\"padding_side\" must be \"left\" or \"right\"",
             ),
             (
                 "special_tokens_map.json",
                 r#"{"pad_token": 3}"#,
-                "\"pad_token\" is not a token",
+                "\"pad_token\" must be a token",
             ),
             (
                 "tokenizer_config.json",
                 r#"{"model_input_names": [1]}"#,
-                "is not a list of names",
+                "must be a list of names",
             ),
-            ("config.json", "[]", "it is not an object"),
-            ("config.json", "{", "it is not JSON"),
+            ("config.json", "[]", "expected a JSON object"),
+            ("config.json", "{", "invalid JSON"),
         ];
         for (file, text, problem) in table {
             let error = TokenizerConfig::default().read(file, text).unwrap_err().to_string();

@@ -1,29 +1,30 @@
-//! The tokens of a request's texts.
+//! The tokens of a request's texts, and their division into runs.
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::options::Side;
 
-/// Tokens of padding that cost about as much as a run of their own.
+/// Padding tokens that cost about as much as a separate run.
 const RUN_TOKENS: usize = 64;
 
 /// The tokens of one text or pair, without padding.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenRow {
     pub ids: Vec<u32>,
-    /// 1 for the tokens of the second text where the tokenizer tells the two apart.
+    /// 1 for the tokens of the second text, if the tokenizer distinguishes the two texts of a pair.
     pub type_ids: Vec<u32>,
-    /// Whether each token is one that the tokenizer added around the text.
+    /// Whether the tokenizer added the token around the text.
     pub special: Vec<bool>,
-    /// Bytes of the text that each token stands for; empty for special tokens. The list is empty
-    /// where the options did not ask for offsets.
+    /// The bytes of the text that each token stands for; an empty range for special tokens. The
+    /// list is empty if the options do not request offsets.
     pub offsets: Vec<Range<usize>>,
-    /// The word of each token, as the pre-tokenizer counts them in its text. Empty as `offsets` is.
+    /// The word of each token, as the pre-tokenizer numbers them in its text. Empty if `offsets`
+    /// is.
     pub words: Vec<Option<u32>>,
-    /// Which text of a pair each token is of: 0 or 1. Empty as `offsets` is.
+    /// The text of a pair that each token belongs to: 0 or 1. Empty if `offsets` is.
     pub sequences: Vec<Option<u8>>,
-    /// Whether a part of the text is cut off.
+    /// Whether the text was truncated.
     pub is_cut: bool,
 }
 
@@ -37,23 +38,23 @@ impl TokenRow {
     }
 }
 
-/// The tokens of a request. The rows keep their own lengths; [`Encoded::length`] is that of the
-/// tensors, and [`Encoded::columns`] says where a row stands in it.
+/// The tokens of a request. The rows are not padded; [`Encoded::length`] is the length in the
+/// tensors, and [`Encoded::columns`] gives the position of a row there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoded {
     pub rows: Vec<TokenRow>,
-    /// The id of the token that rows are filled up with.
+    /// The id of the padding token.
     pub pad_id: u32,
     pub pad_type_id: u32,
     pub pad_side: Side,
-    /// The length that rows are filled up to at least.
+    /// The minimum length of padded rows.
     pub least_length: usize,
-    /// The length is a multiple of this; at least 1.
+    /// The length of padded rows is a multiple of this; at least 1.
     pub multiple_of: usize,
 }
 
 impl Encoded {
-    /// Tokens of each row with its padding.
+    /// The length of each row with padding.
     pub fn length(&self) -> usize {
         self.padded(self.rows.iter().map(TokenRow::len).max().unwrap_or(0))
     }
@@ -70,7 +71,7 @@ impl Encoded {
         }
     }
 
-    /// Takes some of the rows, in the order of `rows`. They are padded among themselves.
+    /// Selects rows, in the order of `rows`. Their padding depends only on each other.
     pub fn select(&self, rows: &[usize]) -> Self {
         Self {
             rows: rows.iter().filter_map(|&row| self.rows.get(row).cloned()).collect(),
@@ -79,8 +80,7 @@ impl Encoded {
     }
 
     /// Divides the rows into groups of similar lengths, the longest first. A shorter row starts a
-    /// group of its own where it and the rows after it would otherwise take more padding than a
-    /// run is worth.
+    /// new group if it and the rows after it would otherwise need more padding than a run costs.
     pub fn groups(&self) -> Vec<Vec<usize>> {
         let length = |row: usize| self.padded(self.rows[row].len());
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
@@ -89,7 +89,7 @@ impl Encoded {
         for (position, &row) in order.iter().enumerate() {
             let rest = order.len() - position;
             match groups.last_mut() {
-                // Its first row is its longest.
+                // The first row of a group is its longest.
                 Some(group) if (length(group[0]) - length(row)).saturating_mul(rest) <= RUN_TOKENS => {
                     group.push(row);
                 }
@@ -99,7 +99,7 @@ impl Encoded {
         groups
     }
 
-    /// The length that a row of `tokens` is filled up to where it is the longest.
+    /// The padded length of a row of `tokens`, if it is the longest.
     fn padded(&self, tokens: usize) -> usize {
         let length = tokens.max(self.least_length);
         length
@@ -108,12 +108,12 @@ impl Encoded {
     }
 }
 
-/// Turns ranges of bytes into ranges of characters, as Python counts them.
+/// Converts byte ranges to character ranges, as Python counts characters.
 pub fn characters(text: &str, ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     if text.is_ascii() {
         return ranges.to_vec();
     }
-    // The character of each byte, and of the end.
+    // The number of the character at each byte, and at the end.
     let mut numbers = Vec::with_capacity(text.len() + 1);
     for (number, (_, c)) in text.char_indices().enumerate() {
         numbers.extend(std::iter::repeat_n(number, c.len_utf8()));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_is_that_of_the_longest_row_or_what_the_model_wants() {
+    fn the_length_is_that_of_the_longest_row_unless_the_model_needs_more() {
         let mut encoded = encoded(&[3, 5]);
         assert_eq!(encoded.length(), 5);
         encoded.multiple_of = 8;
@@ -158,15 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_similar_lengths_run_together() {
-        // A group of its own saves 88 tokens twice, or 10 once.
+    fn rows_of_similar_lengths_share_a_run() {
+        // A separate group saves 88 tokens twice, or 10 once.
         assert_eq!(encoded(&[2, 90, 3, 100, 1]).groups(), [vec![3, 1], vec![2, 0, 4]]);
         assert_eq!(encoded(&[30, 20, 40]).groups(), [vec![2, 0, 1]]);
-        // The more rows there are, the smaller a difference counts.
+        // With more rows, a smaller difference in length is worth a group.
         let many: Vec<usize> = (0..200).map(|row| 10 + row % 2).collect();
         assert_eq!(encoded(&many).groups().len(), 2);
         assert_eq!(encoded(&[]).groups(), Vec::<Vec<usize>>::new());
-        // Rows of any length are filled up to the same one.
+        // With a minimum length, all rows are padded to it.
         let mut fixed = encoded(&[2, 90, 3]);
         fixed.least_length = 128;
         assert_eq!(fixed.groups(), [vec![0, 1, 2]]);
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::single_range_in_vec_init, reason = "a list of one range")]
-    fn bytes_are_counted_as_characters() {
+    fn byte_ranges_become_character_ranges() {
         let text = "né👩x";
         assert_eq!(
             characters(text, &[0..1, 1..3, 3..7, 7..8, 0..0]),

@@ -1,24 +1,24 @@
-//! The reasons why a file is not a tokenizer and why texts do not become tokens.
+//! Errors of tokenizer files and of texts.
 
 use std::fmt;
 
-/// Most bytes of outside data in a message.
+/// Maximum bytes of outside data in a message.
 const EXCERPT_BYTES: usize = 64;
 
-/// The mistakes of a tokenizer file or of texts, by cause.
+/// Errors of a tokenizer file or of texts, by cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
     /// The file cannot be used.
     #[error("tokenizer.json: {problem}")]
     File { problem: String },
-    /// The file is beyond a bound of [`super::FileLimits`] or a fixed one.
-    #[error("tokenizer.json: {what}: {given} where at most {limit} are accepted")]
+    /// The file exceeds a limit of [`super::FileLimits`] or a fixed limit.
+    #[error("tokenizer.json: {what}: {given}, at most {limit} allowed")]
     FileTooLarge { what: &'static str, given: u64, limit: u64 },
-    /// A regular expression of the file is refused.
+    /// A regular expression of the file is not accepted.
     #[error("tokenizer.json: pattern {pattern}: {problem}")]
     Pattern { pattern: String, problem: String },
-    /// A request is beyond a bound of [`super::Limits`].
-    #[error("{what}: {given} where at most {limit} are accepted; {advice}")]
+    /// A request exceeds a limit of [`super::TextLimits`].
+    #[error("{what}: {given}, at most {limit} allowed; {advice}")]
     TooLarge {
         what: String,
         given: u64,
@@ -28,30 +28,30 @@ pub enum TextError {
     /// A pattern takes too many steps on a text.
     #[error("the tokenizer's pattern {pattern} takes too long on a text: {problem}")]
     PatternBound { pattern: String, problem: String },
-    /// The time at which the answer is of use is over.
+    /// The deadline of the request passed.
     #[error("the deadline passed while the texts were tokenized")]
     Deadline,
-    /// A text is longer than the model takes, and the request forbids to cut it.
-    #[error("text {index} has {given} tokens where the model takes at most {limit}; shorten it, or allow truncation")]
+    /// A text is longer than the model allows, and the request forbids truncation.
+    #[error("text {index} has {given} tokens, at most {limit} allowed by the model; shorten it, or allow truncation")]
     TooLong { index: usize, given: usize, limit: usize },
-    /// The options do not fit each other or the tokenizer.
+    /// The options contradict each other or the tokenizer.
     #[error("{0}")]
     Options(String),
-    /// Texts of different lengths, and no token to fill up with.
+    /// The texts have different lengths, and there is no padding token.
     #[error(
         "the texts have different lengths and the tokenizer has no padding token; name one as \"pad_token\" in tokenizer_config.json, or send one text at a time"
     )]
     NoPadToken,
-    /// The library refuses a text.
-    #[error("the tokenizer refuses text {index}: {problem}")]
+    /// The library returned an error for a text.
+    #[error("the tokenizer failed on text {index}: {problem}")]
     Refused { index: usize, problem: String },
-    /// The model has inputs that texts do not give.
+    /// The model has inputs that texts cannot fill.
     #[error(
-        "the model has inputs that texts do not give: {names}; token inputs are named as input_ids, attention_mask, token_type_ids or position_ids"
+        "the model has inputs that texts cannot fill: {names}; token inputs have names such as input_ids, attention_mask, token_type_ids or position_ids"
     )]
     Inputs { names: String },
-    /// An input has a name for tokens and a type or shape that they do not fit.
-    #[error("input {name} is {given}; tokens are {expected}")]
+    /// An input has the name of a token input, but not its type or shape.
+    #[error("input {name} is {given}; tokens need {expected}")]
     InputType {
         name: String,
         given: String,
@@ -70,7 +70,7 @@ impl TextError {
     }
 }
 
-/// The beginning of `text`, quoted, as long as a message may hold it.
+/// Quotes the beginning of `text`, short enough for a message.
 pub(super) fn excerpt(text: &str) -> String {
     format!("{:?}", excerpt_of(text, EXCERPT_BYTES))
 }

@@ -1,4 +1,4 @@
-//! `tokenizer.json`, read in one pass.
+//! Reads `tokenizer.json` in one pass.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::error::TextError;
 use super::limits::{FileLimits, STEP_VALUES, TOKEN_BYTES};
 use super::model::{ModelSeed, ModelSize, TokenModel};
 
-/// The parts of a tokenizer file. The decoder is not among them: tokens only go in.
+/// The parts of a tokenizer file.
 #[derive(Debug)]
 pub(super) struct File {
     pub model: TokenModel,
@@ -71,7 +71,7 @@ impl<'de> Visitor<'de> for FileVisitor<'_> {
                 "version" => {
                     let version: String = map.next_value()?;
                     if version != "1.0" {
-                        return Err(A::Error::custom("its \"version\" is not 1.0"));
+                        return Err(A::Error::custom("expected \"version\" 1.0"));
                     }
                 }
                 "model" => model = Some(map.next_value_seed(ModelSeed(self.0))?),
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for AddedSeed<'_> {
     }
 }
 
-/// An added token. The library asks for its `id` and does not use it.
+/// An added token. The library requires `id` but does not use it.
 #[derive(Deserialize)]
 struct Added {
     #[serde(rename = "id")]
@@ -158,7 +158,7 @@ struct Added {
     special: bool,
 }
 
-/// Reads any value, as long as the budget of values lasts.
+/// Reads any value, until the budget of values is used up.
 struct Bounded<'a>(&'a Cell<usize>);
 
 impl Bounded<'_> {

@@ -1,17 +1,17 @@
-//! Bounds on tokenizer files and on texts.
+//! Limits on tokenizer files and on texts.
 
 use std::time::{Duration, Instant};
 
-/// Bounds on a tokenizer file. The largest published ones are about 35 MB with 262,144 tokens.
+/// Limits on a tokenizer file. The largest published ones are about 35 MB with 262,144 tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileLimits {
-    /// Most bytes of `tokenizer.json`.
+    /// Maximum bytes of `tokenizer.json`.
     pub bytes: usize,
-    /// Most entries of the model's vocabulary.
+    /// Maximum entries of the model's vocabulary.
     pub tokens: usize,
-    /// Most merges of a BPE model.
+    /// Maximum merges of a BPE model.
     pub merges: usize,
-    /// Most entries of `added_tokens`. The library searches for all of them in every text.
+    /// Maximum entries of `added_tokens`. The library searches for all of them in every text.
     pub added_tokens: usize,
 }
 
@@ -26,39 +26,39 @@ impl Default for FileLimits {
     }
 }
 
-/// Most bytes of one token. A trie of tokens is as deep as its longest token, and the library frees
-/// it by recursion.
+/// Maximum bytes of one token. A trie of tokens is as deep as its longest token, and the library
+/// frees it recursively.
 pub(super) const TOKEN_BYTES: usize = 2048;
-/// Most characters of a word that WordPiece takes apart. The time for a word grows with the square
-/// of its length. Published files have 100 or 200.
+/// Maximum characters of a word that WordPiece splits. The time for a word grows with the square of
+/// its length. Published files have 100 or 200.
 pub(super) const WORD_CHARACTERS: usize = 1000;
-/// Most bytes of a text that a normalizer puts into each text.
+/// Maximum bytes of a text that a normalizer inserts.
 pub(super) const REPLACEMENT_BYTES: usize = 1024;
-/// Most steps of a normalizer or a pre-tokenizer.
+/// Maximum steps of a normalizer or a pre-tokenizer.
 pub(super) const STEPS: usize = 64;
-/// Most JSON values in the description of a normalizer, pre-tokenizer or post-processor.
+/// Maximum JSON values in the description of a normalizer, pre-tokenizer or post-processor.
 pub(super) const STEP_VALUES: usize = 20_000;
-/// Most pieces of a post-processor's template.
+/// Maximum pieces of a post-processor's template.
 pub(super) const TEMPLATE_PIECES: usize = 64;
-/// Most tokens that a post-processor adds to one text.
+/// Maximum tokens that a post-processor adds to one text.
 pub(super) const TEMPLATE_TOKENS: usize = 1024;
 
-/// Bounds on the texts of one request.
+/// Limits on the texts of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Most texts of a request. A pair counts once.
+pub struct TextLimits {
+    /// Maximum texts of a request. A pair counts once.
     pub texts: usize,
-    /// Most bytes of one text, or of one half of a pair.
+    /// Maximum bytes of one text, or of one half of a pair.
     pub text_bytes: usize,
-    /// Most tokens of a request, with the padding.
+    /// Maximum tokens of a request, including padding.
     pub tokens: usize,
-    /// Most time that the regular expressions of a tokenizer may take for one text.
+    /// Maximum time of the tokenizer's regular expressions for one text.
     pub pattern_time: Duration,
-    /// The time at which the answer is of no use any more.
+    /// The time after which the client does not need the answer.
     pub deadline: Option<Instant>,
 }
 
-impl Default for Limits {
+impl Default for TextLimits {
     fn default() -> Self {
         Self {
             texts: 16_384,

@@ -1,8 +1,8 @@
-//! The model of a tokenizer file: its vocabulary, and how words become tokens of it.
+//! The model of a tokenizer file: its vocabulary, and the algorithm that splits words into tokens.
 //!
-//! - `read`: the model from the file.
-//! - `unigram`, `trie`: Unigram models. The library keeps 250,000 tokens in 200 MB, because each
-//!   byte of its trie is a hash table; here they take a tenth of that.
+//! - `read`: reads the model from the file.
+//! - `unigram`, `trie`: Unigram models. The library needs 200 MB for 250,000 tokens, because each
+//!   node of its trie is a hash table; this implementation needs a tenth of that.
 
 mod read;
 mod trie;
@@ -18,15 +18,15 @@ use tokenizers::{Model, Token};
 pub(super) use self::read::ModelSeed;
 use self::unigram::Unigram;
 
-/// The sizes of a model, from which its memory follows.
+/// The sizes that determine the memory of a model.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ModelSize {
     pub tokens: usize,
     pub token_bytes: usize,
     pub merges: usize,
-    /// The greatest token id.
+    /// The largest token id.
     pub last_id: u32,
-    /// Bytes that a Unigram model keeps, known by itself.
+    /// Bytes of a Unigram model, which it computes itself.
     pub unigram_bytes: usize,
 }
 
@@ -38,7 +38,7 @@ pub(super) enum TokenModel {
 }
 
 impl TokenModel {
-    /// The algorithm's name.
+    /// The name of the algorithm.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Library(ModelWrapper::BPE(_)) => "BPE",

@@ -1,7 +1,7 @@
-//! The normalizer of a tokenizer file: what happens to a text before it is split.
+//! Runs the normalizer of a tokenizer file, which changes a text before it is split.
 //!
-//! The library's own `Replace` is replaced by one whose pattern reports errors. A text may grow by
-//! a normalizer, as "ﷺ" does to 18 letters; it may not grow beyond [`GROWTH`] times its length.
+//! A `Replace` whose pattern reports errors is used instead of the library's. A normalizer may make
+//! a text longer ("ﷺ" becomes 18 letters), but not more than [`GROWTH`] times.
 
 mod charsmap;
 
@@ -16,11 +16,11 @@ use super::error::{TextError, excerpt};
 use super::limits::{REPLACEMENT_BYTES, STEPS};
 use super::pattern::{Clock, Found, Pattern};
 
-/// The greatest length of a normalized text, in lengths of the text. Unicode's compatibility forms
-/// grow to eleven times at the most.
+/// Maximum length of a normalized text, relative to the text. Unicode's compatibility forms grow at
+/// most eleven times.
 const GROWTH: usize = 16;
-/// Bytes that any text may grow by.
-const ROOM: usize = 64 << 10;
+/// Bytes that any text may grow by, in addition.
+const SLACK: usize = 64 << 10;
 
 /// The steps of a normalizer, in order.
 #[derive(Debug, Default)]
@@ -31,11 +31,11 @@ pub(super) struct Normalize {
 /// The growth of a text by a normalizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Growth {
-    /// By as much as other characters or markers take.
+    /// Only by different characters or markers of the same size.
     Little,
-    /// Characters beyond ASCII may become many.
+    /// A character outside ASCII may become several.
     Compatibility,
-    /// Any character may become many.
+    /// Any character may become several.
     Any,
 }
 
@@ -67,12 +67,12 @@ impl Normalize {
         self.steps.iter().map(growth).max().unwrap_or(Growth::Little)
     }
 
-    /// The normalizer for one text of `length` bytes.
+    /// Starts the normalizer for one text of `length` bytes.
     pub fn run(&self, length: usize, clock: Clock) -> NormalizeRun<'_> {
         NormalizeRun {
             steps: &self.steps,
             clock,
-            most: length.saturating_mul(GROWTH).saturating_add(ROOM),
+            most: length.saturating_mul(GROWTH).saturating_add(SLACK),
             grown: AtomicUsize::new(0),
             fault: OnceLock::new(),
         }
@@ -139,20 +139,20 @@ pub(super) fn pattern(value: &Value) -> Result<Pattern, TextError> {
         (Some(text), None) => Pattern::literal(text),
         (None, Some(regex)) => Pattern::regex(regex),
         _ => Err(TextError::file(
-            "a \"pattern\" is neither {\"String\": ..} nor {\"Regex\": ..}",
+            "a \"pattern\" must be {\"String\": ..} or {\"Regex\": ..}",
         )),
     }
 }
 
 /// A normalizer at work on one text.
 ///
-/// The library drops the errors of a normalizer; the first one is kept here.
+/// The library ignores the errors of a normalizer, so this struct keeps the first one.
 pub(super) struct NormalizeRun<'a> {
     steps: &'a [Step],
     clock: Clock,
-    /// Most bytes that the text may have afterwards.
+    /// Maximum bytes of the normalized text.
     most: usize,
-    /// Bytes of its parts that are finished.
+    /// Bytes of the parts that are finished.
     grown: AtomicUsize,
     fault: OnceLock<TextError>,
 }
@@ -198,7 +198,7 @@ impl NormalizeRun<'_> {
 }
 
 fn library(error: tokenizers::Error) -> TextError {
-    TextError::Options(format!("the normalizer fails: {}", excerpt(&error.to_string())))
+    TextError::Options(format!("the normalizer failed: {}", excerpt(&error.to_string())))
 }
 
 impl Normalizer for NormalizeRun<'_> {

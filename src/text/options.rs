@@ -1,8 +1,8 @@
-//! The options of tokenizing: where texts are cut and filled up.
+//! Options of the tokenizer: truncation and padding.
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::Limits;
+use super::limits::TextLimits;
 
 /// An end of a text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,18 +13,18 @@ pub enum Side {
     Right,
 }
 
-/// The length to which the texts of a request are filled up.
+/// The length to which the texts of a request are padded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
-    /// To that of the longest text.
+    /// The length of the longest text.
     #[default]
     Longest,
-    /// To the greatest length that the model takes.
+    /// The maximum length of the model.
     MaxLength,
 }
 
-/// The text of a pair that is cut where both together are too long.
+/// The text of a pair that is truncated if both together are too long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Truncation {
@@ -33,35 +33,35 @@ pub enum Truncation {
     LongestFirst,
     OnlyFirst,
     OnlySecond,
-    /// None; a text that is too long is an error.
+    /// Neither; a text that is too long is an error.
     #[serde(alias = "do_not_truncate")]
     Never,
 }
 
-/// The wishes of a request and a model. The default is what transformers does for
+/// Tokenizer options of a request and a model. The default is the same as that of transformers for
 /// `tokenizer(texts, padding=True, truncation=True)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct TokenizeOptions {
     pub add_special_tokens: bool,
     pub padding: Padding,
     /// The padded length is a multiple of this.
     pub pad_to_multiple_of: Option<usize>,
-    /// In the place of the tokenizer's own.
+    /// Overrides the tokenizer's own side.
     pub padding_side: Option<Side>,
     pub truncation: Truncation,
-    /// In the place of the tokenizer's own.
+    /// Overrides the tokenizer's own side.
     pub truncation_side: Option<Side>,
-    /// Most tokens of a text, the special ones among them, in the place of the tokenizer's own.
+    /// Maximum tokens of a text, including special ones. Overrides the tokenizer's own.
     pub max_length: Option<usize>,
-    /// The number of tokens that the model's inputs have, where they do not leave it open. No text
-    /// is longer, and each is filled up to it.
+    /// The number of tokens in the model's inputs, if it is fixed. No text is longer, and all texts
+    /// are padded to it.
     pub fixed_length: Option<usize>,
-    /// Whether to say where each token stands in its text; needed to give spans back.
+    /// Whether to return the position of each token in its text, which answers with spans need.
     pub offsets: bool,
-    pub limits: Limits,
+    pub limits: TextLimits,
 }
 
-impl Default for Options {
+impl Default for TokenizeOptions {
     fn default() -> Self {
         Self {
             add_special_tokens: true,
@@ -73,7 +73,7 @@ impl Default for Options {
             max_length: None,
             fixed_length: None,
             offsets: false,
-            limits: Limits::default(),
+            limits: TextLimits::default(),
         }
     }
 }

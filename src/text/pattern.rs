@@ -1,10 +1,10 @@
-//! The regular expressions of a tokenizer file, with an error where the library has none.
+//! Runs the regular expressions of a tokenizer file, and reports the errors that the library hides.
 //!
-//! The library's `SysRegex` stops at the first error of its engine, for example when it has gone
-//! back a million times, and takes the rest of the text for one piece. Here each error is the
-//! error of the text. The time is bounded as well: between two attempts a clock is read, and one
-//! attempt is bounded by how far the engine may go back. Patterns that need no going back run on an
-//! engine whose time grows with the text and with nothing else.
+//! The library's `SysRegex` stops at the first error of its engine, for example after a million
+//! backtracking steps, and treats the rest of the text as one piece. Here such an error fails the
+//! text. Time is bounded too: a clock is checked between attempts, and the backtracking limit
+//! bounds each attempt. Patterns without backtracking run on an engine whose time is linear in the
+//! text.
 
 mod vet;
 
@@ -16,27 +16,27 @@ use tokenizers::Offsets;
 
 use self::vet::vet;
 use super::error::{TextError, excerpt};
-use super::limits::Limits;
+use super::limits::TextLimits;
 
-/// Most steps back of the engine in one attempt of a pattern whose steps are short.
+/// Maximum backtracking steps in one attempt, for a pattern whose steps are short.
 const STEPS: usize = 1_000_000;
-/// Most steps back where one step may read the rest of the text.
+/// Maximum backtracking steps if one step may read the rest of the text.
 const LONG_STEPS: usize = 1_000;
-/// Most bytes of a compiled part of a pattern.
+/// Maximum bytes of a compiled part of a pattern.
 const COMPILED_BYTES: usize = 4 << 20;
-/// Attempts between two looks at the clock.
+/// Attempts between two checks of the clock.
 const ATTEMPTS: usize = 64;
 
 /// The pieces of a text and whether each is a match; they cover the text.
 pub(super) type Pieces = Vec<(Offsets, bool)>;
 
-/// A regular expression, or a text that is searched for as it is.
+/// A regular expression, or a literal text.
 #[derive(Debug, Clone)]
 pub(super) struct Pattern {
     regex: Regex,
-    /// The text of the file, for messages.
+    /// The pattern as in the file, for messages.
     source: String,
-    /// Whether `regex` matches only where a search begins, so that each place is an attempt.
+    /// Whether `regex` matches only at the start of a search, so that each position is an attempt.
     is_anchored: bool,
 }
 
@@ -94,11 +94,11 @@ impl Pattern {
         Ok(pieces)
     }
 
-    /// The next match. The rules for matches of nothing are those of `fancy_regex::Matches`.
+    /// Finds the next match. Empty matches follow the rules of `fancy_regex::Matches`.
     fn next(&self, text: &str, search: &mut Search, clock: &Clock) -> Result<Option<Offsets>, TextError> {
         while search.from <= text.len() {
             search.attempts += 1;
-            // The linear engine may read the whole rest in one attempt.
+            // The linear engine may read the whole rest of the text in one attempt.
             if search.attempts.is_multiple_of(ATTEMPTS) || !self.is_anchored && text.len() > ATTEMPTS * 1024 {
                 clock.check(&self.source)?;
             }
@@ -139,12 +139,12 @@ struct Search {
     attempts: usize,
 }
 
-/// The place behind the character at `at`.
+/// The position after the character at `at`.
 fn after(text: &str, at: usize) -> usize {
     at + text[at..].chars().next().map_or(1, char::len_utf8)
 }
 
-/// The time that the patterns of a tokenizer have for one text.
+/// The time limit of a tokenizer's patterns for one text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     end: Instant,
@@ -153,7 +153,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub fn start(limits: &Limits) -> Self {
+    pub fn start(limits: &TextLimits) -> Self {
         Self {
             end: Instant::now() + limits.pattern_time,
             seconds: limits.pattern_time.as_secs_f64(),
@@ -176,8 +176,7 @@ impl Clock {
     }
 }
 
-/// Pieces that are found already, for the one call of a function of the library that takes a
-/// pattern.
+/// Precomputed pieces, for a single call of a library function that takes a pattern.
 pub(super) struct Found(Cell<Pieces>);
 
 impl Found {
@@ -199,9 +198,9 @@ mod tests {
     use super::*;
 
     fn clock(time: Duration) -> Clock {
-        Clock::start(&Limits {
+        Clock::start(&TextLimits {
             pattern_time: time,
-            ..Limits::default()
+            ..TextLimits::default()
         })
     }
 
@@ -223,7 +222,7 @@ mod tests {
     const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
     #[test]
-    fn a_backtracking_pattern_finds_what_the_engine_finds_by_itself() {
+    fn a_backtracking_pattern_finds_the_same_matches_as_the_plain_engine() {
         let texts = [
             "Hello, it's 42   degrees\n\n  today  ",
             "a",
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_gives_up_is_an_error_and_not_a_piece() {
+    fn an_engine_that_gives_up_causes_an_error() {
         let pattern = Pattern::regex(r"(?:(?:a|b|ab)*)(?=c)").unwrap();
         let error = pattern
             .pieces(&"ab".repeat(200), &clock(Duration::from_secs(60)))
@@ -258,30 +257,30 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_of_quadratic_time_ends_at_the_clock() {
-        // Each place reads the rest of the text, in vain.
+    fn the_clock_stops_a_pattern_that_takes_quadratic_time() {
+        // Each position reads the rest of the text without a match.
         for pattern in ["[^z]*z|a", "(?:[^z]*z|a)(?!b)"] {
             let pattern = Pattern::regex(pattern).unwrap();
             let error = pattern.pieces(&"a".repeat(1 << 20), &clock(Duration::from_millis(50)));
             assert!(matches!(error, Err(TextError::PatternBound { .. })));
         }
-        let past = Clock::start(&Limits {
+        let past = Clock::start(&TextLimits {
             deadline: Some(Instant::now()),
-            ..Limits::default()
+            ..TextLimits::default()
         });
         let pattern = Pattern::regex(GPT_2).unwrap();
         assert_eq!(pattern.pieces(&"a b ".repeat(1000), &past), Err(TextError::Deadline));
     }
 
     #[test]
-    fn long_runs_of_spaces_are_matched_as_short_ones_are() {
+    fn matches_long_runs_of_spaces_like_short_ones() {
         let text = format!("a{}b", " ".repeat(300_000));
         let found = matches(GPT_2, &text);
         assert_eq!(found.iter().map(String::len).collect::<Vec<_>>(), [1, 299_999, 2]);
     }
 
     #[test]
-    fn a_literal_is_itself() {
+    fn a_literal_matches_only_itself() {
         let pattern = Pattern::literal(".*").unwrap();
         let pieces = pattern.pieces("a.*b.*", &clock(Duration::from_secs(60))).unwrap();
         assert_eq!(

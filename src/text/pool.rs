@@ -1,4 +1,4 @@
-//! Equal tokenizer files of different models are one tokenizer in memory.
+//! Shares one tokenizer in memory between the models with equal tokenizer files.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,24 +9,24 @@ use super::error::TextError;
 use super::limits::FileLimits;
 use super::tokenizer::{Core, Overrides, Tokenizer};
 
-/// The tokenizers in use. Each is gone with the last [`Tokenizer`] that uses it.
+/// The tokenizers in use. Each is freed with the last [`Tokenizer`] that uses it.
 #[derive(Default)]
 pub struct Pool {
-    /// A standard lock, held for the look-up only. A file is read under the lock of its own slot,
-    /// for which requests for the same file wait.
+    /// A standard lock, because it is held only for the lookup. A file is parsed under the lock of
+    /// its own slot, where other loads of the same file wait.
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
 }
 
-/// The hash of a file, and what its model's configuration changes about it.
+/// The hash of a file, and the settings of the model that override it.
 type Key = (blake3::Hash, Overrides);
 
-/// A tokenizer, if it is in use. The lock is held while its file is read.
+/// A tokenizer, if it is in use. The lock is held while its file is parsed.
 type Slot = Mutex<Weak<Core>>;
 
 impl Pool {
-    /// The tokenizer of a file: one that is in memory, or else a new one.
+    /// Returns the tokenizer of a file: the shared one, if it is in memory, or a new one.
     pub fn get(&self, json: &[u8], config: &TokenizerConfig, limits: &FileLimits) -> Result<Tokenizer, TextError> {
-        // A file that is refused for its size is not worth hashing.
+        // Do not hash a file that is refused for its size.
         if json.len() > limits.bytes {
             return Tokenizer::parse(json, config, limits);
         }
@@ -59,9 +59,9 @@ impl Pool {
         self.len() == 0
     }
 
-    /// Whether a slot has a tokenizer, or will have one.
+    /// Whether a slot has a tokenizer, or a load is filling it.
     fn is_used(slot: &Arc<Slot>) -> bool {
-        // Who reads the file holds the slot, and its lock after that.
+        // A load first clones the slot, then takes its lock.
         Arc::strong_count(slot) > 1
             || match slot.try_lock() {
                 Ok(core) => core.strong_count() > 0,

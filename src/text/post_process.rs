@@ -1,7 +1,7 @@
-//! The post-processor of a tokenizer file: special tokens around the texts and between pairs.
+//! Runs the post-processor of a tokenizer file, which adds special tokens around texts and pairs.
 //!
-//! The library reads templates without checking them and panics on those that name what is not
-//! there. They are checked here, at the load.
+//! The library does not check templates and panics when one refers to a missing token or text. They
+//! are checked here, when the model is loaded.
 
 use serde_json::Value;
 use tokenizers::processors::PostProcessorWrapper;
@@ -35,7 +35,7 @@ impl PostProcess {
         Ok(Self { library: Some(library) })
     }
 
-    /// Tokens that it adds to a text, or to a pair.
+    /// The number of tokens that it adds to a text, or to a pair.
     pub fn added(&self, is_pair: bool) -> usize {
         self.library.as_ref().map_or(0, |library| library.added_tokens(is_pair))
     }
@@ -55,11 +55,11 @@ impl PostProcess {
             }
         };
         processed
-            .map_err(|error| TextError::Options(format!("the post-processor fails: {}", excerpt(&error.to_string()))))
+            .map_err(|error| TextError::Options(format!("the post-processor failed: {}", excerpt(&error.to_string()))))
     }
 }
 
-/// Checks a post-processor and those in it. `steps` counts them.
+/// Checks a post-processor and its parts recursively. `steps` counts them.
 fn check(value: &Value, steps: &mut usize) -> Result<(), TextError> {
     *steps += 1;
     if *steps > STEPS {
@@ -69,7 +69,8 @@ fn check(value: &Value, steps: &mut usize) -> Result<(), TextError> {
             limit: STEPS as u64,
         });
     }
-    // The library takes a list of parts for a sequence and a template for one, whatever their type.
+    // The library ignores the type: an object with a list of parts is a sequence to it, and one
+    // with a template is a template.
     if let Some(parts) = value.get("processors").and_then(Value::as_array) {
         parts.iter().try_for_each(|part| check(part, steps))?;
     }
@@ -83,7 +84,7 @@ fn check(value: &Value, steps: &mut usize) -> Result<(), TextError> {
 
 fn check_template(template: Option<&Value>, tokens: &Value, is_pair: bool) -> Result<(), TextError> {
     let pieces = template.and_then(Value::as_array);
-    let pieces = pieces.ok_or_else(|| TextError::file("a template is not a list of pieces"))?;
+    let pieces = pieces.ok_or_else(|| TextError::file("a template must be a list of pieces"))?;
     if pieces.len() > TEMPLATE_PIECES {
         return Err(TextError::FileTooLarge {
             what: "pieces of a template",
@@ -103,12 +104,14 @@ fn check_template(template: Option<&Value>, tokens: &Value, is_pair: bool) -> Re
             let count = count("ids").filter(|ids| count("tokens") == Some(*ids));
             if count.is_none() {
                 return Err(TextError::file(format!(
-                    "a template has the special token {}, which \"special_tokens\" does not describe",
+                    "a template has the special token {}, which is not in \"special_tokens\"",
                     excerpt(id)
                 )));
             }
         } else if id("Sequence") == Some("B") && !is_pair {
-            return Err(TextError::file("the template for one text has the second one, $B"));
+            return Err(TextError::file(
+                "the template for a single text refers to a second one, $B",
+            ));
         }
     }
     Ok(())
@@ -125,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_on_which_the_library_would_panic_are_refused() {
+    fn rejects_templates_that_would_make_the_library_panic() {
         let a = json!({"Sequence": {"id": "A", "type_id": 0}});
         let b = json!({"Sequence": {"id": "B", "type_id": 1}});
         let cls = json!({"SpecialToken": {"id": "[CLS]", "type_id": 0}});
@@ -134,21 +137,30 @@ mod tests {
         let many = json!({"[CLS]": {"id": "[CLS]", "ids": vec![1; 2000], "tokens": vec!["[CLS]"; 2000]}});
         PostProcess::parse(&template(json!([cls, a]), json!([cls, a, b]), known.clone())).unwrap();
         let table = [
-            (template(json!([cls, a]), json!([a, b]), json!({})), "does not describe"),
-            (template(json!([cls, a]), json!([a, b]), uneven), "does not describe"),
+            (
+                template(json!([cls, a]), json!([a, b]), json!({})),
+                "is not in \"special_tokens\"",
+            ),
+            (
+                template(json!([cls, a]), json!([a, b]), uneven),
+                "is not in \"special_tokens\"",
+            ),
             (
                 template(json!([cls, a]), json!([a, b]), many),
                 "tokens that the post-processor adds",
             ),
             (
                 template(json!([a, b]), json!([a, b]), known.clone()),
-                "the second one, $B",
+                "a second one, $B",
             ),
             (
                 template(json!([a]), json!(vec![a.clone(); 65]), known),
                 "pieces of a template",
             ),
-            (template(json!("$A"), json!([a, b]), json!({})), "not a list of pieces"),
+            (
+                template(json!("$A"), json!([a, b]), json!({})),
+                "must be a list of pieces",
+            ),
         ];
         for (value, problem) in table {
             let error = PostProcess::parse(&value).unwrap_err().to_string();

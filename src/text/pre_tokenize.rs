@@ -1,7 +1,7 @@
-//! The pre-tokenizer of a tokenizer file: where a text is split into words.
+//! Runs the pre-tokenizer of a tokenizer file, which splits a text into words.
 //!
-//! The library's own `Split` and the regular expression of its `ByteLevel` are replaced by ones
-//! that report errors.
+//! Versions that report errors are used instead of the library's `Split` and of the regular
+//! expression in its `ByteLevel`.
 
 use serde_json::Value;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -13,7 +13,7 @@ use super::limits::STEPS;
 use super::normalize::{kind, pattern};
 use super::pattern::{Clock, Found, Pattern};
 
-/// Words as GPT-2 has them, which byte-level tokenizers split at unless they say otherwise.
+/// The words of GPT-2, the default of byte-level tokenizers.
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// The steps of a pre-tokenizer, in order.
@@ -29,7 +29,7 @@ enum Step {
         behavior: SplitDelimiterBehavior,
         is_inverted: bool,
     },
-    /// A space before each piece that has none.
+    /// Puts a space before each piece that does not begin with one.
     PrefixSpace,
     Library(PreTokenizerWrapper),
 }
@@ -66,17 +66,17 @@ impl PreTokenize {
                 }),
                 Step::Library(step) => step.pre_tokenize(text),
             }
-            .map_err(ours)?;
+            .map_err(recover)?;
         }
         Ok(())
     }
 }
 
-/// The error that went through the library's hands.
-fn ours(error: tokenizers::Error) -> TextError {
+/// Recovers the error of this module from the library's boxed error.
+fn recover(error: tokenizers::Error) -> TextError {
     match error.downcast::<TextError>() {
         Ok(error) => *error,
-        Err(error) => TextError::Options(format!("the pre-tokenizer fails: {}", excerpt(&error.to_string()))),
+        Err(error) => TextError::Options(format!("the pre-tokenizer failed: {}", excerpt(&error.to_string()))),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Requests whose records are texts: from a body to the texts in it.
+//! Reads the texts in the body of a request.
 //!
-//! Nothing here knows a tokenizer, so a model that takes strings can use it as well. A body that
-//! carries numbers where texts would be is not an error: the client tokenizes by itself, and
-//! [`read`] leaves the body to the readers of tensors at the first number.
+//! This module does not depend on a tokenizer, so models with string inputs can use it too. A body
+//! with numbers in place of texts is not an error: the client has tokenized its texts, and [`read`]
+//! leaves the body to the readers of tensors at the first number.
 
 mod csv;
 mod error;
@@ -14,9 +14,9 @@ use memchr::memchr_iter;
 use serde_json::{Map, Value};
 
 pub use self::error::RequestError;
-use super::limits::Limits;
+use super::limits::TextLimits;
 
-/// A text to be tokenized, or two that belong together.
+/// A text to tokenize, or a pair of texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextInput {
     One(String),
@@ -37,20 +37,20 @@ impl TextInput {
     }
 }
 
-/// The place of the texts in the request, from which the form of the answer follows.
+/// The form of the texts in the request, which determines the form of the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextForm {
-    /// One text by itself.
+    /// A single text.
     One,
     /// A list.
     List,
-    /// A list under `instances`; the answers go under `predictions`.
+    /// A list under `instances`; the answers are under `predictions`.
     Instances,
-    /// Lines of JSON or CSV: the number of texts of each.
+    /// Lines of JSON or CSV, with the number of texts in each.
     Lines(Vec<usize>),
-    /// The first text is to be compared with each of the others.
+    /// The model compares the first text with each of the others.
     Similarity,
-    /// Pairs of the one query and each of the texts.
+    /// Pairs of a query and each of the texts to rank.
     Ranking,
 }
 
@@ -68,16 +68,16 @@ pub struct TextRequest {
 /// The options of reading a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadOptions {
-    /// Whether a list of two texts, or a line of two columns, is a pair: the model's task ranks or
+    /// Whether a list of two texts, or a line of two columns, is a pair: true if the task ranks or
     /// classifies pairs.
     pub pairs: bool,
-    /// Whether the first line of CSV is a header; decided by the names in it when absent.
+    /// Whether the first line of CSV is a header. If absent, the names in the line decide.
     pub csv_header: Option<bool>,
-    pub limits: Limits,
+    pub limits: TextLimits,
 }
 
 /// Reads the texts of a body. `essence` is its content type in lower case, without parameters.
-/// `None` where the body is of another type or carries no texts.
+/// `None` if the body has a different type or holds no texts.
 pub fn read(essence: &str, body: &[u8], options: &ReadOptions) -> Result<Option<TextRequest>, RequestError> {
     match essence {
         "application/json" => json::read(body, options),
@@ -89,7 +89,7 @@ pub fn read(essence: &str, body: &[u8], options: &ReadOptions) -> Result<Option<
         "text/csv" | "application/csv" => csv::read(utf8(body)?, options).map(Some),
         "text/plain" => {
             let text = utf8(body)?;
-            // The line end that files and shells put behind a text is none of its own.
+            // Files and shells add a line end that is not part of the text.
             let text = text.strip_suffix('\n').unwrap_or(text);
             let text = text.strip_suffix('\r').unwrap_or(text);
             let mut collected = Collected::new(&options.limits);
@@ -100,7 +100,7 @@ pub fn read(essence: &str, body: &[u8], options: &ReadOptions) -> Result<Option<
     }
 }
 
-/// Reads lines of JSON, each of them a request of its own.
+/// Reads JSON Lines, where each line is a request.
 fn read_lines(body: &[u8], options: &ReadOptions) -> Result<Option<TextRequest>, RequestError> {
     let mut collected = Collected::new(&options.limits);
     let mut counts = Vec::new();
@@ -117,7 +117,10 @@ fn read_lines(body: &[u8], options: &ReadOptions) -> Result<Option<TextRequest>,
             if counts.is_empty() {
                 return Ok(None);
             }
-            return Err(RequestError::item(format!("line {}", index + 1), "it carries no text"));
+            return Err(RequestError::item(
+                format!("line {}", index + 1),
+                "the line has no text",
+            ));
         };
         counts.push(request.inputs.len());
         for input in mem::take(&mut request.inputs) {
@@ -127,7 +130,7 @@ fn read_lines(body: &[u8], options: &ReadOptions) -> Result<Option<TextRequest>,
         if parameters.as_ref().is_some_and(|first| *first != own) {
             return Err(RequestError::item(
                 format!("line {}", index + 1),
-                "its parameters are not those of the first line",
+                "its parameters differ from those of the first line",
             ));
         }
         parameters = Some(own);
@@ -148,14 +151,14 @@ fn utf8(body: &[u8]) -> Result<&str, RequestError> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-/// The texts so far, within the limits.
+/// Collects texts and checks the limits.
 struct Collected<'a> {
     inputs: Vec<TextInput>,
-    limits: &'a Limits,
+    limits: &'a TextLimits,
 }
 
 impl<'a> Collected<'a> {
-    fn new(limits: &'a Limits) -> Self {
+    fn new(limits: &'a TextLimits) -> Self {
         Self {
             inputs: Vec::new(),
             limits,

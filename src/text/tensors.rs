@@ -1,7 +1,7 @@
-//! Tokens as the tensors that a model's inputs ask for.
+//! Converts tokens to the tensors of a model's inputs.
 //!
-//! Exporters name token inputs in few ways, and a model has them all in the shape [batch, tokens].
-//! Which input is what is decided once, when the model is loaded.
+//! Exporters use few names for token inputs, and all of them have the shape [batch, tokens]. The
+//! role of each input is decided once, when the model is loaded.
 
 use half::f16;
 
@@ -11,21 +11,21 @@ use super::options::Side;
 use super::tokenizer::Tokenizer;
 use crate::tensor::{DataType, Dim, InputSpec, Inputs, Signature, Tensor, TensorError};
 
-/// The part of the tokens that an input of a model takes.
+/// The role of a token input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextRole {
     /// The ids of the tokens.
     Ids,
     /// 1 for tokens, 0 for padding.
     Mask,
-    /// 1 for the tokens of the second text of a pair, where the tokenizer tells them apart.
+    /// 1 for the tokens of the second text, if the tokenizer distinguishes the two texts of a pair.
     Types,
-    /// The place of each token in its text.
+    /// The position of each token in its text.
     Positions,
 }
 
 impl TextRole {
-    /// The role of an input of this name.
+    /// The role of an input with this name.
     pub fn of(name: &str) -> Option<Self> {
         // TensorFlow's exporters add a prefix and the number of the output.
         let name = name.strip_suffix(":0").unwrap_or(name);
@@ -42,7 +42,7 @@ impl TextRole {
         })
     }
 
-    /// The name that transformers gives it.
+    /// The name of the role in transformers.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ids => "input_ids",
@@ -71,8 +71,8 @@ struct Bound {
 }
 
 impl TextInputs {
-    /// Finds the token inputs of a model; `None` where it has none for their ids. The error names
-    /// inputs that texts do not give.
+    /// Finds the token inputs of a model; `None` if it has no input for ids. The error names inputs
+    /// that texts cannot fill.
     pub fn bind(signature: &Signature) -> Result<Option<Self>, TextError> {
         let is_ids = |spec: &InputSpec| TextRole::of(&spec.name) == Some(TextRole::Ids) && is_whole(spec.data_type);
         if !signature.inputs.iter().any(is_ids) {
@@ -107,18 +107,18 @@ impl TextInputs {
         }))
     }
 
-    /// The number of tokens that the model takes, where it does not leave it open.
+    /// The number of tokens in the model's inputs, if it is fixed.
     pub fn fixed_length(&self) -> Option<usize> {
         self.length
     }
 
-    /// The number of texts that the model takes, where it does not leave it open.
+    /// The number of texts in the model's inputs, if it is fixed.
     pub fn fixed_batch(&self) -> Option<usize> {
         self.batch
     }
 
-    /// Whether the model tells padding from tokens. Texts of different lengths give wrong answers
-    /// together where it does not.
+    /// Whether the model has a mask for padding. Without one, texts of different lengths in one run
+    /// get wrong answers.
     pub fn has_mask(&self) -> bool {
         let optional = self.optional.iter().map(|(_, bound)| bound);
         self.required
@@ -127,7 +127,7 @@ impl TextInputs {
             .any(|bound| bound.role == TextRole::Mask)
     }
 
-    /// The tensors of the model's inputs, in its order.
+    /// Makes the tensors of the model's inputs, in its order.
     pub fn tensors(&self, encoded: &Encoded) -> Result<Inputs, TextError> {
         let tensor = |bound: &Bound| encoded.tensor(bound.role, bound.data_type);
         Ok(Inputs {
@@ -165,14 +165,14 @@ fn bound(
     let dims = match spec.dims.as_deref() {
         None => [&Dim::Dynamic(None), &Dim::Dynamic(None)],
         Some([rows, columns]) => [rows, columns],
-        Some(_) => return Err(refuse("of the shape [texts, tokens]")),
+        Some(_) => return Err(refuse("the shape [texts, tokens]")),
     };
     for (dim, fixed) in dims.into_iter().zip([batch, length]) {
         match (dim, *fixed) {
             (Dim::Dynamic(_), _) => {}
             (Dim::Fixed(size), None) if *size > 0 => *fixed = Some(*size),
             (Dim::Fixed(size), Some(other)) if *size == other => {}
-            (Dim::Fixed(_), _) => return Err(refuse("of one shape for all inputs")),
+            (Dim::Fixed(_), _) => return Err(refuse("one shape for all inputs")),
         }
     }
     Ok(Bound {
@@ -182,7 +182,7 @@ fn bound(
 }
 
 impl Tokenizer {
-    /// The tensors that the tokenizer gives where there is no model behind it, by name.
+    /// The names and roles of the tensors that the tokenizer returns if it runs without a model.
     pub fn outputs(&self) -> Vec<(String, TextRole)> {
         let named = self.config().model_input_names.as_ref();
         let named: Vec<_> = named
@@ -202,8 +202,8 @@ impl Tokenizer {
 }
 
 impl Encoded {
-    /// The tensor [texts, tokens] of a role. `data_type` is int64, int32 or, for a mask, float32,
-    /// float16 or bool.
+    /// Makes the tensor [texts, tokens] of a role. `data_type` is int64, int32 or, for a mask,
+    /// float32, float16 or bool.
     pub fn tensor(&self, role: TextRole, data_type: DataType) -> Result<Tensor, TextError> {
         match data_type {
             DataType::I64 => self.fill(role, i64::from, Tensor::from_vec),
@@ -239,7 +239,7 @@ impl Encoded {
                 (TextRole::Types, _) => values.extend(row.type_ids.iter().map(|&id| convert(id))),
                 (TextRole::Mask, _) => values.extend(std::iter::repeat_n(convert(1), row.len())),
                 (TextRole::Positions, Side::Left) => values.extend(places(row.len()).map(&convert)),
-                // Padding behind a text goes on counting, as torch.arange does.
+                // Positions continue in the padding after a text, as with torch.arange.
                 (TextRole::Positions, Side::Right) => {
                     values.extend(places(length).map(&convert));
                     continue;
@@ -252,13 +252,13 @@ impl Encoded {
         tensor(vec![self.rows.len(), length], values).map_err(|_| TextError::OutOfMemory)
     }
 
-    /// The value of padding.
+    /// The value for padding.
     fn pad(&self, role: TextRole) -> u32 {
         match role {
             TextRole::Ids => self.pad_id,
             TextRole::Types => self.pad_type_id,
             TextRole::Mask => 0,
-            // Transformers gives this place to padding before a text.
+            // transformers uses this position for padding before a text.
             TextRole::Positions => 1,
         }
     }

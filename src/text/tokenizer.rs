@@ -1,4 +1,4 @@
-//! A tokenizer: texts to the ids of their tokens.
+//! The tokenizer, which converts texts to token ids.
 
 mod decode;
 mod encode;
@@ -16,22 +16,22 @@ use self::memory::Measure;
 use super::config::TokenizerConfig;
 use super::error::TextError;
 use super::file::File;
-use super::limits::{FileLimits, Limits};
+use super::limits::{FileLimits, TextLimits};
 use super::model::{ModelSize, TokenModel};
 use super::normalize::Normalize;
-use super::options::{Options, Side};
+use super::options::{Side, TokenizeOptions};
 use super::pattern::Clock;
 use super::post_process::PostProcess;
 use super::pre_tokenize::PreTokenize;
 
-/// A tokenizer and what the files beside it say. Cloning it is cheap, and it never changes.
+/// A tokenizer with the settings from the files next to it. Immutable and cheap to clone.
 #[derive(Clone)]
 pub struct Tokenizer {
     core: Arc<Core>,
     config: Arc<TokenizerConfig>,
 }
 
-/// A tokenizer file in memory.
+/// A parsed tokenizer file.
 pub(super) struct Core {
     model: TokenModel,
     size: ModelSize,
@@ -39,23 +39,22 @@ pub(super) struct Core {
     normalize: Normalize,
     pre_tokenize: PreTokenize,
     post_process: PostProcess,
-    /// From tokens back to text; `None` where they are joined by blanks.
+    /// Converts tokens back to text; `None` if they are joined with spaces.
     decoder: Option<DecoderWrapper>,
-    /// The names of the steps before and behind the model, for people.
+    /// The names of the steps before and after the model, for people.
     parts: [Option<String>; 3],
-    /// From the file's `truncation` and `padding`, as far as they are more than a strategy.
+    /// From the file's `truncation` and `padding`, except for the strategies.
     max_length: Option<usize>,
     truncation_side: Option<Side>,
     pad_id: Option<u32>,
     pad_type_id: Option<u32>,
     padding_side: Option<Side>,
-    /// Whether the second text of a pair has other type ids than the first.
+    /// Whether the type ids of the second text of a pair differ from those of the first.
     makes_types: bool,
     memory: u64,
 }
 
-/// Parts of the configuration that change what the file says. Tokenizers that differ in them are
-/// two in memory.
+/// Settings that override the file. Tokenizers that differ in them are separate in memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Overrides {
     lowercase: Option<bool>,
@@ -64,7 +63,7 @@ pub(super) struct Overrides {
 }
 
 impl Overrides {
-    /// For the classes of BERT, transformers takes these from `tokenizer_config.json`.
+    /// Reads the overrides. Only the classes of BERT have them, as in transformers.
     pub fn new(config: &TokenizerConfig) -> Self {
         const CLASSES: [&str; 12] = [
             "BertTokenizer",
@@ -107,7 +106,7 @@ impl Overrides {
 }
 
 impl Tokenizer {
-    /// Reads a tokenizer file.
+    /// Parses a tokenizer file.
     pub fn parse(json: &[u8], config: &TokenizerConfig, limits: &FileLimits) -> Result<Self, TextError> {
         let core = Core::parse(json, Overrides::new(config), limits)?;
         Ok(Self::new(Arc::new(core), config))
@@ -120,13 +119,13 @@ impl Tokenizer {
         }
     }
 
-    /// Bytes that the tokenizer keeps in memory, bounded from above. Tokenizers that
-    /// [`Tokenizer::is_shared_with`] each other keep them once.
+    /// Upper bound of the tokenizer's memory, in bytes. Tokenizers for which
+    /// [`Tokenizer::is_shared_with`] is true use it once.
     pub fn memory(&self) -> u64 {
         self.core.memory
     }
 
-    /// Whether both are one file in memory.
+    /// Whether both share one parsed file.
     pub fn is_shared_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.core, &other.core)
     }
@@ -146,19 +145,19 @@ impl Tokenizer {
         added.or_else(|| self.core.model.id_to_token(id))
     }
 
-    /// The number of token ids, counted to the greatest one.
+    /// The number of token ids: the largest id plus one.
     pub fn vocabulary(&self) -> usize {
         let added = self.core.added.get_added_tokens_decoder().keys().max().copied();
         self.core.size.last_id.max(added.unwrap_or(0)) as usize + 1
     }
 
-    /// Whether the second text of a pair has other type ids than the first.
+    /// Whether the type ids of the second text of a pair differ from those of the first.
     pub fn makes_types(&self) -> bool {
         self.core.makes_types
     }
 
-    /// Most tokens of a text, the special ones among them; `None` where nothing says it.
-    pub fn max_length(&self, options: &Options) -> Option<usize> {
+    /// Maximum tokens of a text, including special ones; `None` if nothing limits them.
+    pub fn max_length(&self, options: &TokenizeOptions) -> Option<usize> {
         let own = self
             .config
             .max_seq_length
@@ -172,7 +171,7 @@ impl Tokenizer {
         lengths.into_iter().flatten().min()
     }
 
-    /// The id that texts are filled up with.
+    /// The id of the padding token.
     pub fn pad_id(&self) -> Option<u32> {
         let named = self
             .config
@@ -182,12 +181,12 @@ impl Tokenizer {
         named.or(self.core.pad_id)
     }
 
-    fn padding_side(&self, options: &Options) -> Side {
+    fn padding_side(&self, options: &TokenizeOptions) -> Side {
         let sides = [options.padding_side, self.config.padding_side, self.core.padding_side];
         sides.into_iter().flatten().next().unwrap_or_default()
     }
 
-    fn truncation_side(&self, options: &Options) -> Side {
+    fn truncation_side(&self, options: &TokenizeOptions) -> Side {
         let sides = [
             options.truncation_side,
             self.config.truncation_side,
@@ -196,21 +195,25 @@ impl Tokenizer {
         sides.into_iter().flatten().next().unwrap_or_default()
     }
 
-    /// The steps from a text to its tokens, in order, for people.
-    pub fn steps(&self, options: &Options) -> Vec<String> {
+    /// Describes the steps from a text to its tokens, in order, for people.
+    pub fn steps(&self, options: &TokenizeOptions) -> Vec<String> {
         let [normalizer, pre_tokenizer, post_processor] = &self.core.parts;
         let mut steps = Vec::new();
         if self.config.lower_texts == Some(true) {
-            steps.push("lower the text".to_owned());
+            steps.push("lowercase the text".to_owned());
         }
-        steps.extend(normalizer.as_ref().map(|name| format!("normalize by {name}")));
-        steps.extend(pre_tokenizer.as_ref().map(|name| format!("split by {name}")));
+        steps.extend(normalizer.as_ref().map(|name| format!("normalize with {name}")));
+        steps.extend(pre_tokenizer.as_ref().map(|name| format!("split with {name}")));
         steps.push(format!("{} of {} tokens", self.core.model.name(), self.vocabulary()));
         if let Some(length) = self.max_length(options) {
-            steps.push(format!("cut to {length} tokens"));
+            steps.push(format!("truncate to {length} tokens"));
         }
         if options.add_special_tokens {
-            steps.extend(post_processor.as_ref().map(|name| format!("special tokens by {name}")));
+            steps.extend(
+                post_processor
+                    .as_ref()
+                    .map(|name| format!("add special tokens with {name}")),
+            );
         }
         let length = match options.fixed_length {
             Some(length) => length.to_string(),
@@ -218,7 +221,7 @@ impl Tokenizer {
         };
         if let Some(pad) = self.pad_id() {
             let pad = self.id_to_token(pad).unwrap_or_else(|| pad.to_string());
-            steps.push(format!("fill up with {pad} to {length}"));
+            steps.push(format!("pad with {pad} to {length}"));
         }
         steps
     }
@@ -227,16 +230,16 @@ impl Tokenizer {
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
-            .field("steps", &self.steps(&Options::default()))
+            .field("steps", &self.steps(&TokenizeOptions::default()))
             .finish_non_exhaustive()
     }
 }
 
 impl Core {
     pub fn parse(json: &[u8], overrides: Overrides, limits: &FileLimits) -> Result<Self, TextError> {
-        // Whatever a file makes the library do, it is the file's error.
+        // A panic of the library is reported as an error of the file.
         catch_unwind(AssertUnwindSafe(|| Self::parse_unguarded(json, overrides, limits)))
-            .unwrap_or_else(|_| Err(TextError::file("the tokenizer library fails on it")))
+            .unwrap_or_else(|_| Err(TextError::file("the tokenizer library failed on it")))
     }
 
     fn parse_unguarded(json: &[u8], overrides: Overrides, limits: &FileLimits) -> Result<Self, TextError> {
@@ -251,7 +254,7 @@ impl Core {
         let mut measure = Measure::new(&file.size);
         file.added_tokens.iter().for_each(|token| measure.added(token));
         let bytes = file.added_tokens.iter().map(|token| token.content.len()).sum();
-        let run = normalize.run(bytes, Clock::start(&Limits::default()));
+        let run = normalize.run(bytes, Clock::start(&TextLimits::default()));
         let mut added = AddedVocabulary::new();
         let result = added.add_tokens(file.added_tokens, &file.model, Some(&run));
         run.finish()?;

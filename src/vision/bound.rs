@@ -1,19 +1,19 @@
-//! A processor bound to an input of a model: from pictures to tensors.
+//! A processor bound to an input of a model, which converts images to tensors.
 
 use half::f16;
 
 use crate::tensor::{DataType, Dim, Element, InputSpec, Tensor};
+use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::header::Probe;
 use crate::vision::keys::Layout;
 use crate::vision::levels::Levels;
-use crate::vision::plan::Plan;
+use crate::vision::plan::ImagePlan;
 use crate::vision::resample::{Pixels, resized_part};
-use crate::vision::room::{byte_count, filled, room_for};
 use crate::vision::shape::Shape;
 use crate::vision::size::{Size, Target};
 use crate::vision::{Picture, Placement, ProcessorError, VisionError};
 
-/// What a model's input says about the pictures that it takes.
+/// The format of images that a model's input requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ModelInput {
     layout: Layout,
@@ -26,14 +26,14 @@ pub(super) struct ModelInput {
 }
 
 impl ModelInput {
-    /// Reads an input's shape. `layout` is the order of axes that the file says.
+    /// Derives the format from an input's shape. `layout` is the order of axes in the file, if any.
     pub(super) fn new(input: &InputSpec, layout: Option<Layout>) -> Result<Self, ProcessorError> {
         let refuse = |problem: String| ProcessorError::Input {
             input: format!("{:?} {input}", input.name),
             problem,
         };
         if !matches!(input.data_type, DataType::F32 | DataType::F16 | DataType::U8) {
-            let problem = "pictures are given as float32, float16 or uint8";
+            let problem = "images need float32, float16 or uint8";
             return Err(refuse(problem.to_owned()));
         }
         let open = [const { Dim::Dynamic(None) }; 4];
@@ -41,10 +41,12 @@ impl ModelInput {
             None => &open,
             Some(dims) => dims
                 .try_into()
-                .map_err(|_| refuse("pictures have four axes: batch, channels, height and width".to_owned()))?,
+                .map_err(|_| refuse("images need four axes: batch, channels, height and width".to_owned()))?,
         };
         if let Dim::Fixed(batch @ (0 | 2..)) = dims[0] {
-            return Err(refuse(format!("it takes {batch} pictures at a time")));
+            return Err(refuse(format!(
+                "it takes {batch} images at a time, expected 1 or any number"
+            )));
         }
         let channels_at = |layout: Layout| match layout {
             Layout::Nchw => &dims[1],
@@ -52,13 +54,13 @@ impl ModelInput {
         };
         let layout = layout
             .or_else(|| guessed(&channels_at))
-            .ok_or_else(|| refuse("neither its second nor its last axis is of 1 or 3 channels".to_owned()))?;
+            .ok_or_else(|| refuse("neither its second nor its last axis can be 1 or 3 channels".to_owned()))?;
         let (channels, says_channels) = match channels_at(layout) {
             Dim::Fixed(channels @ (1 | 3)) => (*channels, true),
             Dim::Dynamic(_) => (3, false),
             Dim::Fixed(channels) => {
                 return Err(refuse(format!(
-                    "as {layout} it has {channels} channels; pictures have 1 or 3"
+                    "as {layout} it has {channels} channels; expected 1 or 3"
                 )));
             }
         };
@@ -71,7 +73,7 @@ impl ModelInput {
             Layout::Nhwc => (&dims[1], &dims[2]),
         };
         let (Some(height), Some(width)) = (edge(height), edge(width)) else {
-            return Err(refuse("its height or width is no size of a picture".to_owned()));
+            return Err(refuse("its height or width is not a possible image size".to_owned()));
         };
         Ok(Self {
             layout,
@@ -83,7 +85,7 @@ impl ModelInput {
         })
     }
 
-    /// The size, where both edges are fixed.
+    /// The size, if both edges are fixed.
     pub(super) fn size(&self) -> Option<Size> {
         let (height, width) = (self.height?, self.width?);
         Some(Size { height, width })
@@ -93,14 +95,14 @@ impl ModelInput {
         self.height.is_none_or(|fixed| fixed == height) && self.width.is_none_or(|fixed| fixed == width)
     }
 
-    /// The sizes for a message: `224 x ?`.
+    /// Formats the size for a message: `224 x ?`.
     fn sizes(&self) -> String {
         let edge = |edge: Option<u32>| edge.map_or_else(|| "?".to_owned(), |edge| edge.to_string());
         format!("{} x {}", edge(self.height), edge(self.width))
     }
 }
 
-/// The layout by the axis that can be one of channels.
+/// Guesses the layout from the axis that can be the channels.
 fn guessed<'a>(channels_at: &dyn Fn(Layout) -> &'a Dim) -> Option<Layout> {
     const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Nhwc];
     let is_count = |dim: &Dim| matches!(dim, Dim::Fixed(1 | 3));
@@ -112,17 +114,17 @@ fn guessed<'a>(channels_at: &dyn Fn(Layout) -> &'a Dim) -> Option<Layout> {
         .find_map(|test| LAYOUTS.into_iter().find(|&layout| test(channels_at(layout))))
 }
 
-/// A processor that fits its model's input.
+/// A processor bound to its model's input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bound {
     model: ModelInput,
-    plan: Plan,
+    plan: ImagePlan,
     /// Whether the tensor's channels are blue, green, red.
     flips: bool,
     tables: Tables,
 }
 
-/// The element that each level of each of the tensor's channels becomes, and that of padding.
+/// Lookup tables from level to element for each channel of the tensor, and the padding element.
 #[derive(Debug, Clone, PartialEq)]
 enum Tables {
     F32(Vec<[f32; 256]>, f32),
@@ -134,7 +136,7 @@ impl Bound {
     pub(super) fn new(
         input: &InputSpec,
         model: ModelInput,
-        plan: Plan,
+        plan: ImagePlan,
         levels: &Levels,
         says_levels: bool,
         pad_value: Option<u8>,
@@ -146,7 +148,7 @@ impl Bound {
         match plan.output() {
             Some(size) if !model.takes(size.height, size.width) => return Err(mismatch(size.to_string())),
             None if model.size().is_some() => {
-                return Err(mismatch("a size that depends on the picture".to_owned()));
+                return Err(mismatch("a size that depends on the image".to_owned()));
             }
             Some(_) | None => {}
         }
@@ -155,7 +157,7 @@ impl Bound {
             varies(mean) || varies(std)
         });
         if model.channels == 1 && each {
-            let problem = "it has three numbers, the model's input has one channel";
+            let problem = "it has three numbers, but the model's input has one channel";
             return Err(ProcessorError::value("image_mean", problem));
         }
         let tables: Vec<[f32; 256]> = (0..model.channels)
@@ -191,12 +193,12 @@ impl Bound {
         })
     }
 
-    /// The size (height, width) of every tensor, where it does not depend on the picture.
+    /// The size (height, width) of every tensor, if it does not depend on the image.
     pub fn output_size(&self) -> Option<(u32, u32)> {
         self.plan.output().map(|size| (size.height, size.width))
     }
 
-    /// Peak bytes that reading a picture and making its tensor take, the file apart.
+    /// Peak memory of reading an image and making its tensor in bytes, without the file.
     pub fn memory(&self, probe: &Probe) -> u64 {
         let Ok(shape) = Shape::new(&self.plan, (probe.width, probe.height)) else {
             return probe.memory();
@@ -220,7 +222,7 @@ impl Bound {
         probe.memory().max(resizing).max(writing)
     }
 
-    /// Makes the tensor of a picture, and says where the picture is in it.
+    /// Makes the tensor of an image, and returns the placement of the image in it.
     pub fn apply(&self, picture: Picture) -> Result<(Tensor, Placement), VisionError> {
         let original = (picture.width, picture.height);
         let shape = Shape::new(&self.plan, original)?;
@@ -229,7 +231,7 @@ impl Bound {
                 width: picture.width,
                 height: picture.height,
                 problem: format!(
-                    "it becomes {} x {} (height x width), the model takes {}",
+                    "it becomes {} x {} (height x width), but the model takes {}",
                     shape.output.1,
                     shape.output.0,
                     self.model.sizes()
@@ -245,7 +247,7 @@ impl Bound {
         Ok((tensor, Placement::new(&shape, original)))
     }
 
-    /// The pixels of the frame, with as many channels as the model has.
+    /// Makes the pixels of the frame, with the channels of the model.
     fn framed(&self, picture: Picture, shape: &Shape) -> Result<Vec<u8>, VisionError> {
         let channels = self.model.channels;
         let (mut width, mut height) = (picture.width, picture.height);
@@ -276,7 +278,7 @@ impl Bound {
         }
         let fill = &shape.fill[..channels];
         let frame_bytes = byte_count(shape.frame.0, shape.frame.1, channels)?;
-        let mut frame: Vec<u8> = room_for(frame_bytes)?;
+        let mut frame: Vec<u8> = reserved(frame_bytes)?;
         frame.extend(fill.iter().copied().cycle().take(frame_bytes));
         let row_bytes = shape.frame.0 as usize * channels;
         let rows = frame.chunks_exact_mut(row_bytes).skip(shape.at.1 as usize);
@@ -287,7 +289,7 @@ impl Bound {
         Ok(frame)
     }
 
-    /// Writes the frame through the tables: one pass from levels to elements.
+    /// Converts the frame to elements with the lookup tables, in one pass.
     fn tensor<T: Element>(
         &self,
         framed: &[u8],
@@ -350,13 +352,13 @@ impl Bound {
         Tensor::from_vec(shape, elements).map_err(|_| VisionError::OutOfMemory)
     }
 
-    /// The picture's channel that a channel of the tensor is.
+    /// The channel of the image for a channel of the tensor.
     fn source(&self, channel: usize) -> usize {
         if self.flips { 2 - channel } else { channel }
     }
 }
 
-/// Grey levels by Pillow's weights of `convert("L")`, in place.
+/// Converts to grey in place, with the weights of Pillow's `convert("L")`.
 fn grey(mut rgb: Vec<u8>) -> Vec<u8> {
     let pixels = rgb.len() / 3;
     for pixel in 0..pixels {
@@ -367,7 +369,7 @@ fn grey(mut rgb: Vec<u8>) -> Vec<u8> {
     rgb
 }
 
-/// A table for a model that takes bytes: scaled levels must be bytes, too.
+/// Converts a table for a model with a uint8 input; the scaled levels must be bytes too.
 fn whole(table: &[f32; 256], input: &InputSpec) -> Result<[u8; 256], ProcessorError> {
     let is_byte = |level: &f32| (0.0..=255.0).contains(level) && level.fract() == 0.0;
     if table.iter().all(is_byte) {
@@ -375,7 +377,7 @@ fn whole(table: &[f32; 256], input: &InputSpec) -> Result<[u8; 256], ProcessorEr
     }
     Err(ProcessorError::Input {
         input: format!("{:?} {input}", input.name),
-        problem: "the file scales levels to fractions, the model takes bytes; set \"do_rescale\" and \
+        problem: "the file scales levels to fractions, but the model takes bytes; set \"do_rescale\" and \
                   \"do_normalize\" to false in the manifest's \"image\""
             .to_owned(),
     })

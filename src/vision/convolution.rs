@@ -1,32 +1,32 @@
-//! Pillow's convolution of bytes, to the last bit.
+//! Pillow's convolution of bytes, bit for bit.
 //!
-//! It serves where `fast_image_resize` is not close enough: its weights have 16 bits, which shows
-//! where a picture grows, and its box has other pixels at its ends. A picture that grows is small,
-//! so that the time of plain loops does not count.
+//! It is used where `fast_image_resize` is not close enough: the 16-bit weights of that crate are
+//! visible when an image is enlarged, and its box filter covers different pixels at the ends.
+//! Images that are enlarged are small, so plain loops are fast enough.
 
 use std::ops::Range;
 
 use crate::vision::VisionError;
+use crate::vision::allocation::{byte_count, reserved};
 use crate::vision::resample::{Filter, Pixels};
-use crate::vision::room::{byte_count, room_for};
 
-/// Bits of a weight after the point, as in Pillow.
+/// Fractional bits of a weight, as in Pillow.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// The weights that make one pixel, and the first source pixel that they are for.
+/// The weights for one pixel, and the first source pixel that they apply to.
 struct Taps {
     first: usize,
     weights: Vec<i32>,
 }
 
-/// Pixels of an edge, and those of them that are wanted.
+/// The pixels of an edge before and after resizing, and the range to compute.
 pub(super) struct Edge {
     pub source: u32,
     pub resized: u32,
     pub wanted: Range<u32>,
 }
 
-/// Convolves along rows: rows `rows` of the source become rows of the wanted pixels.
+/// Convolves along the rows `rows` of the source; the result has only the wanted columns.
 pub(super) fn across(
     source: Pixels<'_>,
     rows: Range<u32>,
@@ -35,7 +35,7 @@ pub(super) fn across(
 ) -> Result<Vec<u8>, VisionError> {
     let taps = taps(edge, filter);
     let width = edge.wanted.end - edge.wanted.start;
-    let mut result = room_for(byte_count(width, rows.end - rows.start, source.channels)?)?;
+    let mut result = reserved(byte_count(width, rows.end - rows.start, source.channels)?)?;
     let row_bytes = source.width as usize * source.channels;
     let wanted = rows.start as usize * row_bytes..rows.end as usize * row_bytes;
     for row in source.bytes[wanted].chunks_exact(row_bytes) {
@@ -61,13 +61,13 @@ fn convolve_row<const CHANNELS: usize>(row: &[u8], taps: &[Taps], result: &mut V
     }
 }
 
-/// Convolves along columns. The source has the rows from `first_row` on.
+/// Convolves along columns. The source begins with row `first_row`.
 pub(super) fn down(source: Pixels<'_>, first_row: u32, edge: &Edge, filter: Filter) -> Result<Vec<u8>, VisionError> {
     let taps = taps(edge, filter);
     let height = edge.wanted.end - edge.wanted.start;
-    let mut result = room_for(byte_count(source.width, height, source.channels)?)?;
+    let mut result = reserved(byte_count(source.width, height, source.channels)?)?;
     let row_bytes = source.width as usize * source.channels;
-    let mut sums: Vec<i32> = room_for(row_bytes)?;
+    let mut sums: Vec<i32> = reserved(row_bytes)?;
     for Taps { first, weights } in &taps {
         sums.clear();
         sums.resize(row_bytes, HALF);
@@ -82,7 +82,7 @@ pub(super) fn down(source: Pixels<'_>, first_row: u32, edge: &Edge, filter: Filt
     Ok(result)
 }
 
-/// A half, for rounding.
+/// One half, for rounding.
 const HALF: i32 = 1 << (PRECISION - 1);
 
 fn level(sum: i32) -> u8 {
@@ -115,10 +115,10 @@ fn taps(edge: &Edge, filter: Filter) -> Vec<Taps> {
     edge.wanted.clone().map(taps).collect()
 }
 
-/// The weight at a distance from the centre, and the distance at which it ends.
+/// The weight function of the distance from the centre, and its support.
 fn kernel(filter: Filter) -> (fn(f64) -> f64, f64) {
     match filter {
-        // Never convolved; a box of one pixel is the nearest one.
+        // `Nearest` is never convolved; a box of one pixel would be equivalent.
         Filter::Nearest | Filter::Box => (|x| if x > -0.5 && x <= 0.5 { 1.0 } else { 0.0 }, 0.5),
         Filter::Bilinear => (|x| (1.0 - x.abs()).max(0.0), 1.0),
         Filter::Hamming => (hamming, 1.0),

@@ -1,31 +1,30 @@
-//! Causes of refusal: of pictures, which a caller sends, and of processors, which an artifact
-//! brings.
+//! Errors of images, which clients send, and of processors, which are part of artifacts.
 
 use crate::vision::PictureFormat;
 
-/// Why a picture did not become a tensor.
+/// Errors of an image, by cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VisionError {
     #[error(
-        "the bytes begin as no picture format that is read ({}); they begin {head}",
+        "unknown image format; expected one of {}, but the bytes begin {head}",
         PictureFormat::names()
     )]
     NotAPicture { head: String },
-    #[error("the picture has {given} bytes; at most {limit} are accepted")]
+    #[error("the image has {given} bytes, at most {limit} allowed")]
     TooManyBytes { given: u64, limit: u64 },
-    #[error("the picture has {width} x {height} = {} pixels; at most {limit} are accepted", pixels(.width, .height))]
+    #[error("the image has {width} x {height} = {} pixels, at most {limit} allowed", pixels(.width, .height))]
     TooManyPixels { width: u32, height: u32, limit: u64 },
-    /// The bytes are cut short, contradict themselves, or are damaged.
-    #[error("the {format} picture cannot be read: {problem}")]
+    /// The file is truncated, contradicts itself, or is damaged.
+    #[error("the {format} image cannot be read: {problem}")]
     Malformed { format: PictureFormat, problem: String },
-    /// The file may be sound, but uses a feature that no reader here has.
-    #[error("the {format} picture uses {feature}, which is not supported")]
+    /// The file may be valid, but uses an unsupported feature.
+    #[error("the {format} image uses {feature}, which is not supported")]
     Unsupported { format: PictureFormat, feature: String },
-    /// The picture is sound, but the processor makes no tensor of it.
-    #[error("the picture has {width} x {height} pixels: {problem}")]
+    /// The image is valid, but the processor cannot make a tensor of it.
+    #[error("the image has {width} x {height} pixels: {problem}")]
     Shape { width: u32, height: u32, problem: String },
-    /// For this request alone.
-    #[error("there is no memory left for the picture; try again later, or send a smaller one")]
+    /// Only this request fails.
+    #[error("not enough memory for the image; try again later, or send a smaller one")]
     OutOfMemory,
 }
 
@@ -45,7 +44,7 @@ impl VisionError {
     }
 
     pub(super) fn truncated(format: PictureFormat) -> Self {
-        Self::malformed(format, "it ends too early; the file is truncated")
+        Self::malformed(format, "the file is truncated")
     }
 }
 
@@ -53,7 +52,7 @@ fn pixels(width: &u32, height: &u32) -> u64 {
     u64::from(*width) * u64::from(*height)
 }
 
-/// Most bytes of a problem: decoders quote from the file.
+/// Maximum bytes of a problem, because decoders quote the file.
 const PROBLEM_BYTES: usize = 240;
 
 fn bounded(mut problem: String) -> String {
@@ -68,26 +67,26 @@ fn bounded(mut problem: String) -> String {
     problem
 }
 
-/// Why a preprocessor file does not describe an input.
+/// Reasons why a preprocessor file cannot be used for an input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProcessorError {
-    #[error("it is not JSON: {0}")]
+    #[error("invalid JSON: {0}")]
     Json(String),
     #[error("expected a JSON object")]
     NotAnObject,
-    /// A key of the manifest's object; files of other programs may have keys of their own.
-    #[error("{key:?} is not a key for pictures{}", .nearest.as_ref().map(|known| format!("; did you mean {known:?}?")).unwrap_or_default())]
+    /// An unknown key in the manifest. Files of other programs may have further keys.
+    #[error("{key:?} is not a key of \"image\"{}", .nearest.as_ref().map(|known| format!("; did you mean {known:?}?")).unwrap_or_default())]
     UnknownKey { key: String, nearest: Option<String> },
     #[error("{key}: {problem}")]
     Value { key: String, problem: String },
-    /// A processor of transformers that does more than resize, crop, scale and pad.
+    /// A processor of transformers has steps other than resize, crop, scale and pad.
     #[error("{name} needs {step}, which is not supported")]
     Unsupported { name: String, step: String },
-    #[error("the model's input {input} takes no picture: {problem}")]
+    #[error("the model's input {input} cannot take images: {problem}")]
     Input { input: String, problem: String },
-    #[error("the file makes pictures of {file}, the model takes {model} (height x width)")]
+    #[error("the file makes images of {file}, but the model takes {model} (height x width)")]
     SizeMismatch { file: String, model: String },
-    #[error("neither the file nor the model says the size of a picture; set \"size\"")]
+    #[error("neither the file nor the model has an image size; set \"size\"")]
     OpenSize,
 }
 

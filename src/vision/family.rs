@@ -1,25 +1,25 @@
-//! The image processors of transformers: what each does where its file says nothing, and which rule
-//! gives its sizes. Read from transformers 4.57; the names cover `..ImageProcessor`,
-//! `..ImageProcessorFast` and the older `..FeatureExtractor`.
+//! The image processors of transformers: their defaults, and the rule for their sizes. Taken from
+//! transformers 4.57; the names cover `..ImageProcessor`, `..ImageProcessorFast` and the older
+//! `..FeatureExtractor`.
 
 use crate::vision::resample::Filter;
 
-/// The rule by which a processor resizes and crops.
+/// The rule that a processor uses to resize and crop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// By the size's own keys.
+    /// The keys of the size decide.
     Plain,
-    /// Below 384 pixels a crop of the shortest edge by `crop_pct`, else exactly the size.
+    /// Below 384 pixels, the shortest edge divided by `crop_pct`, then a crop; else the exact size.
     ConvNext,
     /// The shortest edge times 256 / 224, then a crop.
     Levit,
-    /// The shortest edge by `crop_pct`, then a crop.
+    /// The shortest edge divided by `crop_pct`, then a crop.
     PoolFormer,
-    /// A crop by the ratio of two sizes, then exactly the size.
+    /// A crop by the ratio of two sizes, then the exact size.
     Perceiver,
     Detr,
     Yolos,
-    /// The shortest edge, then up to a multiple.
+    /// The shortest edge, then rounded up to a multiple.
     UpToMultiple,
     Vilt,
     Sam,
@@ -29,10 +29,10 @@ pub(super) enum Rule {
     Timm,
 }
 
-/// A size that a processor has by default.
+/// The default size of a processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DefaultSize {
-    /// None: the model must say it.
+    /// No default; the model must have a size.
     Open,
     Square(u32),
     Shortest(u32),
@@ -40,7 +40,7 @@ pub(super) enum DefaultSize {
     Longest(u32),
 }
 
-/// Mean and standard deviation that processors have by default.
+/// The default mean and standard deviation of processors.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Norm {
     pub mean: [f32; 3],
@@ -60,14 +60,14 @@ const CLIP: Norm = Norm {
     std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
 };
 
-/// A processor's defaults.
+/// The defaults of a processor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Family {
     /// The name without its ending.
     pub stem: &'static str,
     pub rule: Rule,
     pub size: DefaultSize,
-    /// Whether a size of one number is both edges, or the shortest one.
+    /// Whether a size of one number means both edges, not the shortest one.
     pub square: bool,
     pub filter: Filter,
     pub crops: bool,
@@ -75,13 +75,13 @@ pub(super) struct Family {
     pub rescales: bool,
     pub normalizes: bool,
     pub norm: Option<Norm>,
-    /// Whether blue comes first.
+    /// Whether the channel order is blue, green, red.
     pub flips: bool,
     pub multiple: Option<u32>,
     pub crop_pct: Option<f64>,
-    /// Whether the file's `do_pad` pads to this square by default.
+    /// The edge of the square that the processor pads to by default.
     pub pads: Option<u32>,
-    /// Whether the scaled levels are divided by the standard deviation once more.
+    /// Whether normalized levels are divided by the standard deviation a second time.
     pub divides_again: bool,
 }
 
@@ -117,7 +117,7 @@ impl Family {
         self
     }
 
-    /// A crop that the file may ask for.
+    /// Sets the size of a crop that the file may enable.
     const fn crop_on_demand(mut self, edge: u32) -> Self {
         self.crop = Some(edge);
         self
@@ -138,7 +138,7 @@ impl Family {
         self
     }
 
-    /// Processors and files that no entry is for: the keys decide.
+    /// The entry for unknown processors and files; the keys decide.
     const UNKNOWN: Self = Self {
         rule: Rule::Plain,
         normalizes: false,
@@ -146,7 +146,7 @@ impl Family {
         ..Self::new("", DefaultSize::Open, Filter::Bilinear, HALF)
     };
 
-    /// The entry of a processor, by its name in a file.
+    /// The entry for the name of a processor in a file.
     pub(super) fn of(name: &str) -> Self {
         let stem = stem(name);
         let known = FAMILIES.iter().find(|family| family.stem == stem);
@@ -154,7 +154,7 @@ impl Family {
     }
 }
 
-/// A name without the ending that tells versions of a processor apart.
+/// Removes the suffix that distinguishes the versions of a processor.
 pub(super) fn stem(name: &str) -> &str {
     let name = name.strip_suffix("Fast").unwrap_or(name);
     name.strip_suffix("ImageProcessor")
@@ -162,7 +162,7 @@ pub(super) fn stem(name: &str) -> &str {
         .unwrap_or(name)
 }
 
-/// The name under which timm's files are kept.
+/// The name of timm's files.
 pub(super) const TIMM: &str = "timm";
 
 const DETR_SIZE: DefaultSize = DefaultSize::ShortestUpTo(800, 1333);
@@ -247,7 +247,7 @@ pub(super) const FAMILIES: [Family; 40] = {
             .rule(Rule::Vilt)
             .multiple(32),
         Family {
-            // The crop is of the shortest edge.
+            // The size of the crop is the shortest edge.
             crops: true,
             ..Family::new("BridgeTower", Shortest(288), Bicubic, CLIP)
                 .rule(Rule::Vilt)
@@ -263,25 +263,25 @@ pub(super) const FAMILIES: [Family; 40] = {
     ]
 };
 
-/// Processors with a step that is missing here, and no key that tells so.
+/// Processors with an unsupported step that no key of the file reveals.
 pub(super) const MISSING: &[(&str, &str)] = &[
-    ("Aria", "several pictures of one"),
+    ("Aria", "several images from one"),
     ("Chameleon", "blending of alpha with white"),
-    ("Cohere2Vision", "several pictures of one"),
+    ("Cohere2Vision", "several images from one"),
     ("DeepseekVL", "padding with the mean colour"),
-    ("DeepseekVLHybrid", "two pictures of one"),
-    ("DepthPro", "resizing of normalised levels"),
+    ("DeepseekVLHybrid", "two images from one"),
+    ("DepthPro", "resizing of normalized levels"),
     ("Donut", "thumbnails"),
-    ("EfficientLoFTR", "pairs of pictures"),
+    ("EfficientLoFTR", "pairs of images"),
     ("Emu3", "patches"),
-    ("Eomt", "several pictures of one"),
+    ("Eomt", "several images from one"),
     ("Fuyu", "patches"),
-    ("Gemma3", "several pictures of one"),
+    ("Gemma3", "several images from one"),
     ("Glm4v", "patches"),
-    ("GotOcr2", "several pictures of one"),
-    ("Idefics", "several pictures of one"),
-    ("Idefics2", "several pictures of one"),
-    ("Idefics3", "several pictures of one"),
+    ("GotOcr2", "several images from one"),
+    ("Idefics", "several images from one"),
+    ("Idefics2", "several images from one"),
+    ("Idefics3", "several images from one"),
     ("ImageGPT", "colour clusters"),
     ("InstructBlipVideo", "videos"),
     ("Janus", "padding with the mean colour"),
@@ -289,27 +289,27 @@ pub(super) const MISSING: &[(&str, &str)] = &[
     ("LayoutLMv2", "text recognition"),
     ("LayoutLMv3", "text recognition"),
     ("Lfm2Vl", "patches"),
-    ("LightGlue", "pairs of pictures"),
-    ("Llama4", "several pictures of one"),
-    ("LlavaNext", "several pictures of one"),
+    ("LightGlue", "pairs of images"),
+    ("Llama4", "several images from one"),
+    ("LlavaNext", "several images from one"),
     ("LlavaNextVideo", "videos"),
-    ("LlavaOnevision", "several pictures of one"),
-    ("Mllama", "several pictures of one"),
-    ("Nougat", "cutting of margins"),
-    ("Ovis2", "several pictures of one"),
+    ("LlavaOnevision", "several images from one"),
+    ("Mllama", "several images from one"),
+    ("Nougat", "cropping of margins"),
+    ("Ovis2", "several images from one"),
     ("Owlv2", "resizing with a Gaussian filter"),
-    ("PerceptionLM", "several pictures of one"),
-    ("Phi4Multimodal", "several pictures of one"),
+    ("PerceptionLM", "several images from one"),
+    ("Phi4Multimodal", "several images from one"),
     ("Pix2Struct", "patches"),
     ("Pixtral", "patches"),
     ("PromptDepthAnything", "depth maps"),
     ("Qwen2VL", "patches"),
-    ("Sam2", "resizing of normalised levels"),
-    ("SegGpt", "prompt pictures"),
+    ("Sam2", "resizing of normalized levels"),
+    ("SegGpt", "prompt images"),
     ("Siglip2", "patches"),
-    ("SmolVLM", "several pictures of one"),
-    ("SuperGlue", "pairs of pictures"),
-    ("SuperPoint", "grey by other weights"),
+    ("SmolVLM", "several images from one"),
+    ("SuperGlue", "pairs of images"),
+    ("SuperPoint", "grey with different weights"),
     ("Swin2SR", "padding with mirrored pixels"),
     ("Tvlt", "videos"),
     ("Tvp", "videos"),
@@ -321,13 +321,13 @@ pub(super) const MISSING: &[(&str, &str)] = &[
     ("ZoeDepth", "padding with mirrored pixels"),
 ];
 
-/// The step that a processor of this name needs and that is missing here.
+/// The unsupported step of a processor with this name.
 pub(super) fn missing_step(name: &str) -> Option<&'static str> {
     let stem = stem(name);
     MISSING.iter().find(|(known, _)| *known == stem).map(|(_, step)| *step)
 }
 
-/// Whether a processor of this name is one that is known.
+/// Whether the table has a processor with this name.
 pub(super) fn is_known(name: &str) -> bool {
     let stem = stem(name);
     FAMILIES.iter().any(|family| family.stem == stem)

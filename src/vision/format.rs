@@ -1,8 +1,8 @@
-//! Formats of pictures, told apart by their first bytes alone: names and content types lie.
+//! Detects image formats from magic bytes only, because names and content types may be wrong.
 
 use std::fmt;
 
-/// A format that is read.
+/// A supported image format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PictureFormat {
     Jpeg,
@@ -16,14 +16,14 @@ pub enum PictureFormat {
 impl PictureFormat {
     pub const ALL: [Self; 6] = [Self::Jpeg, Self::Png, Self::WebP, Self::Gif, Self::Bmp, Self::Tiff];
 
-    /// Recognises the format from the first bytes of a file.
+    /// Detects the format from the first bytes of a file.
     pub fn from_magic(head: &[u8]) -> Option<Self> {
         match head {
             [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
-            // "BM" alone begins many a text; the size of the second header makes it a picture.
+            // Many texts begin with "BM"; the size of the second header distinguishes an image.
             [b'B', b'M', rest @ ..] => match rest.get(12..16) {
                 Some([12 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0]) => Some(Self::Bmp),
                 _ => None,
@@ -66,7 +66,7 @@ impl fmt::Display for PictureFormat {
     }
 }
 
-/// Whether these first bytes of a file (32 are enough) begin a picture.
+/// Whether a file is an image, by its first bytes (32 are enough).
 pub fn is_picture(head: &[u8]) -> bool {
     PictureFormat::from_magic(head).is_some()
 }

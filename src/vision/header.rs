@@ -1,7 +1,7 @@
-//! Headers of picture files: what is known of a picture before anything is decoded.
+//! Reads the headers of image files, before any decoding.
 //!
-//! Sizes are read here, by code of our own, so that every bound is checked before a decoder makes
-//! its first buffer. Where a decoder later finds other sizes than these, the file is refused.
+//! Our own code reads the sizes, so that all limits are checked before a decoder allocates its
+//! first buffer. If a decoder later finds different sizes, the file is refused.
 
 pub(super) mod bmp;
 pub(super) mod cursor;
@@ -13,38 +13,38 @@ pub(super) mod webp;
 use crate::vision::format::PictureFormat;
 use crate::vision::orientation::Orientation;
 use crate::vision::read::tiff;
-use crate::vision::{Limits, VisionError};
+use crate::vision::{ImageLimits, VisionError};
 
-/// The header of a picture.
+/// The header of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     pub format: PictureFormat,
-    /// Sizes of the upright picture.
+    /// Size of the upright image.
     pub width: u32,
     pub height: u32,
     memory: u64,
 }
 
 impl Probe {
-    /// Peak bytes that reading takes, the picture that comes of it included and the file apart.
+    /// Peak memory of reading in bytes, including the resulting pixels, without the file.
     pub fn memory(&self) -> u64 {
         self.memory
     }
 
-    /// Bytes of the picture once it is read.
+    /// Bytes of the decoded pixels.
     pub fn picture_bytes(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height) * 3
     }
 }
 
-/// The parts of a header that the readers share.
+/// The fields that all header readers return.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
-    /// Sizes as stored.
+    /// Size as stored.
     pub width: u32,
     pub height: u32,
     pub orientation: Orientation,
-    /// Peak bytes of the decoder and of the RGB pixels that it makes.
+    /// Peak bytes of the decoder and of the RGB pixels.
     pub decoding: u64,
 }
 
@@ -54,14 +54,14 @@ impl Header {
     }
 }
 
-/// Small buffers and tables that every decoder has.
+/// Small buffers and tables of every decoder.
 const DECODER_BYTES: u64 = 1 << 20;
 
-/// Reads the header of a picture and checks it against the limits.
-pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, VisionError> {
+/// Reads the header of an image and checks it against the limits.
+pub fn probe(bytes: &[u8], limits: &ImageLimits) -> Result<Probe, VisionError> {
     let (format, header) = checked(bytes, limits)?;
     let (width, height) = header.orientation.upright((header.width, header.height));
-    // Turning makes a copy where rows become columns, after the decoder is gone.
+    // Swapping rows and columns needs a copy, after the decoder has been freed.
     let copies = if header.orientation.swaps_edges() { 2 } else { 1 };
     let turning = header.pixels().saturating_mul(3 * copies);
     Ok(Probe {
@@ -72,8 +72,8 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, VisionError> {
     })
 }
 
-/// The format and the header of a picture that is within the limits.
-pub(super) fn checked(bytes: &[u8], limits: &Limits) -> Result<(PictureFormat, Header), VisionError> {
+/// Returns the format and the header of an image that is within the limits.
+pub(super) fn checked(bytes: &[u8], limits: &ImageLimits) -> Result<(PictureFormat, Header), VisionError> {
     let given = bytes.len() as u64;
     if given > limits.bytes {
         return Err(VisionError::TooManyBytes {
@@ -106,7 +106,7 @@ pub(super) fn checked(bytes: &[u8], limits: &Limits) -> Result<(PictureFormat, H
     Ok((format, header))
 }
 
-/// Quotes the first bytes: as text where they are text, else in hexadecimal.
+/// Quotes the first bytes, as text if they are printable, else in hexadecimal.
 fn not_a_picture(bytes: &[u8]) -> VisionError {
     const QUOTED: usize = 12;
     let head = &bytes[..bytes.len().min(QUOTED)];

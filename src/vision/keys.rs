@@ -1,7 +1,7 @@
-//! The keys of a preprocessor file, as they stand in it.
+//! The keys of a preprocessor file.
 //!
-//! The keys are kept rather than the steps that they mean, so that those of a manifest can replace
-//! single ones of a file, and so that what a journal keeps is what the artifact said.
+//! The keys are stored, and not the steps that follow from them. So a manifest can replace single
+//! keys of a file, and the journal stores exactly what the artifact contains.
 
 use std::fmt;
 
@@ -13,11 +13,11 @@ use crate::vision::ProcessorError;
 use crate::vision::resample::Filter;
 use crate::vision::size::Size;
 
-/// Keys of `preprocessor_config.json`, of timm's `pretrained_cfg` under the same names, and of the
-/// manifest's object. Absent and null are the same.
+/// The keys of `preprocessor_config.json`, of timm's `pretrained_cfg` (renamed), and of the
+/// manifest's `image` object. An absent key is the same as null.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Keys {
+pub(super) struct ImageKeys {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub do_resize: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,14 +75,14 @@ pub(super) struct Keys {
     pub layout: Option<Layout>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub do_convert_rgb: Option<bool>,
-    /// timm's sizes for testing, which count where they are those of the model.
+    /// timm's sizes for testing, which apply if they match the model's input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_size: Option<Size>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_crop_pct: Option<Real>,
 }
 
-/// The keys that a manifest may have; the others are for files of other programs.
+/// The keys that are allowed in a manifest; the others occur only in files of other programs.
 const MANIFEST: [&str; 25] = [
     "do_resize",
     "size",
@@ -111,17 +111,17 @@ const MANIFEST: [&str; 25] = [
     "do_convert_rgb",
 ];
 
-/// Keys of files, beside those of manifests.
+/// Further keys of files.
 const FILES: [&str; 3] = ["max_size", "default_to_square", "include_top"];
 
-/// Keys of files under older names.
+/// Older names of keys in files.
 const OLD_NAMES: [(&str, &str); 3] = [
     ("rescale_value", "rescale_factor"),
     ("size_divisibility", "size_divisor"),
     ("rescale", "do_rescale"),
 ];
 
-/// Members of sizes.
+/// The keys of size objects.
 const EDGES: [&str; 6] = [
     "shortest_edge",
     "longest_edge",
@@ -131,8 +131,8 @@ const EDGES: [&str; 6] = [
     "max_width",
 ];
 
-impl Keys {
-    /// Reads the keys of a file that are known; others are for other programs.
+impl ImageKeys {
+    /// Reads the known keys of a file; the others are for other programs.
     pub(super) fn of_file(object: &Map<String, Json>) -> Result<Self, ProcessorError> {
         let mut known = Map::new();
         for (old, new) in OLD_NAMES {
@@ -148,7 +148,7 @@ impl Keys {
         Self::read(known)
     }
 
-    /// Reads the keys of a manifest, where a key that is not known is a mistake.
+    /// Reads the keys of a manifest; an unknown key is an error.
     pub(super) fn of_manifest(object: &Map<String, Json>) -> Result<Self, ProcessorError> {
         for (key, value) in object {
             check_key(key, key, &MANIFEST)?;
@@ -168,7 +168,7 @@ impl Keys {
         })
     }
 
-    /// These keys, and those of `base` that are not among them.
+    /// Adds the keys of `base` that are not set.
     pub(super) fn over(self, base: &Self) -> Self {
         macro_rules! either {
             ($($key:ident),+ $(,)?) => {
@@ -226,7 +226,7 @@ fn check_key(key: &str, path: &str, known: &[&str]) -> Result<(), ProcessorError
     })
 }
 
-/// A size: one edge, height and width in a list, or edges by name.
+/// A size: one edge, a list of height and width, or named edges.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     untagged,
@@ -261,7 +261,7 @@ impl From<Size> for SizeKey {
     }
 }
 
-/// The order of the channels that a model takes.
+/// The channel order of a model's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChannelOrder {
     #[serde(rename = "RGB", alias = "rgb")]
@@ -270,7 +270,7 @@ pub enum ChannelOrder {
     Bgr,
 }
 
-/// The order of the axes that a model takes.
+/// The axis order of a model's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layout {
     #[serde(rename = "NCHW", alias = "nchw")]
@@ -288,7 +288,7 @@ impl fmt::Display for Layout {
     }
 }
 
-/// timm's ways to crop.
+/// timm's crop modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CropMode {
@@ -297,7 +297,7 @@ pub(super) enum CropMode {
     Border,
 }
 
-/// A number for each channel, or one for all.
+/// A number for each channel, or one for all channels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
@@ -308,8 +308,8 @@ pub(super) enum Channels {
     Each(Vec<f32>),
 }
 
-/// A number that keeps its last bit: it is written as text, because the JSON parser rounds
-/// carelessly.
+/// A number that is serialized exactly, as text, because the JSON parser does not always round to
+/// the nearest float.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Real(pub f64);
 

@@ -1,25 +1,26 @@
-//! Scaling and normalising of levels, as tables.
+//! Scales and normalizes pixel levels, with lookup tables.
 
 use crate::vision::ProcessorError;
 use crate::vision::family::Family;
-use crate::vision::keys::{ChannelOrder, Channels, Keys};
+use crate::vision::keys::{ChannelOrder, Channels, ImageKeys};
 
-/// What is done with the levels of the pixels.
+/// The scaling and normalization of pixel levels.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Levels {
     pub scale: Option<f64>,
     /// Whether 1 is subtracted after scaling.
     pub offset: bool,
     pub norm: Option<(Vec<f32>, Vec<f32>)>,
-    /// Whether the levels are divided by the standard deviation once more.
+    /// Whether the levels are divided by the standard deviation a second time.
     pub again: bool,
-    /// Whether blue comes first, and whether mean and deviation are in that order, too.
+    /// Whether the channel order is blue, green, red, and whether mean and deviation have that
+    /// order too.
     pub flips: bool,
     pub norm_is_flipped: bool,
 }
 
-/// Mean and standard deviation.
-pub(super) fn norm_values(family: &Family, keys: &Keys) -> (Vec<f32>, Vec<f32>) {
+/// Returns the mean and the standard deviation.
+pub(super) fn norm_values(family: &Family, keys: &ImageKeys) -> (Vec<f32>, Vec<f32>) {
     let listed = |channels: &Option<Channels>, default: Option<[f32; 3]>, neutral: f32| match channels {
         Some(Channels::One(value)) => vec![*value],
         Some(Channels::Each(values)) => values.clone(),
@@ -32,11 +33,11 @@ pub(super) fn norm_values(family: &Family, keys: &Keys) -> (Vec<f32>, Vec<f32>) 
 }
 
 impl Levels {
-    pub(super) fn new(family: &Family, keys: &Keys) -> Result<Self, ProcessorError> {
-        let said = keys.image_mean.is_some() || keys.image_std.is_some();
+    pub(super) fn new(family: &Family, keys: &ImageKeys) -> Result<Self, ProcessorError> {
+        let is_set = keys.image_mean.is_some() || keys.image_std.is_some();
         let normalizes = keys
             .do_normalize
-            .unwrap_or(family.normalizes || (family.stem.is_empty() && said));
+            .unwrap_or(family.normalizes || (family.stem.is_empty() && is_set));
         let again = family.divides_again && keys.include_top.unwrap_or(true);
         let (mean, std) = norm_values(family, keys);
         for (key, values) in [("image_mean", &mean), ("image_std", &std)] {
@@ -46,7 +47,7 @@ impl Levels {
                 .iter()
                 .any(|value| !value.is_finite() || (key == "image_std" && *value == 0.0))
             {
-                Some("expected numbers to subtract and to divide by".to_owned())
+                Some("expected finite numbers, and no 0 in \"image_std\"".to_owned())
             } else {
                 None
             };
@@ -78,8 +79,8 @@ impl Levels {
         })
     }
 
-    /// The numbers that each level of a channel becomes, as transformers computes them: scaled in
-    /// double precision, then normalised in single precision.
+    /// Makes the lookup table of a channel. As in transformers, scaling uses double precision and
+    /// normalizing single precision.
     pub(super) fn table(&self, channel: usize) -> [f32; 256] {
         let pick = |values: &[f32]| values.get(channel).copied().unwrap_or(values[0]);
         std::array::from_fn(|level| {

@@ -1,12 +1,12 @@
-//! The orientation of EXIF: found in the metadata of a file as Pillow finds it, and undone.
+//! Finds the EXIF orientation in the metadata of a file, as Pillow does, and undoes it.
 
 use memchr::memmem;
 
 use crate::vision::VisionError;
+use crate::vision::allocation::reserved;
 use crate::vision::picture::Picture;
-use crate::vision::room::room_for;
 
-/// The eight ways in which stored rows and columns may stand for those of the scene.
+/// The eight orientations of the stored pixels relative to the scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Orientation {
     #[default]
@@ -15,18 +15,18 @@ pub(super) enum Orientation {
     Rotated180,
     FlippedTopBottom,
     Transposed,
-    /// Upright once turned clockwise by 90 degrees.
+    /// Upright after a clockwise rotation by 90 degrees.
     Rotated90,
     Transversed,
-    /// Upright once turned clockwise by 270 degrees.
+    /// Upright after a clockwise rotation by 270 degrees.
     Rotated270,
 }
 
-/// The tag of the orientation in EXIF and TIFF.
+/// The orientation tag in EXIF and TIFF.
 const TAG: u16 = 0x0112;
 
 impl Orientation {
-    /// The orientation that EXIF writes as this number. Other numbers mean nothing.
+    /// The orientation for a number in EXIF. Unknown numbers mean upright.
     pub(super) fn from_number(number: u32) -> Self {
         match number {
             2 => Self::FlippedLeftRight,
@@ -40,14 +40,14 @@ impl Orientation {
         }
     }
 
-    /// The orientation by the metadata of a file: EXIF counts, and XMP where EXIF says nothing.
+    /// Reads the orientation from the metadata of a file. EXIF takes precedence over XMP.
     pub(super) fn from_metadata(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Self {
         exif.and_then(in_exif)
             .or_else(|| xmp.and_then(in_xmp))
             .map_or(Self::Upright, Self::from_number)
     }
 
-    /// Whether rows become columns.
+    /// Whether the orientation swaps rows and columns.
     pub(super) fn swaps_edges(self) -> bool {
         matches!(
             self,
@@ -55,7 +55,7 @@ impl Orientation {
         )
     }
 
-    /// The sizes of the upright picture.
+    /// The size of the upright image.
     pub(super) fn upright(self, (width, height): (u32, u32)) -> (u32, u32) {
         if self.swaps_edges() {
             (height, width)
@@ -64,7 +64,7 @@ impl Orientation {
         }
     }
 
-    /// Turns a picture upright.
+    /// Turns an image upright.
     pub(super) fn undo(self, mut picture: Picture) -> Result<Picture, VisionError> {
         let (width, height) = (picture.width as usize, picture.height as usize);
         let (pixels, rest) = picture.rgb.as_chunks_mut::<3>();
@@ -92,10 +92,10 @@ impl Orientation {
             }
             Self::Transposed | Self::Rotated90 | Self::Transversed | Self::Rotated270 => {}
         }
-        // Row `y` of the upright picture is a column of the stored one, read up or down.
+        // Row `y` of the upright image is a column of the stored one, read up or down.
         let from_right = matches!(self, Self::Transversed | Self::Rotated270);
         let from_bottom = matches!(self, Self::Rotated90 | Self::Transversed);
-        let mut upright: Vec<u8> = room_for(picture.rgb.len())?;
+        let mut upright: Vec<u8> = reserved(picture.rgb.len())?;
         let (pixels, _) = picture.rgb.as_chunks::<3>();
         for y in 0..width {
             let column = if from_right { width - 1 - y } else { y };
@@ -114,7 +114,7 @@ impl Orientation {
     }
 }
 
-/// The number in the first directory of EXIF data, with or without its own prefix.
+/// Finds the number in the first directory of EXIF data, with or without the EXIF prefix.
 fn in_exif(mut exif: &[u8]) -> Option<u32> {
     while let Some(rest) = exif.strip_prefix(b"Exif\0\0") {
         exif = rest;
@@ -154,7 +154,7 @@ fn in_exif(mut exif: &[u8]) -> Option<u32> {
         })
 }
 
-/// The digit in `tiff:Orientation="6"` or `<tiff:Orientation>6`.
+/// Finds the digit in `tiff:Orientation="6"` or `<tiff:Orientation>6`.
 fn in_xmp(xmp: &[u8]) -> Option<u32> {
     const NAME: &[u8] = b"tiff:Orientation";
     memmem::find_iter(xmp, NAME).find_map(|at| {
@@ -171,7 +171,7 @@ fn in_xmp(xmp: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// A picture of 3 x 2 pixels whose red is the number of the pixel.
+    /// An image of 3 x 2 pixels whose red level is the number of the pixel.
     fn numbered() -> Picture {
         Picture {
             width: 3,
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn exif_is_read_in_both_byte_orders_and_never_past_its_end() {
+    fn reads_exif_in_both_byte_orders_and_never_past_its_end() {
         let big = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
         let little = b"Exif\0\0II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x08\0\0\0";
         assert_eq!(in_exif(big), Some(6));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn xmp_counts_where_exif_says_nothing() {
+    fn xmp_applies_if_exif_has_no_orientation() {
         let attribute: &[u8] = br#"<rdf:Description tiff:Orientation="3"/>"#;
         let element: &[u8] = b"<tiff:Orientation>6</tiff:Orientation>";
         assert_eq!(

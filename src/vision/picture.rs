@@ -1,11 +1,11 @@
-//! A decoded picture.
+//! A decoded image.
 
-/// Rows of RGB pixels, a byte for each colour, upright.
+/// A decoded image: rows of upright RGB pixels, one byte per colour.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Picture {
     pub(super) width: u32,
     pub(super) height: u32,
-    /// Three bytes for each pixel, `width * height` of them.
+    /// `width * height` pixels of three bytes.
     pub(super) rgb: Vec<u8>,
 }
 

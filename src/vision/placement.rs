@@ -1,20 +1,19 @@
-//! The way back from a model's coordinates to those of the picture.
+//! Maps coordinates of a model back to those of the image.
 
 use crate::vision::shape::Shape;
 
-/// The place of a picture in the tensor that was made of it.
+/// The placement of an image in its tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placement {
-    /// Sizes (width, height) of the picture, upright.
+    /// Size (width, height) of the upright image.
     pub original: (u32, u32),
-    /// Sizes (width, height) of the tensor.
+    /// Size (width, height) of the tensor.
     pub input: (u32, u32),
-    /// The part of the tensor that shows the picture: left, top, width, height. The rest is
-    /// padding.
+    /// The part of the tensor that shows the image: left, top, width, height. The rest is padding.
     pub visible: (u32, u32, u32, u32),
-    /// Tensor pixels for each picture pixel, across and down.
+    /// Tensor pixels per image pixel, across and down.
     scale: (f64, f64),
-    /// The place of the picture's first pixel in the tensor; below zero where it is cut off.
+    /// The position of the image's first pixel in the tensor; negative if it was cropped.
     origin: (f64, f64),
 }
 
@@ -37,8 +36,8 @@ impl Placement {
         }
     }
 
-    /// The place in the picture of a place in the tensor, both in pixels from the top left corner.
-    /// A place in the padding is outside of the picture.
+    /// Maps a position in the tensor to one in the image, both in pixels from the top left corner.
+    /// A position in the padding is mapped outside of the image.
     pub fn map_back(&self, x: f32, y: f32) -> (f32, f32) {
         let back = |at: f32, origin: f64, scale: f64| ((f64::from(at) - origin) / scale) as f32;
         (

@@ -1,18 +1,17 @@
-//! From the keys of a file to what is done with every picture.
+//! Derives the steps for every image from the keys of a file.
 
 use crate::vision::ProcessorError;
 use crate::vision::family::{Family, Rule};
-use crate::vision::keys::{CropMode, Keys};
+use crate::vision::keys::{CropMode, ImageKeys};
 use crate::vision::levels::norm_values;
 use crate::vision::resample::{Filter, Resampling};
 use crate::vision::size::{Size, Target};
 use crate::vision::spec::{MAX_EDGE, Spec, exact};
 
-/// The steps between a picture and a tensor, levels apart.
+/// The steps from an image to a tensor, without the scaling of levels.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Plan {
-    /// A crop of the picture before it is resized: the edges of the crop as parts of the
-    /// picture's shorter edge.
+pub(super) struct ImagePlan {
+    /// A crop before resizing: the edges of the crop as fractions of the image's shorter edge.
     pub first_crop: Option<(f64, f64)>,
     pub target: Target,
     pub resampling: Resampling,
@@ -20,45 +19,45 @@ pub(super) struct Plan {
     pub pad: Option<Pad>,
 }
 
-/// The part of the resized picture that stays.
+/// The part of the resized image that is kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Frame {
     Whole,
-    /// The centre; where the picture is smaller, the fill is around it.
+    /// The centre. A smaller image is surrounded by the fill.
     Centre {
         size: Size,
         rounding: Rounding,
         fill: [u8; 3],
     },
-    /// The whole picture in the middle of the fill.
+    /// The whole image, centred on the fill.
     Letterbox {
         size: Size,
         fill: [u8; 3],
     },
 }
 
-/// The side to which the centre moves when it cannot be in the middle.
+/// The rounding of the crop's position if it cannot be exactly centred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rounding {
-    /// As transformers: up and to the left.
+    /// Up and to the left, as in transformers.
     Down,
-    /// As torchvision: to the even number.
+    /// To the even number, as in torchvision.
     HalfEven,
 }
 
 /// Padding of the finished tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pad {
-    /// Below and to the right of the picture, up to a size.
+    /// Below and to the right of the image, up to a size.
     To(Size),
     /// Up to a multiple.
     Multiple { multiple: u32, centred: bool },
 }
 
-impl Plan {
-    /// Makes the plan. `model` is the size that the model takes, where it is fixed; it counts
-    /// where the file says nothing.
-    pub(super) fn new(family: &Family, keys: &Keys, model: Option<Size>) -> Result<Self, ProcessorError> {
+impl ImagePlan {
+    /// Makes the plan. `model` is the fixed size of the model's input, if any; it applies if the
+    /// file has no size.
+    pub(super) fn new(family: &Family, keys: &ImageKeys, model: Option<Size>) -> Result<Self, ProcessorError> {
         if keys.letterbox == Some(true) {
             return letterbox(keys, model);
         }
@@ -101,11 +100,11 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Sets the target, and the crop that some processors have within their resizing.
+    /// Sets the target, and the crop that is part of resizing in some processors.
     fn resize(
         &mut self,
         family: &Family,
-        keys: &Keys,
+        keys: &ImageKeys,
         spec: Option<Spec>,
         multiple: Option<u32>,
     ) -> Result<(), ProcessorError> {
@@ -117,7 +116,7 @@ impl Plan {
             longest: None,
             multiple: 1,
         };
-        let unusual = || ProcessorError::value("size", format!("{} does not take a size of this kind", family.stem));
+        let unusual = || ProcessorError::value("size", format!("{} does not support a size of this kind", family.stem));
         let target = match (family.rule, spec) {
             (Rule::Glpn, _) => Target::Multiple(multiple.unwrap_or(1)),
             (_, None) => Target::Keep,
@@ -162,7 +161,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The size of every tensor, where it does not depend on the picture.
+    /// The size of every tensor, if it does not depend on the image.
     pub(super) fn output(&self) -> Option<Size> {
         let framed = match self.frame {
             Frame::Whole => self.target.fixed(),
@@ -214,13 +213,13 @@ fn up_to_multiple(spec: Spec, multiple: u32) -> Option<Target> {
     })
 }
 
-/// Ultralytics' letterbox, which resizes as OpenCV does.
-fn letterbox(keys: &Keys, model: Option<Size>) -> Result<Plan, ProcessorError> {
+/// Ultralytics' letterbox, which resizes in the same way as OpenCV.
+fn letterbox(keys: &ImageKeys, model: Option<Size>) -> Result<ImagePlan, ProcessorError> {
     let size = match &keys.size {
         Some(size) => exact("size", size)?,
         None => model.ok_or(ProcessorError::OpenSize)?,
     };
-    Ok(Plan {
+    Ok(ImagePlan {
         first_crop: None,
         target: Target::Letterbox(size),
         resampling: resampling(keys, Filter::Bilinear, false)?,
@@ -233,7 +232,7 @@ fn letterbox(keys: &Keys, model: Option<Size>) -> Result<Plan, ProcessorError> {
 }
 
 /// timm's `transforms_imagenet_eval`.
-fn timm(family: &Family, keys: &Keys, model: Option<Size>) -> Result<Plan, ProcessorError> {
+fn timm(family: &Family, keys: &ImageKeys, model: Option<Size>) -> Result<ImagePlan, ProcessorError> {
     let mut size = match &keys.size {
         Some(size) => exact("size", size)?,
         None => model
@@ -274,7 +273,7 @@ fn timm(family: &Family, keys: &Keys, model: Option<Size>) -> Result<Plan, Proce
         },
         CropMode::Center => Target::Cover(scaled),
     };
-    Ok(Plan {
+    Ok(ImagePlan {
         first_crop: None,
         target,
         resampling: resampling(keys, family.filter, true)?,
@@ -289,7 +288,7 @@ fn timm(family: &Family, keys: &Keys, model: Option<Size>) -> Result<Plan, Proce
 
 fn crop_size(
     family: &Family,
-    keys: &Keys,
+    keys: &ImageKeys,
     spec: Option<Spec>,
     of_model: bool,
     model: Option<Size>,
@@ -307,13 +306,13 @@ fn crop_size(
     }
 }
 
-fn resampling(keys: &Keys, filter: Filter, antialias: bool) -> Result<Resampling, ProcessorError> {
+fn resampling(keys: &ImageKeys, filter: Filter, antialias: bool) -> Result<Resampling, ProcessorError> {
     let filter = keys.resample.unwrap_or(filter);
     let antialias = keys.antialias.unwrap_or(antialias);
     if !antialias && !matches!(filter, Filter::Bilinear | Filter::Nearest) {
-        // Libraries disagree about the others.
+        // Libraries disagree about the other filters.
         let problem = format!(
-            "false is for \"resample\": \"bilinear\" alone, not for {:?}",
+            "false is only allowed with \"resample\": \"bilinear\" or \"nearest\", not with {:?}",
             filter.name()
         );
         return Err(ProcessorError::value("antialias", problem));
@@ -321,7 +320,7 @@ fn resampling(keys: &Keys, filter: Filter, antialias: bool) -> Result<Resampling
     Ok(Resampling { filter, antialias })
 }
 
-fn multiple(keys: &Keys, family: &Family) -> Result<Option<u32>, ProcessorError> {
+fn multiple(keys: &ImageKeys, family: &Family) -> Result<Option<u32>, ProcessorError> {
     let multiple = keys.size_divisor.or(family.multiple);
     match multiple {
         Some(0) | Some(MAX_EDGE..) => Err(ProcessorError::value(
@@ -332,7 +331,7 @@ fn multiple(keys: &Keys, family: &Family) -> Result<Option<u32>, ProcessorError>
     }
 }
 
-fn pad(family: &Family, keys: &Keys) -> Result<Option<Pad>, ProcessorError> {
+fn pad(family: &Family, keys: &ImageKeys) -> Result<Option<Pad>, ProcessorError> {
     if !keys.do_pad.unwrap_or(family.pads.is_some() || keys.pad_size.is_some()) {
         return Ok(None);
     }
@@ -349,9 +348,9 @@ fn pad(family: &Family, keys: &Keys) -> Result<Option<Pad>, ProcessorError> {
         })),
         (Rule::Plain, None) if family.stem.is_empty() => Err(ProcessorError::value(
             "do_pad",
-            "true needs \"pad_size\" or \"size_divisor\"",
+            "true requires \"pad_size\" or \"size_divisor\"",
         )),
-        // A batch of one picture is as large as the picture.
+        // A batch of one image needs no padding.
         _ => Ok(None),
     }
 }

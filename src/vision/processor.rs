@@ -1,4 +1,4 @@
-//! Processors: what a preprocessor file, a manifest or a model's input says about pictures.
+//! Processors: the steps for images in a preprocessor file, a manifest or a model's input.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -6,22 +6,22 @@ use serde_json::{Map, Value as Json};
 use crate::tensor::InputSpec;
 use crate::vision::bound::{Bound, ModelInput};
 use crate::vision::family::{self, Family, TIMM, is_known};
-use crate::vision::keys::{Keys, Real, SizeKey};
+use crate::vision::keys::{ImageKeys, Real, SizeKey};
 use crate::vision::levels::Levels;
-use crate::vision::plan::Plan;
+use crate::vision::plan::ImagePlan;
 use crate::vision::size::Size;
 use crate::vision::{ProcessorError, steps};
 
-/// The treatment of pictures, before a model's input settles what is left open.
+/// The steps for images, before they are bound to a model's input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Processor {
-    /// The name of a processor of transformers, `timm`, or nothing.
+    /// The name of a processor of transformers, `timm`, or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     name: String,
-    keys: Keys,
+    keys: ImageKeys,
 }
 
-/// Keys that files of other kinds do not have.
+/// Keys that occur only in files about images.
 const PICTURE_KEYS: [&str; 10] = [
     "size",
     "crop_size",
@@ -35,7 +35,7 @@ const PICTURE_KEYS: [&str; 10] = [
     "rescale_factor",
 ];
 
-/// Steps of files that change labels, or nothing that is missing here.
+/// Steps of files that can be ignored: they change only labels, or need nothing unsupported.
 const HARMLESS_STEPS: [&str; 4] = [
     "do_reduce_labels",
     "do_convert_annotations",
@@ -43,7 +43,7 @@ const HARMLESS_STEPS: [&str; 4] = [
     "do_sample_frames",
 ];
 
-/// Keys that tell of steps which are missing here, in files of processors that are not known.
+/// Keys that reveal unsupported steps, in files of unknown processors.
 const MISSING_STEPS: [&str; 14] = [
     "apply_ocr",
     "clusters",
@@ -62,8 +62,8 @@ const MISSING_STEPS: [&str; 14] = [
 ];
 
 impl Processor {
-    /// Reads `preprocessor_config.json` or `processor_config.json` of transformers, or timm's
-    /// `config.json`. Gives `None` for files of these names that are not about pictures.
+    /// Parses `preprocessor_config.json` or `processor_config.json` of transformers, or timm's
+    /// `config.json`. Returns `None` for files that are not about images.
     pub fn parse(text: &str) -> Result<Option<Self>, ProcessorError> {
         let object = object(text)?;
         if let Some(Json::Object(inner)) = object.get("image_processor") {
@@ -71,7 +71,7 @@ impl Processor {
         }
         match object.get("pretrained_cfg") {
             Some(Json::Object(config)) => Self::of_timm(config).map(Some),
-            // Older files have the keys at the top.
+            // Older files have the keys at the top level.
             None if object.contains_key("input_size") && object.contains_key("interpolation") => {
                 Self::of_timm(&object).map(Some)
             }
@@ -79,14 +79,14 @@ impl Processor {
         }
     }
 
-    /// Reads a manifest's `image` object. Its keys count more than those of `base`.
+    /// Parses a manifest's `image` object. Its keys override those of `base`.
     pub fn parse_manifest(text: &str, base: Option<&Self>) -> Result<Self, ProcessorError> {
         Self::of_manifest(&object(text)?, base)
     }
 
-    /// Reads a manifest's `image` object, parsed.
+    /// Reads a manifest's `image` object, parsed from JSON.
     pub fn of_manifest(object: &Map<String, Json>, base: Option<&Self>) -> Result<Self, ProcessorError> {
-        let keys = Keys::of_manifest(object)?;
+        let keys = ImageKeys::of_manifest(object)?;
         let processor = match base {
             Some(base) => Self {
                 name: base.name.clone(),
@@ -100,13 +100,13 @@ impl Processor {
         processor.checked()
     }
 
-    /// The processor that an input's shape alone suggests: pictures of the input's size, scaled
-    /// to 0..1 for floats. `None` where the shape does not tell a picture.
+    /// Guesses a processor from an input's shape: images of the input's size, scaled to 0..1 for
+    /// floats. `None` if the shape does not look like an image.
     pub fn for_input(input: &InputSpec) -> Option<Self> {
         let model = ModelInput::new(input, None).ok()?;
-        let keys = Keys {
+        let keys = ImageKeys {
             do_resize: model.size().is_none().then_some(false),
-            ..Keys::default()
+            ..ImageKeys::default()
         };
         model.says_channels.then_some(Self {
             name: String::new(),
@@ -114,16 +114,16 @@ impl Processor {
         })
     }
 
-    /// The name of the processor in its file; empty where there is none.
+    /// The name of the processor in its file; empty if there is none.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Settles what an input of a model leaves no choice about, and refuses what contradicts it.
+    /// Binds the processor to an input of a model. Fails if they contradict each other.
     pub fn bind(&self, input: &InputSpec) -> Result<Bound, ProcessorError> {
         let model = ModelInput::new(input, self.keys.layout)?;
         let family = self.family();
-        let plan = Plan::new(&family, &self.keys, model.size())?;
+        let plan = ImagePlan::new(&family, &self.keys, model.size())?;
         let levels = Levels::new(&family, &self.keys)?;
         let keys = &self.keys;
         let says_levels = keys.do_rescale == Some(true)
@@ -134,14 +134,14 @@ impl Processor {
         Bound::new(input, model, plan, &levels, says_levels, keys.pad_value)
     }
 
-    /// The steps in their order, for people.
+    /// Describes the steps in their order, for people.
     pub fn steps(&self) -> Vec<String> {
         let family = self.family();
-        let plan =
-            Plan::new(&family, &self.keys, None).or_else(|_| Plan::new(&family, &self.keys, Some(Size::OF_MODEL)));
+        let plan = ImagePlan::new(&family, &self.keys, None)
+            .or_else(|_| ImagePlan::new(&family, &self.keys, Some(Size::OF_MODEL)));
         match (plan, Levels::new(&family, &self.keys)) {
             (Ok(plan), Ok(levels)) => steps::describe(&plan, &levels, self.keys.layout),
-            // A processor is checked when it is read.
+            // Not expected, because processors are checked when they are parsed.
             (Err(error), _) | (_, Err(error)) => vec![error.to_string()],
         }
     }
@@ -152,9 +152,9 @@ impl Processor {
 
     fn checked(self) -> Result<Self, ProcessorError> {
         let family = self.family();
-        match Plan::new(&family, &self.keys, None) {
-            // The model may say it; the other keys can be wrong all the same.
-            Err(ProcessorError::OpenSize) => Plan::new(&family, &self.keys, Some(Size::OF_MODEL)),
+        match ImagePlan::new(&family, &self.keys, None) {
+            // The model may have the size; check the other keys anyway.
+            Err(ProcessorError::OpenSize) => ImagePlan::new(&family, &self.keys, Some(Size::OF_MODEL)),
             plan => plan,
         }?;
         Levels::new(&family, &self.keys)?;
@@ -168,7 +168,7 @@ impl Processor {
         let has_picture_keys = PICTURE_KEYS.iter().any(|key| object.contains_key(*key));
         let missing = family::missing_step(name);
         if own_name.is_none() && !is_known(name) && missing.is_none() {
-            // Extractors of sound have some of these keys, too.
+            // Extractors of sound have some of these keys too.
             if !has_picture_keys || object.contains_key("sampling_rate") {
                 return Ok(None);
             }
@@ -184,7 +184,7 @@ impl Processor {
         if let Some(step) = missing {
             return Err(unsupported(step));
         }
-        let keys = Keys::of_file(object)?;
+        let keys = ImageKeys::of_file(object)?;
         let is_step = |key: &str| key.starts_with("do_") && !HARMLESS_STEPS.contains(&key) && !is_known_key(key);
         let is_set = |value: &Json| !matches!(value, Json::Null | Json::Bool(false));
         if let Some((key, _)) = object.iter().find(|(key, value)| is_step(key) && is_set(value)) {
@@ -193,10 +193,10 @@ impl Processor {
         if !is_known(name) {
             let key = MISSING_STEPS.iter().find(|key| object.get(**key).is_some_and(is_set));
             if let Some(key) = key {
-                return Err(unsupported(&format!("what the key {key:?} stands for")));
+                return Err(unsupported(&format!("the step of the key {key:?}")));
             }
             if !has_picture_keys {
-                return Err(unsupported("settings that its file does not have"));
+                return Err(unsupported("settings that are not in its file"));
             }
         }
         let name = name.to_owned();
@@ -217,7 +217,7 @@ impl Processor {
                 known.insert(ours.to_owned(), value.clone());
             }
         }
-        let mut keys = Keys::of_file(&known)?;
+        let mut keys = ImageKeys::of_file(&known)?;
         keys.size = sizes(config, "input_size")?.map(SizeKey::from);
         keys.test_size = sizes(config, "test_input_size")?;
         keys.test_crop_pct = config.get("test_crop_pct").and_then(Json::as_f64).map(Real);
@@ -226,7 +226,7 @@ impl Processor {
     }
 }
 
-/// Whether the key is one that [`Keys`] has.
+/// Whether [`ImageKeys`] has the step of this key.
 fn is_known_key(key: &str) -> bool {
     matches!(
         key,
@@ -234,7 +234,7 @@ fn is_known_key(key: &str) -> bool {
     )
 }
 
-/// Height and width of timm's `[channels, height, width]`.
+/// Reads height and width of timm's `[channels, height, width]`.
 fn sizes(config: &Map<String, Json>, key: &str) -> Result<Option<Size>, ProcessorError> {
     let Some(value) = config.get(key).filter(|value| !value.is_null()) else {
         return Ok(None);

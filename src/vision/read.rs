@@ -1,17 +1,17 @@
-//! Pictures from bytes, as `ImageOps.exif_transpose(Image.open(f)).convert("RGB")` of Pillow has
-//! them.
+//! Decodes images, with the same result as Pillow's
+//! `ImageOps.exif_transpose(Image.open(f)).convert("RGB")`.
 //!
-//! The decoders are those of the `image` crate; for GIF and TIFF the ones below it, because what
-//! `image` makes of them loses what Pillow keeps: the colour under transparent pixels, palettes,
-//! grey with alpha.
+//! The decoders are those of the `image` crate. GIF and TIFF use its lower-level crates directly,
+//! because `image` loses what Pillow keeps: the colour under transparent pixels, palettes, and grey
+//! with alpha.
 //!
-//! What always holds:
-//! - Alpha is dropped, as `convert("RGB")` does; the colour below it stays.
-//! - Of samples with 16 bits the higher eight count. Pillow does so for colour; for grey it clips
-//!   at 255, which leaves a white picture, and is not followed.
-//! - Of animations the first frame is read.
-//! - No decoder starts before the header's sizes are within the limits, and a decoder that panics
-//!   on a crafted file is an error of that file.
+//! Invariants:
+//! - Alpha is dropped, as in `convert("RGB")`; the colour under it is kept.
+//! - Samples with 16 bits are reduced to the upper eight. Pillow does the same for colour. For
+//!   grey it clips at 255, which leaves a white image; this behaviour is not copied.
+//! - The first frame of an animation is used.
+//! - No decoder starts before the size in the header is within the limits. A decoder that panics
+//!   on a crafted file causes an error of that file.
 
 mod bmp;
 mod gif;
@@ -26,18 +26,18 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder, ImageError};
 
+use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::header::{Header, checked};
-use crate::vision::room::{byte_count, filled, room_for};
-use crate::vision::{Limits, Picture, PictureFormat, VisionError};
+use crate::vision::{ImageLimits, Picture, PictureFormat, VisionError};
 
-/// Reads a picture that is within the limits.
-pub fn read(bytes: &[u8], limits: &Limits) -> Result<Picture, VisionError> {
+/// Decodes an image that is within the limits.
+pub fn read(bytes: &[u8], limits: &ImageLimits) -> Result<Picture, VisionError> {
     let (format, header) = checked(bytes, limits)?;
     let decoded = || match format {
         PictureFormat::Jpeg => jpeg::read(bytes, &header),
         PictureFormat::Png => {
             let mut bounds = image::Limits::no_limits();
-            bounds.max_alloc = Some(decoder_room(&header));
+            bounds.max_alloc = Some(decoder_memory(&header));
             let decoder = PngDecoder::with_limits(Cursor::new(bytes), bounds);
             decode(decoder.map_err(|error| cause(format, &error))?, format, &header)
         }
@@ -50,14 +50,14 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Picture, VisionError> {
         PictureFormat::Tiff => tiff::read(bytes),
     };
     let picture = catch_unwind(AssertUnwindSafe(decoded)).unwrap_or_else(|_| {
-        let problem = "its data is damaged in a way that the decoder does not expect";
+        let problem = "the decoder failed on damaged data";
         Err(VisionError::malformed(format, problem))
     })?;
     header.orientation.undo(picture)
 }
 
-/// Bytes that a decoder may have: those of the header's bound, and room for tables and metadata.
-fn decoder_room(header: &Header) -> u64 {
+/// Memory limit of a decoder: the estimate from the header, plus tables and metadata.
+fn decoder_memory(header: &Header) -> u64 {
     const TABLES: u64 = 16 << 20;
     header.decoding.saturating_add(TABLES)
 }
@@ -68,7 +68,7 @@ fn decode(mut decoder: impl ImageDecoder, format: PictureFormat, header: &Header
     let mut bounds = image::Limits::no_limits();
     bounds.max_image_width = Some(header.width);
     bounds.max_image_height = Some(header.height);
-    bounds.max_alloc = Some(decoder_room(header));
+    bounds.max_alloc = Some(decoder_memory(header));
     decoder.set_limits(bounds).map_err(|error| cause(format, &error))?;
     let colour = decoder.color_type();
     let (channels, sample_bytes) = match colour {
@@ -98,21 +98,21 @@ fn check_sizes(format: PictureFormat, header: &Header, found: (u32, u32)) -> Res
         return Ok(());
     }
     let problem = format!(
-        "its header says {} x {} pixels, its data {} x {}",
+        "the header has {} x {} pixels, the data {} x {}",
         header.width, header.height, found.0, found.1
     );
     Err(VisionError::malformed(format, problem))
 }
 
-/// The colours of pixels with more or fewer samples: grey is spread, alpha dropped, and of samples
-/// with two bytes (little-endian) the higher one kept. Works in place where pixels shrink.
+/// Converts pixels to RGB: expands grey, drops alpha, and keeps the upper byte of two-byte
+/// little-endian samples. Works in place if the pixels become smaller.
 fn rgb_of(mut samples: Vec<u8>, channels: usize, sample_bytes: usize) -> Result<Vec<u8>, VisionError> {
     let pixel_bytes = channels * sample_bytes;
     let high = sample_bytes - 1;
     match (channels, sample_bytes) {
         (3, 1) => Ok(samples),
         (1 | 2, _) => {
-            let mut rgb = room_for(samples.len() / pixel_bytes * 3)?;
+            let mut rgb = reserved(samples.len() / pixel_bytes * 3)?;
             for pixel in samples.chunks_exact(pixel_bytes) {
                 rgb.extend_from_slice(&[pixel[high]; 3]);
             }
@@ -131,18 +131,18 @@ fn rgb_of(mut samples: Vec<u8>, channels: usize, sample_bytes: usize) -> Result<
     }
 }
 
-/// The cause of a decoder's error, for the caller.
+/// Converts the error of a decoder.
 fn cause(format: PictureFormat, error: &ImageError) -> VisionError {
     match error {
         ImageError::Unsupported(error) => VisionError::unsupported(format, error.to_string()),
-        ImageError::Limits(_) => VisionError::malformed(format, "it needs more memory than its header says"),
+        ImageError::Limits(_) => VisionError::malformed(format, "it needs more memory than its header indicates"),
         ImageError::Decoding(_) | ImageError::Encoding(_) | ImageError::Parameter(_) | ImageError::IoError(_) => {
             cause_of(format, error)
         }
     }
 }
 
-/// The cause of any decoder's error that is not about a missing feature.
+/// Converts any decoder's error that is not about an unsupported feature.
 fn cause_of(format: PictureFormat, error: &(dyn Error + 'static)) -> VisionError {
     let mut source = Some(error);
     while let Some(error) = source {

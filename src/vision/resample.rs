@@ -1,15 +1,15 @@
-//! Resizing, as Pillow's `Image.resize` does it, of just the part that is wanted.
+//! Resizes the wanted part of an image in the same way as Pillow's `Image.resize`.
 //!
-//! The convolutions are those of `fast_image_resize`, which is derived from Pillow and several
-//! times as fast. It convolves columns before rows, Pillow rows before columns: where a filter
-//! overshoots, what the first pass cuts off at black and white is not the same (most levels of a
-//! text on white differ, by dozens), so each pass is a call of its own. Its weights have fewer
-//! bits: of the levels of shrinking noise, one in a hundred differs by one and one in a million by
-//! two. Growing pictures and the box are convolved by `convolution.rs`, which is Pillow's
-//! arithmetic. The nearest pixels are found here, because Pillow sums up their places.
+//! Convolutions use `fast_image_resize`, which is derived from Pillow and several times as fast.
+//! It convolves columns before rows; Pillow convolves rows before columns. Where a filter
+//! overshoots, the first pass clips at black and white, so the order matters (for black text on
+//! white most levels differ, by dozens). Therefore each pass is a separate call. The crate's
+//! weights have fewer bits: when noise is shrunk, one level in a hundred differs by one and one in
+//! a million by two. Enlarged images and the box filter use `convolution.rs`, which has Pillow's
+//! arithmetic. Nearest pixels are computed here, because Pillow accumulates their positions.
 //!
-//! A crop after a resize costs nothing here: only the part that stays is ever computed. So a
-//! picture of 1 x 60,000 pixels whose shortest edge becomes 224 needs no memory for the whole.
+//! A crop after resizing costs nothing, because only the part that is kept is computed. So an image
+//! of 1 x 60,000 pixels whose shortest edge becomes 224 needs no memory for the whole result.
 
 use std::ops::Range;
 
@@ -19,8 +19,8 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::vision::VisionError;
+use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::convolution::{self, Edge};
-use crate::vision::room::{byte_count, filled, room_for};
 
 /// A resampling filter of Pillow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// In the order of Pillow's numbers.
+    /// All filters, in the order of Pillow's numbers.
     const ALL: [Self; 6] = [
         Self::Nearest,
         Self::Lanczos,
@@ -59,7 +59,7 @@ impl Filter {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 
-    /// The filter of a name as Pillow, torchvision and timm write it: `bicubic`,
+    /// The filter for a name in the spelling of Pillow, torchvision or timm: `bicubic`,
     /// `PILImageResampling.BICUBIC`.
     fn from_name(name: &str) -> Option<Self> {
         let name = name.rsplit('.').next().unwrap_or(name).to_ascii_lowercase();
@@ -72,8 +72,8 @@ impl Filter {
         Self::ALL.into_iter().find(|filter| filter.name() == name)
     }
 
-    /// The convolution, and its reach in source pixels where nothing shrinks. The nearest pixel is
-    /// none.
+    /// The convolution, and its reach in source pixels without shrinking. `None` for the nearest
+    /// pixel.
     fn kernel(self) -> Option<(FilterType, f64)> {
         match self {
             Self::Nearest => None,
@@ -136,7 +136,7 @@ pub(super) struct Pixels<'a> {
     pub bytes: &'a [u8],
 }
 
-/// A part of a picture.
+/// A part of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
     pub left: u32,
@@ -145,15 +145,15 @@ pub(super) struct Part {
     pub height: u32,
 }
 
-/// A way to resize.
+/// The settings for resizing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Resampling {
     pub filter: Filter,
-    /// Whether a filter grows with the pixels that become one, as Pillow's do. OpenCV's does not.
+    /// Whether the filter grows when shrinking, as in Pillow. OpenCV's does not.
     pub antialias: bool,
 }
 
-/// Resizes a picture to `size` (width, height) and returns a part of the result.
+/// Resizes an image to `size` (width, height) and returns a part of the result.
 pub(super) fn resized_part(
     source: Pixels<'_>,
     size: (u32, u32),
@@ -173,7 +173,7 @@ pub(super) fn resized_part(
     } else {
         reach
     };
-    // The rows that the second pass looks at, and one more for the rounding of floats.
+    // The rows that the second pass reads, and one more at each end for float rounding.
     let rows = if source.height == size.1 {
         part.top..part.top + part.height
     } else {
@@ -208,12 +208,12 @@ pub(super) fn resized_part(
     columns(narrow, rows.start, &down, resampling)
 }
 
-/// Whether the plain convolution is the better one: for growing edges, and for the box.
+/// Whether to use the plain convolution: for enlarged edges, and for the box filter.
 fn is_plain(edge: &Edge, filter: Filter) -> bool {
     edge.source != edge.resized && (edge.source < edge.resized || filter == Filter::Box)
 }
 
-/// The pass over rows.
+/// Resizes along the rows.
 fn rows_of(source: Pixels<'_>, rows: Range<u32>, edge: &Edge, resampling: Resampling) -> Result<Vec<u8>, VisionError> {
     if is_plain(edge, resampling.filter) {
         return convolution::across(source, rows, edge, resampling.filter);
@@ -231,7 +231,7 @@ fn rows_of(source: Pixels<'_>, rows: Range<u32>, edge: &Edge, resampling: Resamp
     Ok(narrow)
 }
 
-/// The pass over columns. `source` has the rows from `first_row` on, already of the part's width.
+/// Resizes along the columns. `source` begins with row `first_row` and has the part's width.
 fn columns(source: Pixels<'_>, first_row: u32, edge: &Edge, resampling: Resampling) -> Result<Vec<u8>, VisionError> {
     if is_plain(edge, resampling.filter) {
         return convolution::down(source, first_row, edge, resampling.filter);
@@ -249,7 +249,7 @@ fn columns(source: Pixels<'_>, first_row: u32, edge: &Edge, resampling: Resampli
     Ok(result)
 }
 
-/// The stretch of source pixels, from `first` on, that becomes the wanted pixels of an edge.
+/// The start (relative to `first`) and length of the source pixels for the wanted pixels.
 fn stretch(edge: &Edge, first: u32) -> (f64, f64) {
     let scale = f64::from(edge.source) / f64::from(edge.resized);
     let start = (f64::from(edge.wanted.start) * scale - f64::from(first)).max(0.0);
@@ -257,7 +257,7 @@ fn stretch(edge: &Edge, first: u32) -> (f64, f64) {
     (start, within(start, length, edge.source - first))
 }
 
-/// The length, cut so that it ends within the picture even after rounding.
+/// Shortens the length so that it ends within the image even after rounding.
 fn within(start: f64, length: f64, whole: u32) -> f64 {
     let whole = f64::from(whole);
     let mut length = length.min(whole - start);
@@ -291,7 +291,7 @@ fn pass(
     } else {
         PixelType::U8x3
     };
-    // Only sizes that do not fit the bytes are refused, and they are made here.
+    // The crate only refuses sizes that do not match the buffers, which are made here.
     let wrong = |problem: &dyn std::fmt::Display| VisionError::Shape {
         width: source.width,
         height: source.height,
@@ -308,9 +308,9 @@ fn pass(
         .map_err(|error| wrong(&error))
 }
 
-/// A part of the picture as it is.
+/// Copies a part of the image without resizing.
 fn copied(source: Pixels<'_>, part: Part) -> Result<Vec<u8>, VisionError> {
-    let mut result = room_for(byte_count(part.width, part.height, source.channels)?)?;
+    let mut result = reserved(byte_count(part.width, part.height, source.channels)?)?;
     let row_bytes = source.width as usize * source.channels;
     let rows = source.bytes.chunks_exact(row_bytes).skip(part.top as usize);
     for row in rows.take(part.height as usize) {
@@ -323,7 +323,7 @@ fn copied(source: Pixels<'_>, part: Part) -> Result<Vec<u8>, VisionError> {
 fn nearest(source: Pixels<'_>, scale: (f64, f64), part: Part) -> Result<Vec<u8>, VisionError> {
     let across = places(scale.0, part.left, part.width, source.width);
     let down = places(scale.1, part.top, part.height, source.height);
-    let mut result = room_for(byte_count(part.width, part.height, source.channels)?)?;
+    let mut result = reserved(byte_count(part.width, part.height, source.channels)?)?;
     let row_bytes = source.width as usize * source.channels;
     for y in down {
         let row = &source.bytes[y * row_bytes..][..row_bytes];
@@ -334,7 +334,7 @@ fn nearest(source: Pixels<'_>, scale: (f64, f64), part: Part) -> Result<Vec<u8>,
     Ok(result)
 }
 
-/// The source pixels of `count` pixels from `first` on, summed up as Pillow does.
+/// The source pixels for `count` pixels from `first` on, accumulated as in Pillow.
 fn places(scale: f64, first: u32, count: u32, source: u32) -> Vec<usize> {
     let mut place = scale * 0.5;
     (0..first).for_each(|_| place += scale);

@@ -1,39 +1,39 @@
-//! Sizes and places of one picture on its way to a tensor: a pure function of the plan and of the
-//! picture's sizes, so that memory is known before the work is done.
+//! Computes the sizes and positions for one image from the plan and the image's size. This is a
+//! pure function, so that the memory is known before the work begins.
 
 use crate::vision::VisionError;
-use crate::vision::plan::{Frame, Pad, Plan, Rounding};
+use crate::vision::plan::{Frame, ImagePlan, Pad, Rounding};
 use crate::vision::resample::Part;
 use crate::vision::size::{Size, Target, letterbox_gain};
 
 /// Numbers across and down.
 type Pair = (u32, u32);
 
-/// Most pixels of a tensor. What models take is far below; files may ask for more by mistake.
+/// Maximum pixels of a tensor. Models need far fewer; files may request more by mistake.
 const MAX_OUTPUT_PIXELS: u64 = 1 << 26;
 
-/// The way of one picture.
+/// The sizes and positions for one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Shape {
-    /// The part of the picture that is used, where not all of it is.
+    /// The part of the image that is used; `None` for all of it.
     pub source: Option<Part>,
-    /// Sizes (width, height) of the used part once it is resized.
+    /// Size (width, height) of the used part after resizing.
     pub resized: (u32, u32),
-    /// The part of the resized picture that is visible.
+    /// The part of the resized image that is visible.
     pub visible: Part,
-    /// Sizes (width, height) of the frame, and the visible part's place in it.
+    /// Size (width, height) of the frame, and the position of the visible part in it.
     pub frame: (u32, u32),
     pub at: (u32, u32),
-    /// Sizes (width, height) of the tensor, and the frame's place in it.
+    /// Size (width, height) of the tensor, and the position of the frame in it.
     pub output: (u32, u32),
     pub frame_at: (u32, u32),
-    /// Tensor pixels for each picture pixel.
+    /// Tensor pixels per image pixel.
     pub scale: (f64, f64),
     pub fill: [u8; 3],
 }
 
 impl Shape {
-    pub(super) fn new(plan: &Plan, (width, height): (u32, u32)) -> Result<Self, VisionError> {
+    pub(super) fn new(plan: &ImagePlan, (width, height): (u32, u32)) -> Result<Self, VisionError> {
         let refuse = |problem: String| VisionError::Shape { width, height, problem };
         let source = first_crop(plan, width, height).map_err(refuse)?;
         let used = source.map_or((width, height), |part| (part.width, part.height));
@@ -41,7 +41,7 @@ impl Shape {
         let resized = match (u32::try_from(resized_width), u32::try_from(resized_height)) {
             (Ok(width @ 1..), Ok(height @ 1..)) => (width, height),
             _ => {
-                let problem = format!("resizing gives {resized_width} x {resized_height} pixels");
+                let problem = format!("resizing results in {resized_width} x {resized_height} pixels");
                 return Err(refuse(problem));
             }
         };
@@ -51,7 +51,7 @@ impl Shape {
         let (output, frame_at) = padded(plan.pad, frame).map_err(refuse)?;
         if u64::from(output.0) * u64::from(output.1) > MAX_OUTPUT_PIXELS {
             let problem = format!(
-                "the model's input would have {} x {} pixels; at most {MAX_OUTPUT_PIXELS} are made",
+                "the model's input would have {} x {} pixels, at most {MAX_OUTPUT_PIXELS} allowed",
                 output.0, output.1
             );
             return Err(refuse(problem));
@@ -84,14 +84,14 @@ impl Shape {
         })
     }
 
-    /// Whether the frame shows the picture alone.
+    /// Whether the image fills the whole frame.
     pub(super) fn is_filled(&self) -> bool {
         (self.visible.width, self.visible.height) == self.frame
     }
 }
 
-/// The crop before the resize, as Perceiver has it.
-fn first_crop(plan: &Plan, width: u32, height: u32) -> Result<Option<Part>, String> {
+/// The crop before resizing, as in Perceiver.
+fn first_crop(plan: &ImagePlan, width: u32, height: u32) -> Result<Option<Part>, String> {
     let Some((part_down, part_across)) = plan.first_crop else {
         return Ok(None);
     };
@@ -99,7 +99,7 @@ fn first_crop(plan: &Plan, width: u32, height: u32) -> Result<Option<Part>, Stri
     let (crop_height, crop_width) = ((part_down * shorter) as u32, (part_across * shorter) as u32);
     if !(1..=width).contains(&crop_width) || !(1..=height).contains(&crop_height) {
         return Err(format!(
-            "no crop of {crop_height} x {crop_width} (height x width) can be made"
+            "a crop of {crop_height} x {crop_width} (height x width) is not possible"
         ));
     }
     Ok(Some(Part {
@@ -110,17 +110,17 @@ fn first_crop(plan: &Plan, width: u32, height: u32) -> Result<Option<Part>, Stri
     }))
 }
 
-/// Sizes of the frame, and its place on the resized picture, which is below zero where the picture
-/// is smaller.
+/// The size of the frame, and its position on the resized image, which is negative if the image is
+/// smaller.
 fn framed(frame: &Frame, resized: (u32, u32)) -> ((u32, u32), (i64, i64), [u8; 3]) {
     let along = |size: Size, start: &dyn Fn(i64) -> i64| {
-        // Pixels of the picture beyond the frame, or missing in it.
-        let spare = |edge: u32, of: u32| i64::from(edge) - i64::from(of);
+        // Pixels of the image beyond the frame; negative if it does not fill the frame.
+        let excess = |edge: u32, of: u32| i64::from(edge) - i64::from(of);
         (
             (size.width, size.height),
             (
-                start(spare(resized.0, size.width)),
-                start(spare(resized.1, size.height)),
+                start(excess(resized.0, size.width)),
+                start(excess(resized.1, size.height)),
             ),
         )
     };
@@ -128,26 +128,26 @@ fn framed(frame: &Frame, resized: (u32, u32)) -> ((u32, u32), (i64, i64), [u8; 3
         Frame::Whole => (resized, (0, 0), [0; 3]),
         Frame::Centre { size, rounding, fill } => {
             let (frame, start) = match rounding {
-                Rounding::Down => along(size, &|spare| spare.div_euclid(2)),
-                Rounding::HalfEven => along(size, &|spare| match spare {
-                    0.. => (spare as f64 / 2.0).round_ties_even() as i64,
+                Rounding::Down => along(size, &|excess| excess.div_euclid(2)),
+                Rounding::HalfEven => along(size, &|excess| match excess {
+                    0.. => (excess as f64 / 2.0).round_ties_even() as i64,
                     missing => -((-missing) / 2),
                 }),
             };
             (frame, start, fill)
         }
         Frame::Letterbox { size, fill } => {
-            let (frame, start) = along(size, &|spare| -((-spare as f64 / 2.0 - 0.1).round_ties_even() as i64));
+            let (frame, start) = along(size, &|excess| -((-excess as f64 / 2.0 - 0.1).round_ties_even() as i64));
             (frame, start, fill)
         }
     }
 }
 
-/// The stretch of a picture that a frame shows.
+/// The range of an image that a frame shows, along one axis.
 struct Overlap {
-    /// Where it begins in the picture.
+    /// The start in the image.
     from: u32,
-    /// Where it begins in the frame.
+    /// The start in the frame.
     at: u32,
     length: u32,
 }
@@ -155,7 +155,7 @@ struct Overlap {
 fn overlap(start: i64, frame: u32, picture: u32) -> Overlap {
     let end = (start + i64::from(frame)).min(picture.into());
     let from = start.max(0);
-    // Both are within the sizes, which fit.
+    // Both are within sizes that fit into `u32`.
     Overlap {
         from: from as u32,
         at: (from - start) as u32,
@@ -163,13 +163,13 @@ fn overlap(start: i64, frame: u32, picture: u32) -> Overlap {
     }
 }
 
-/// Sizes of the padded tensor and the frame's place in it.
+/// The size of the padded tensor, and the position of the frame in it.
 fn padded(pad: Option<Pad>, (width, height): Pair) -> Result<(Pair, Pair), String> {
     match pad {
         None => Ok(((width, height), (0, 0))),
         Some(Pad::To(size)) if width <= size.width && height <= size.height => Ok(((size.width, size.height), (0, 0))),
         Some(Pad::To(size)) => Err(format!(
-            "resizing gives {height} x {width} (height x width), more than the {size} to pad to"
+            "resizing results in {height} x {width} (height x width), which is larger than the {size} to pad to"
         )),
         Some(Pad::Multiple { multiple, centred }) => {
             let up = |edge: u32| edge.checked_next_multiple_of(multiple);

@@ -1,13 +1,13 @@
-//! Sizes of resized pictures, each rule rounding as its reference does.
+//! Computes the sizes of resized images, with the rounding of each reference.
 //!
-//! Python's `int()` cuts off, its `round()` takes a half to the even number; the references use
-//! both, and one pixel more or less is another picture.
+//! Python's `int()` truncates; its `round()` rounds halves to even. The references use both, and a
+//! difference of one pixel changes the whole image.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Sizes in pixels.
+/// A size in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     pub height: u32,
@@ -15,7 +15,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// Stands for the sizes that the model takes, where they are not known yet.
+    /// A placeholder for the model's size, before it is known.
     pub(super) const OF_MODEL: Self = Self::square(0);
 
     pub(super) const fn square(edge: u32) -> Self {
@@ -35,26 +35,26 @@ impl fmt::Display for Size {
     }
 }
 
-/// The rule that gives a resized picture its sizes.
+/// The rule for the size of a resized image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Target {
-    /// The picture stays as it is.
+    /// The image is not resized.
     Keep,
     Exact(Size),
     /// transformers' `get_resize_output_image_size`, which is torchvision's `Resize` of one number.
     Shortest {
         edge: u32,
         longest: Option<u32>,
-        /// Each edge grows to a multiple of this.
+        /// Each edge is rounded up to a multiple of this.
         multiple: u32,
     },
-    /// `get_size_with_aspect_ratio` of DETR. YOLOS cuts each edge to a multiple of 16.
+    /// `get_size_with_aspect_ratio` of DETR. YOLOS rounds each edge down to a multiple of 16.
     DetrShortest {
         edge: u32,
         longest: Option<u32>,
         multiple: u32,
     },
-    /// `get_image_size_for_max_height_width`: as large as fits.
+    /// `get_image_size_for_max_height_width`: the largest size that fits.
     Within(Size),
     /// `_get_preprocess_shape` of SAM.
     Longest(u32),
@@ -69,18 +69,18 @@ pub(super) enum Target {
         keep_aspect_ratio: bool,
         multiple: u32,
     },
-    /// Each edge is cut to a multiple of this, as GLPN does.
+    /// Each edge is rounded down to a multiple of this, as in GLPN.
     Multiple(u32),
-    /// timm's `ResizeKeepRatio`: the picture covers the size.
+    /// timm's `ResizeKeepRatio`: the image covers the size.
     Cover(Size),
-    /// timm's `ResizeKeepRatio` with `longest=1`: the size contains the picture.
+    /// timm's `ResizeKeepRatio` with `longest=1`: the image fits into the size.
     Contain(Size),
-    /// Ultralytics' `LetterBox`: the size contains the picture.
+    /// Ultralytics' `LetterBox`: the image fits into the size.
     Letterbox(Size),
 }
 
 impl Target {
-    /// The sizes (width, height) that a picture gets. A zero is no size.
+    /// The size (width, height) of a resized image. A zero means that it cannot be resized.
     pub(super) fn of(&self, (width, height): (u32, u32)) -> (u64, u64) {
         let (w, h) = (f64::from(width), f64::from(height));
         match *self {
@@ -154,7 +154,7 @@ impl Target {
         }
     }
 
-    /// The sizes that every picture gets.
+    /// The size, if it is the same for every image.
     pub(super) fn fixed(&self) -> Option<Size> {
         match *self {
             Self::Exact(size) => Some(size),
@@ -175,7 +175,7 @@ impl Target {
     }
 }
 
-/// The factor by which Ultralytics' letterbox resizes.
+/// The scale factor of Ultralytics' letterbox.
 pub(super) fn letterbox_gain(size: Size, (width, height): (u32, u32)) -> f64 {
     (f64::from(size.height) / f64::from(height)).min(f64::from(size.width) / f64::from(width))
 }

@@ -1,15 +1,15 @@
-//! Sizes as files say them: one number, a list, or edges by name; or nothing, and then what the
-//! processor or the model says.
+//! Reads sizes in files: one number, a list, or named edges. If a file has none, the default of the
+//! processor or the model's size applies.
 
 use crate::vision::ProcessorError;
 use crate::vision::family::{DefaultSize, Family, Rule};
-use crate::vision::keys::{Keys, SizeKey};
+use crate::vision::keys::{ImageKeys, SizeKey};
 use crate::vision::size::Size;
 
-/// Most pixels of an edge that a file may ask for.
+/// Maximum pixels of an edge in a file.
 pub(super) const MAX_EDGE: u32 = 16_384;
 
-/// A size as a file says it.
+/// A size in a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Spec {
     Exact(Size),
@@ -20,7 +20,7 @@ pub(super) enum Spec {
 }
 
 impl Spec {
-    /// The size where the file says none, and whether it is the model's.
+    /// The size if the file has none, and whether it is the model's.
     pub(super) fn by_default(family: &Family, model: Option<Size>) -> Option<(Self, bool)> {
         let own = match family.size {
             DefaultSize::Open => None,
@@ -45,8 +45,8 @@ impl Spec {
         }
     }
 
-    /// The meaning of the key `size`.
-    pub(super) fn of_key(size: &SizeKey, family: &Family, keys: &Keys) -> Result<Self, ProcessorError> {
+    /// Interprets the key `size`.
+    pub(super) fn of_key(size: &SizeKey, family: &Family, keys: &ImageKeys) -> Result<Self, ProcessorError> {
         let key = "size";
         let square = keys.default_to_square.unwrap_or(family.square);
         let spec = match size {
@@ -89,7 +89,7 @@ impl Spec {
     }
 }
 
-/// The size that a key says for both edges.
+/// Reads a key that sets both edges.
 pub(super) fn exact(key: &str, size: &SizeKey) -> Result<Size, ProcessorError> {
     let size = match size {
         SizeKey::Edge(edge) => Size::square(*edge),
@@ -112,7 +112,7 @@ fn check_edges(key: &str, edges: &[u32]) -> Result<(), ProcessorError> {
         None => Ok(()),
         Some(edge) => Err(ProcessorError::value(
             key,
-            format!("{edge} is no edge of a picture; expected 1 to {MAX_EDGE} pixels"),
+            format!("{edge} is not a valid edge; expected 1 to {MAX_EDGE} pixels"),
         )),
     }
 }

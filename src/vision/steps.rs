@@ -1,11 +1,11 @@
-//! The steps of a processor in words.
+//! Describes the steps of a processor, for people.
 
 use crate::vision::keys::Layout;
 use crate::vision::levels::Levels;
-use crate::vision::plan::{Frame, Pad, Plan};
+use crate::vision::plan::{Frame, ImagePlan, Pad};
 use crate::vision::size::Target;
 
-pub(super) fn describe(plan: &Plan, levels: &Levels, layout: Option<Layout>) -> Vec<String> {
+pub(super) fn describe(plan: &ImagePlan, levels: &Levels, layout: Option<Layout>) -> Vec<String> {
     let mut steps = vec!["decode to RGB, upright".to_owned()];
     if let Some((down, across)) = plan.first_crop {
         steps.push(format!("crop the centre: {down:.4} x {across:.4} of the shorter edge"));
@@ -46,7 +46,7 @@ pub(super) fn describe(plan: &Plan, levels: &Levels, layout: Option<Layout>) -> 
         Some(Pad::Multiple { multiple, .. }) => steps.push(format!("pad to multiples of {multiple}")),
     }
     if levels.flips {
-        steps.push("put blue first".to_owned());
+        steps.push("swap red and blue".to_owned());
     }
     if let Some(layout) = layout {
         steps.push(format!("order the axes as {layout}"));
@@ -72,11 +72,11 @@ fn target(target: &Target) -> Option<String> {
             longest,
             ..
         } => {
-            let bound = longest.map_or_else(String::new, |longest| format!(", the longest to {longest} at most"));
+            let bound = longest.map_or_else(String::new, |longest| format!(", the longest to at most {longest}"));
             format!("the shortest edge to {}{bound}", edge(shortest))
         }
         Target::Within(size) | Target::Contain(size) | Target::Letterbox(size) => {
-            format!("to fit into {size}, keeping the aspect")
+            format!("to fit into {size}, keeping the aspect ratio")
         }
         Target::Longest(longest) => format!("the longest edge to {}", edge(longest)),
         Target::VilT { shorter, multiple } => {
@@ -90,7 +90,11 @@ fn target(target: &Target) -> Option<String> {
             keep_aspect_ratio,
             multiple,
         } => {
-            let aspect = if keep_aspect_ratio { ", keeping the aspect" } else { "" };
+            let aspect = if keep_aspect_ratio {
+                ", keeping the aspect ratio"
+            } else {
+                ""
+            };
             let multiples = match multiple {
                 0 | 1 => String::new(),
                 multiple => format!(", edges to multiples of {multiple}"),
@@ -98,11 +102,11 @@ fn target(target: &Target) -> Option<String> {
             format!("to {size}{aspect}{multiples}")
         }
         Target::Multiple(multiple) => format!("edges down to multiples of {multiple}"),
-        Target::Cover(size) => format!("to cover {size}, keeping the aspect"),
+        Target::Cover(size) => format!("to cover {size}, keeping the aspect ratio"),
     })
 }
 
-/// A factor as people write it: `1/255`.
+/// Formats a factor in the way people write it: `1/255`.
 fn factor(scale: f64) -> String {
     let inverse = 1.0 / scale;
     if inverse.fract().abs() < 1e-6 || inverse.fract().abs() > 1.0 - 1e-6 {
@@ -118,7 +122,7 @@ mod tests {
     use crate::vision::size::Size;
 
     #[test]
-    fn a_size_that_only_the_model_knows_has_words() {
+    fn describes_a_size_that_depends_on_the_model() {
         assert_eq!(
             target(&Target::Exact(Size::OF_MODEL)).as_deref(),
             Some("to the model's size")

@@ -1,5 +1,5 @@
-//! Comparisons with Pillow and transformers, whose numbers `tests/vision/fixtures.py` writes, and
-//! files that lie.
+//! Comparisons with Pillow and transformers, whose numbers come from `tests/vision/fixtures.py`,
+//! and tests with hostile files.
 
 mod hostile;
 mod parsing;
@@ -14,9 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value as Json;
 
 use crate::tensor::{DataType, Dim, InputSpec};
-use crate::vision::{Limits, Picture};
+use crate::vision::{ImageLimits, Picture};
 
-const LIMITS: Limits = Limits {
+const LIMITS: ImageLimits = ImageLimits {
     pixels: 1 << 22,
     bytes: 1 << 22,
 };
@@ -44,7 +44,7 @@ fn pair(value: &Json) -> (u32, u32) {
     (number(&value[0]), number(&value[1]))
 }
 
-/// The picture that the fixtures' script makes by the same formula.
+/// Makes the same image as the script for the fixtures.
 fn noise((width, height): (u32, u32), smooth: bool) -> Picture {
     let mut rgb = Vec::with_capacity((width * height * 3) as usize);
     for y in 0..u64::from(height) {
@@ -65,7 +65,7 @@ fn noise((width, height): (u32, u32), smooth: bool) -> Picture {
     Picture { width, height, rgb }
 }
 
-/// Places to look at, by the same formula as in the script.
+/// Makes the same sample positions as the script.
 fn positions(count: usize, total: usize, seed: u64) -> impl Iterator<Item = usize> {
     let mut state = seed;
     (0..count.min(total)).map(move |_| {

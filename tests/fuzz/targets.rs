@@ -8,11 +8,11 @@ use bytes::Bytes;
 use longshore::archive;
 use longshore::audio::{self, AudioLimits};
 use longshore::codec::Documents;
-use longshore::engine::{Ledger, NoRoom, RequestMemory};
+use longshore::engine::{NoRoom, RequestBudget, RequestMemory};
 use longshore::handler::{Handler, SharedTokenizer, Tools};
 use longshore::manifest::Manifest;
 use longshore::tensor::{DataType, Dim, InputSpec, OutputRows, OutputSpec, Signature, ValueType};
-use longshore::text::{FileLimits, Limits, Options, TextInput, Tokenizer, TokenizerConfig};
+use longshore::text::{FileLimits, TextInput, TextLimits, TokenizeOptions, Tokenizer, TokenizerConfig};
 use longshore::vision;
 
 /// Runs a target by its name.
@@ -41,7 +41,7 @@ const PIXELS: u64 = 1 << 20;
 
 /// A picture file of any format.
 fn picture(bytes: &[u8]) {
-    let limits = vision::Limits {
+    let limits = vision::ImageLimits {
         pixels: PIXELS,
         bytes: 1 << 20,
     };
@@ -75,10 +75,10 @@ fn tokenizer(bytes: &[u8]) {
     let Ok(tokenizer) = Tokenizer::parse(bytes, &TokenizerConfig::default(), &limits) else {
         return;
     };
-    let options = Options {
+    let options = TokenizeOptions {
         max_length: Some(64),
         offsets: true,
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     let text = "A ferry, na\u{ef}ve \u{1f6a2}\u{200d} \u{5d0}\u{5d1} 12 !";
     if let Ok(encoded) = tokenizer.encode(&[TextInput::One(text.to_owned())], &options) {
@@ -169,11 +169,11 @@ fn text_body(bytes: &[u8]) {
         tokenizer: Some(SharedTokenizer::of(tokenizer)),
         ..Tools::default()
     };
-    tools.limits.text = Limits {
+    tools.limits.text = TextLimits {
         texts: 100,
         text_bytes: 10_000,
         tokens: 10_000,
-        ..Limits::default()
+        ..TextLimits::default()
     };
     read(&plain(&inputs, &Manifest::default(), tools), &types, bytes);
 }
@@ -181,7 +181,7 @@ fn text_body(bytes: &[u8]) {
 /// Counts nothing.
 struct Uncounted;
 
-impl Ledger for Uncounted {
+impl RequestBudget for Uncounted {
     fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
         Ok(None)
     }

@@ -54,7 +54,7 @@ fn a_load_fails_if_a_golden_response_differs_and_leaves_nothing() {
     assert_eq!(refusal.json()["type"], "InvalidModelException");
     let message = refusal.message();
     for part in [
-        "longshore.json: golden request 2 has another answer",
+        "longshore.json: golden request 2 has the wrong answer",
         "at $.predictions[1] the answer has 4.0, but 4.5 is expected",
         "(rtol 0.01, atol 0.000001)",
     ] {
@@ -76,7 +76,7 @@ fn a_load_fails_with_the_reason_if_a_request_of_the_manifest_fails() {
     let table = [
         (
             json!({"warmup": [{"body": {"instances": ["a"]}}]}),
-            "warm-up request 1 is not answered: ",
+            "warm-up request 1 failed: ",
         ),
         (
             json!({"warmup": [{"body": "1", "content_type": "application/x-unknown"}]}),
@@ -84,12 +84,12 @@ fn a_load_fails_with_the_reason_if_a_request_of_the_manifest_fails() {
         ),
         (
             json!({"golden": [{"request": {"body": {"instances": [1]}, "accept": "image/png"}, "response": 1}]}),
-            "golden request 1 is not answered: ",
+            "golden request 1 failed: ",
         ),
-        (json!({"warmup": [{}]}), "must have either \"body\" or \"file\""),
+        (json!({"warmup": [{}]}), "expected either \"body\" or \"file\""),
         (
             json!({"warmup": [{"body": 1, "file": "x"}]}),
-            "must have either \"body\" or \"file\"",
+            "expected either \"body\" or \"file\"",
         ),
         (
             json!({"warmup": [{"file": "gone.csv"}]}),
@@ -208,7 +208,7 @@ fn pack_runs_the_requests_of_the_manifest_and_refuses_a_model_that_fails_them() 
     let other = server.models().path("other.tar.gz");
     let refusal = pack(&url, &other).refusal();
     assert!(
-        refusal.contains("golden request 1 has another answer: at $.predictions[0] the answer has 2.0, but 3.0 is"),
+        refusal.contains("golden request 1 has the wrong answer: at $.predictions[0] the answer has 2.0, but 3.0 is"),
         "{refusal}"
     );
     assert!(!other.exists());

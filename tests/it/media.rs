@@ -193,7 +193,7 @@ fn an_invalid_picture_is_refused_with_the_reason_and_takes_no_memory() {
             "application/json",
             br#"{"inputs": "https://example.com/a.png"}"#.to_vec(),
             400,
-            "fetches no addresses",
+            "does not fetch URLs",
         ),
         (
             "application/json",

@@ -21,7 +21,7 @@ use crate::engine::onnxruntime::runtime;
 use crate::engine::onnxruntime::runtime::{Environment, Libraries};
 use crate::engine::onnxruntime::session::{Cancel, ModelForm, Session, SessionError};
 use crate::engine::run::records;
-use crate::engine::{InferenceError, LOAD_STACK, Ledger, LoadError, NoRoom, RequestMemory, StartError, Work};
+use crate::engine::{InferenceError, LOAD_STACK, LoadError, NoRoom, RequestBudget, RequestMemory, StartError, Work};
 use crate::manifest::Manifest;
 use crate::tensor::{Inputs, Signature, Tensor, Value};
 
@@ -100,7 +100,7 @@ pub struct ExaminedModel {
 /// A ledger without limits, for a command that answers one request and then ends.
 struct Uncounted;
 
-impl Ledger for Uncounted {
+impl RequestBudget for Uncounted {
     fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
         Ok(None)
     }

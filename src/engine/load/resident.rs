@@ -21,7 +21,6 @@ use crate::engine::onnxruntime::gpu::Gpu;
 use crate::engine::onnxruntime::runtime::Environment;
 use crate::engine::onnxruntime::session::{ModelForm, Session};
 use crate::engine::run::batch::BatchingEvidence;
-use crate::engine::run::model::Ledger;
 use crate::engine::run::placement::RequestStats;
 use crate::shared::SharedMap;
 use crate::tensor::OutputRows;
@@ -126,6 +125,11 @@ impl Resident {
         self.memory.charge()
     }
 
+    /// Reserves `bytes` bytes for a request.
+    pub fn reserve(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
+        self.memory.request(bytes)
+    }
+
     /// Reserves the memory that a request with a body of `size` bytes is expected to need; nothing
     /// if that is little.
     pub fn reserve_request(&self, size: usize) -> Result<Option<RequestMemory>, NoRoom> {
@@ -138,12 +142,6 @@ impl Resident {
             self.stats.expected_memory(size, usual)
         };
         (expected > LITTLE).then(|| self.memory.request(expected)).transpose()
-    }
-}
-
-impl Ledger for Resident {
-    fn reserve(&self, bytes: u64) -> Result<Option<RequestMemory>, NoRoom> {
-        self.memory.request(bytes).map(Some)
     }
 }
 

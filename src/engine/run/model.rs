@@ -33,11 +33,33 @@ pub struct Model {
     pub(in crate::engine) stuck: Arc<Stuck>,
 }
 
-/// Memory that a request may reserve, before it uses it, in addition to what requests of its size
-/// are expected to need. For example, only a picture's header tells how large the picture becomes.
-pub trait Ledger {
-    /// Reserves `bytes` bytes. Returns `None` if memory is not counted.
+/// The memory and the time that decoding a request may take.
+pub trait RequestBudget {
+    /// Reserves `bytes` bytes before they are used, in addition to what requests of this size are
+    /// expected to need: for example, only an image's header tells how large the image becomes.
+    /// Returns `None` if memory is not counted.
     fn reserve(&self, bytes: u64) -> Result<Option<RequestMemory>, NoRoom>;
+
+    /// The time at which nobody waits for the answer any more; `None` if there is no such time.
+    fn deadline(&self) -> Option<std::time::Instant> {
+        None
+    }
+}
+
+/// The budget of a request to a loaded model.
+pub(in crate::engine) struct ModelBudget<'a> {
+    pub model: &'a Model,
+    pub deadline: Instant,
+}
+
+impl RequestBudget for ModelBudget<'_> {
+    fn reserve(&self, bytes: u64) -> Result<Option<RequestMemory>, NoRoom> {
+        self.model.resident.reserve(bytes).map(Some)
+    }
+
+    fn deadline(&self) -> Option<std::time::Instant> {
+        Some(self.deadline.into_std())
+    }
 }
 
 /// The parts of a request apart from its run. There are two, because the request may be joined with
@@ -51,7 +73,7 @@ pub trait Work: Send + 'static {
     type Error: From<InferenceError> + Send + 'static;
 
     /// Decodes the request.
-    fn decode(&self, ledger: &dyn Ledger) -> Result<(Inputs, Self::Plan), Self::Error>;
+    fn decode(&self, budget: &dyn RequestBudget) -> Result<(Inputs, Self::Plan), Self::Error>;
 
     /// The outputs that the run must return, as indices into the signature's; `None` for all.
     fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
@@ -146,7 +168,7 @@ impl Model {
         this.standing.check()?;
         let is_inline = placement::runs_inline(this.resident.stats.expected(), size);
         if is_inline {
-            let inline = |cancel: &Cancel| guarded(|| this.answer_inline(size, &work, cancel));
+            let inline = |cancel: &Cancel| guarded(|| this.answer_inline(size, deadline, &work, cancel));
             let watched = this.watchdog.watch(&this.standing, inline);
             if let Watched::Done(answer) = watched.map_err(InferenceError::from)? {
                 return answer;
@@ -159,10 +181,16 @@ impl Model {
         answer.map_err(InferenceError::from)?
     }
 
-    fn answer_inline<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
+    fn answer_inline<W: Work>(
+        &self,
+        size: usize,
+        deadline: Instant,
+        work: &W,
+        cancel: &Cancel,
+    ) -> Result<W::Answer, W::Error> {
         let _mark = crash::CrashMarker::new(self.content().short());
         let stopwatch = self.resident.stats.stopwatch();
-        let (inputs, plan) = work.decode(&*self.resident)?;
+        let (inputs, plan) = work.decode(&ModelBudget { model: self, deadline })?;
         let runs = records::run(
             self.signature(),
             &inputs,

@@ -1,34 +1,34 @@
-//! Outputs as the answer of the model's task.
+//! Converts outputs to the answer of the model's task, and writes it in the requested form.
 
 use std::ops::Range;
 
 use serde_json::{Map, Value as Json};
 
-use super::body::Frame;
+use super::body::ReplyFrame;
 use super::error::MediaError;
 use super::picture::Placed;
-use super::text::{SeenTexts, Texts, Words};
-use super::{Media, Seen, Source, is_asked_for, no_task};
+use super::text::{RequestTexts, Texts, Words};
+use super::{Media, RequestFacts, Source, is_asked_for, no_task};
 use crate::codec::{EncodedResponse, Format, ReplyPlan};
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
 use crate::task::{
-    Answer, Context, EncodingFormat, Form, Labels, Output, Parameters, PlacedPicture, Question, Settings, Task,
+    Answer, AnswerSettings, Context, EncodingFormat, Form, Labels, Output, Parameters, PlacedPicture, Question, Task,
     TaskError,
 };
 use crate::tensor::{Inputs, Signature, Value, ValueType};
 
-/// The task of a model, and what the manifest sets for its answers.
+/// The task of a model, and the settings for its answers.
 #[derive(Debug)]
 pub(super) struct Answering {
     task: Task,
-    settings: Settings,
+    settings: AnswerSettings,
     labels: Labels,
-    /// Whether requests of tensors are answered by the task as well.
+    /// Whether the task also answers requests of tensors.
     answers_tensors: bool,
 }
 
-/// Tasks of Hugging Face that have no answer here: the outputs are the answer.
+/// Tasks of Hugging Face that are not supported here: their responses hold the outputs.
 const PLAIN: [&str; 16] = [
     "tabular-classification",
     "tabular-regression",
@@ -59,26 +59,26 @@ impl Answering {
             return Ok(None);
         }
         let refused = |source: TaskError| HandlerError::Task(source.to_string());
-        let is_told = is_asked_for(step);
+        let is_asked = is_asked_for(step);
         let named = match manifest.task.as_deref() {
-            Some(name) if PLAIN.contains(&name) && !is_told => return Ok(None),
+            Some(name) if PLAIN.contains(&name) && !is_asked => return Ok(None),
             Some(name) => Some(name.parse::<Task>().map_err(refused)?),
             None => None,
         };
         let guess = || source.and_then(|source| guessed(manifest, signature, source));
         let hinted = || manifest.hints.task.or_else(guess);
         let is_bare = manifest.hints.files.iter().any(|file| file == "config.json") && is_passthrough(signature);
-        let logits = || (is_bare || is_told).then_some(Task::TextClassification);
+        let logits = || (is_bare || is_asked).then_some(Task::TextClassification);
         let Some(task) = named.or_else(hinted).or_else(logits) else {
             return Ok(None);
         };
         let own = match Step::settings(step) {
             Some(settings) => Parameters::read(task, settings).map_err(refused)?.settings,
-            None => Settings::default(),
+            None => AnswerSettings::default(),
         };
         let modules = match &manifest.hints.modules {
             Some(modules) if task == Task::SentenceSimilarity => modules.check(signature).map_err(refused)?,
-            Some(_) | None => Settings::default(),
+            Some(_) | None => AnswerSettings::default(),
         };
         let mut settings = own.over(&modules);
         if task.settings().contains(&"problem_type") {
@@ -86,9 +86,9 @@ impl Answering {
         }
         match task.check(signature, &settings, manifest.labels.len()) {
             Ok(()) => {}
-            Err(error) if named.is_some() || is_told => return Err(refused(error)),
+            Err(error) if named.is_some() || is_asked => return Err(refused(error)),
             Err(error) => {
-                tracing::info!(%task, "the outputs go out as they are: {error}");
+                tracing::info!(%task, "responses hold the outputs instead of the task's answer: {error}");
                 return Ok(None);
             }
         }
@@ -109,15 +109,15 @@ impl Answering {
         format!("answer as {}", self.task)
     }
 
-    /// The settings of the manifest with a request's parameters over them.
-    pub fn settings(&self, parameters: &Map<String, Json>) -> Result<Settings, MediaError> {
+    /// Combines the settings of the manifest with a request's parameters, which take precedence.
+    pub fn settings(&self, parameters: &Map<String, Json>) -> Result<AnswerSettings, MediaError> {
         let parameters = Parameters::read(self.task, parameters)?;
         Ok(parameters.settings.over(&self.settings))
     }
 }
 
-/// Whether the model hands on what goes in. The names of a graph's values are unique, so an output
-/// with the name of an input is that input.
+/// Whether the model returns its input unchanged. The names of a graph's values are unique, so an
+/// output with the name of an input is that input.
 fn is_passthrough(signature: &Signature) -> bool {
     match (&*signature.inputs, &*signature.outputs) {
         ([input], [output]) => input.name == output.name,
@@ -125,7 +125,7 @@ fn is_passthrough(signature: &Signature) -> bool {
     }
 }
 
-/// The task that follows from pictures, labels, and an output with a column for each label.
+/// Guesses a classification from the source and from an output with one column for each label.
 fn guessed(manifest: &Manifest, signature: &Signature, source: &Source) -> Option<Task> {
     let [output] = &*signature.outputs else { return None };
     let ValueType::Tensor { dims: Some(dims), .. } = &output.value_type else {
@@ -141,35 +141,36 @@ fn guessed(manifest: &Manifest, signature: &Signature, source: &Source) -> Optio
 }
 
 impl Media {
-    /// The settings of a request over those of the manifest.
-    pub(super) fn settings_over(&self, settings: Settings) -> Settings {
+    /// Combines the settings of a request with those of the manifest, which have lower precedence.
+    pub(super) fn settings_over(&self, settings: AnswerSettings) -> AnswerSettings {
         match &self.answering {
             Some(answering) => settings.over(&answering.settings),
             None => settings,
         }
     }
 
-    /// What a request of tensors leaves behind, where the task answers it.
-    pub fn seen_of_tensors(&self, records: usize, frame: Frame) -> Option<Seen> {
+    /// The facts about a request of tensors, if the task answers it.
+    pub fn facts_of_tensors(&self, records: usize, frame: ReplyFrame) -> Option<RequestFacts> {
         let answering = self.answering.as_ref().filter(|answering| answering.answers_tensors)?;
-        Some(Seen::of_tensors(records, frame, answering.settings.clone()))
+        Some(RequestFacts::of_tensors(records, frame, answering.settings.clone()))
     }
 
-    /// Whether the task has an answer in a format; where it has none, the outputs go out.
+    /// Whether the task can answer in a format; otherwise the response holds the outputs.
     pub fn answers_in(&self, format: Format) -> bool {
         self.answering.is_some() && matches!(format, Format::Json | Format::JsonLines | Format::Csv)
     }
 
-    /// Whether the answer is a map of classes, which goes out as a picture where that is asked for.
+    /// Whether the answer is a class map, which can be sent as an image.
     pub fn gives_pictures(&self) -> bool {
         let task = self.answering.as_ref().map(|answering| answering.task);
         task == Some(Task::ImageSegmentation)
     }
 
-    /// The answer to a request, in one of the formats of [`Self::answers_in`], or as a picture.
+    /// Encodes the answer to a request in one of the formats of [`Self::answers_in`], or as an
+    /// image.
     pub fn encode(
         &self,
-        seen: &Seen,
+        facts: &RequestFacts,
         form: Reply,
         plan: &ReplyPlan,
         model: &str,
@@ -178,38 +179,39 @@ impl Media {
     ) -> Result<EncodedResponse, MediaError> {
         let answering = self.answering.as_ref().ok_or_else(no_task)?;
         let names: Vec<&str> = plan.selected(signature).iter().map(|spec| spec.name.as_str()).collect();
-        if let Some(answer) = self.merged(answering, seen, &names, runs)? {
-            return reply(seen, form, model, &[answer]);
+        if let Some(answer) = self.merged(answering, facts, &names, runs)? {
+            return reply(facts, form, model, &[answer]);
         }
         let mut answers = Vec::with_capacity(runs.len());
         for (index, run) in runs.iter().enumerate() {
-            // One run for all records, or one for each.
+            // There is either one run for all records, or one for each.
             let part = if runs.len() == 1 {
-                0..seen.records
+                0..facts.records
             } else {
                 index..index + 1
             };
-            let texts = seen.texts.as_ref();
-            answers.push(self.answer(answering, seen, texts, part, &outputs(&names, run))?);
+            let texts = facts.texts.as_ref();
+            answers.push(self.answer(answering, facts, texts, part, &outputs(&names, run))?);
         }
-        reply(seen, form, model, &answers)
+        reply(facts, form, model, &answers)
     }
 
-    /// The answer to a request of texts that was divided into runs; `None` for other requests.
+    /// Merges the answers of a request of texts that was divided into runs; `None` for other
+    /// requests.
     fn merged(
         &self,
         answering: &Answering,
-        seen: &Seen,
+        facts: &RequestFacts,
         names: &[&str],
         runs: &[Vec<Value>],
     ) -> Result<Option<Answer>, MediaError> {
-        let Some(texts) = seen.texts.as_ref().filter(|texts| !texts.groups().is_empty()) else {
+        let Some(texts) = facts.texts.as_ref().filter(|texts| !texts.groups().is_empty()) else {
             return Ok(None);
         };
         let mut parts = Vec::with_capacity(runs.len());
         for (rows, run) in texts.groups().iter().zip(runs) {
             let group = texts.group(rows);
-            let answer = self.answer(answering, seen, Some(&group), 0..rows.len(), &outputs(names, run))?;
+            let answer = self.answer(answering, facts, Some(&group), 0..rows.len(), &outputs(names, run))?;
             parts.push((rows.as_slice(), answer));
         }
         let merged = Answer::merge(parts)?;
@@ -217,21 +219,21 @@ impl Media {
             texts.with_question(|question| {
                 answer.conclude(&Context {
                     question,
-                    ..Context::new(seen.records, &answering.labels, &seen.settings)
+                    ..Context::new(facts.records, &answering.labels, &facts.settings)
                 })
             })
         }))
     }
 
-    /// Divides a request of texts into runs of texts of similar lengths, where the task's answers
-    /// can be merged. Returns the inputs of each run.
-    pub fn divide(&self, seen: &mut Seen) -> Result<Option<Vec<Inputs>>, MediaError> {
+    /// Divides a request of texts into runs with similar lengths, if the answers of the task can be
+    /// merged. Returns the inputs of each run.
+    pub fn divide(&self, facts: &mut RequestFacts) -> Result<Option<Vec<Inputs>>, MediaError> {
         let can_merge = self
             .answering
             .as_ref()
             .is_some_and(|answering| answering.task.can_merge());
-        match (&self.source, &mut seen.texts) {
-            (Some(Source::Texts(texts)), Some(seen)) if can_merge => texts.divide(seen),
+        match (&self.source, &mut facts.texts) {
+            (Some(Source::Texts(texts)), Some(facts)) if can_merge => texts.divide(facts),
             _ => Ok(None),
         }
     }
@@ -239,12 +241,12 @@ impl Media {
     fn answer(
         &self,
         answering: &Answering,
-        seen: &Seen,
-        texts: Option<&SeenTexts>,
+        facts: &RequestFacts,
+        texts: Option<&RequestTexts>,
         part: Range<usize>,
         outputs: &[Output<'_>],
     ) -> Result<Answer, MediaError> {
-        let placed: Vec<Placed<'_>> = seen
+        let placed: Vec<Placed<'_>> = facts
             .placements
             .get(part.clone())
             .unwrap_or_default()
@@ -254,7 +256,7 @@ impl Media {
         let pictures: Vec<&dyn PlacedPicture> = placed.iter().map(|placed| placed as &dyn PlacedPicture).collect();
         let context = Context {
             pictures: &pictures,
-            ..Context::new(part.len(), &answering.labels, &seen.settings)
+            ..Context::new(part.len(), &answering.labels, &facts.settings)
         };
         let answer = match (&self.source, texts) {
             (Some(Source::Texts(source)), Some(texts)) => {
@@ -280,7 +282,7 @@ fn outputs<'a>(names: &[&'a str], run: &'a [Value]) -> Vec<Output<'a>> {
     outputs.collect()
 }
 
-/// The form that an answer goes out in.
+/// The form of an answer in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::handler) enum Reply {
     Json,
@@ -291,11 +293,11 @@ pub(in crate::handler) enum Reply {
     OpenAi(EncodingFormat),
 }
 
-fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<EncodedResponse, MediaError> {
-    let is_one = seen.form == Form::One;
+fn reply(facts: &RequestFacts, form: Reply, model: &str, answers: &[Answer]) -> Result<EncodedResponse, MediaError> {
+    let is_one = facts.form == Form::One;
     let (content_type, body) = match form {
         Reply::Json => {
-            let is_framed = seen.frame == Frame::Predictions;
+            let is_framed = facts.frame == ReplyFrame::Predictions;
             let json = match answers {
                 [only] if is_one && !is_framed => only.to_json(Form::One)?,
                 [only] => only.to_json(Form::List)?,
@@ -328,7 +330,7 @@ fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<En
         }
         Reply::OpenAi(encoding) => match answers {
             [only] => {
-                let tokens = seen.texts.as_ref().map_or(0, SeenTexts::tokens);
+                let tokens = facts.texts.as_ref().map_or(0, RequestTexts::tokens);
                 (Format::Json.media_type(), only.to_open_ai(model, tokens, encoding)?)
             }
             _ => return Err(super::no_texts()),
@@ -337,7 +339,7 @@ fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<En
             [only] => ("image/png", only.to_png()?),
             _ => {
                 return Err(MediaError::Task(TaskError::Input(
-                    "a picture answers one picture; send one at a time, or accept application/json".to_owned(),
+                    "image/png holds the answer for one image; send one image, or accept application/json".to_owned(),
                 )));
             }
         },

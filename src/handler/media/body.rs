@@ -1,4 +1,4 @@
-//! The pictures or recordings in a body, in each of the ways that clients send them.
+//! Extracts the images or recordings from a body, in each of the ways that clients send them.
 //!
 //! | content type | the body |
 //! |---|---|
@@ -7,11 +7,11 @@
 //! | `application/json` | `{"inputs": FILE}`, `{"inputs": [FILE, ...], "parameters": {...}}`, `{"instances": [FILE, ...]}`, `{"image": FILE}`, FILE or a list of them |
 //! | `application/jsonlines` | one of these on each line |
 //!
-//! In JSON a FILE is a string in base64 or a `data:` URL, or an object that holds one under `b64`
-//! (as TensorFlow Serving has it), `image`, `image_bytes`, `audio`, `bytes` or `data`.
+//! In JSON, a FILE is a base64 string, a `data:` URL, or an object with one of these under `b64`
+//! (as in TensorFlow Serving), `image`, `image_bytes`, `audio`, `bytes` or `data`.
 //!
-//! What always holds: JSON with a number where a file would be is no body of files, and is left to
-//! the formats of tensors; that is found out at the first number.
+//! Invariant: a JSON body with a number where a file would be is a body of tensors, and this module
+//! leaves it to the formats. Parsing stops at the first number.
 
 use std::fmt;
 
@@ -24,53 +24,53 @@ use serde_json::{Map, Value as Json};
 
 use super::multipart;
 
-/// The keys that a file may stand under in an object.
+/// The keys for a file in an object.
 const FILE_KEYS: [&str; 6] = ["b64", "image", "image_bytes", "audio", "bytes", "data"];
 
-/// The keys of a request, each with the frame of its reply.
-const REQUEST_KEYS: [(&str, Frame); 7] = [
-    ("inputs", Frame::Bare),
-    ("instances", Frame::Predictions),
-    ("images", Frame::Bare),
-    ("image", Frame::Bare),
-    ("audio", Frame::Bare),
-    ("b64", Frame::Bare),
-    ("image_bytes", Frame::Bare),
+/// The keys of a request, each with the frame of its response.
+const REQUEST_KEYS: [(&str, ReplyFrame); 7] = [
+    ("inputs", ReplyFrame::Bare),
+    ("instances", ReplyFrame::Predictions),
+    ("images", ReplyFrame::Bare),
+    ("image", ReplyFrame::Bare),
+    ("audio", ReplyFrame::Bare),
+    ("b64", ReplyFrame::Bare),
+    ("image_bytes", ReplyFrame::Bare),
 ];
 
 /// The files of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::handler) struct Files {
     pub files: Vec<Bytes>,
-    /// Whether the request holds one file rather than a list, which may have one as well.
+    /// Whether the request holds a single file, and not a list (not even a list of one).
     pub is_single: bool,
-    pub frame: Frame,
+    pub frame: ReplyFrame,
     pub parameters: Map<String, Json>,
 }
 
-/// The JSON around the answers of a reply.
+/// The JSON around the answers in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::handler) enum Frame {
-    /// The answer of each record as it is: Hugging Face's form.
+pub(in crate::handler) enum ReplyFrame {
+    /// No frame: Hugging Face's form.
     Bare,
-    /// `{"predictions": [...]}`, as TensorFlow Serving has it.
+    /// `{"predictions": [...]}`, as in TensorFlow Serving.
     Predictions,
 }
 
-impl Frame {
-    /// The frame of the answer to a body of tensors: TensorFlow Serving's where the body has that
-    /// form.
+impl ReplyFrame {
+    /// The frame of the answer to a body of tensors: that of TensorFlow Serving if the body is in
+    /// its format.
     pub fn of_tensors(body: &[u8]) -> Self {
         let is_instances = body.trim_ascii_start().starts_with(br#"{"instances""#);
         if is_instances { Self::Predictions } else { Self::Bare }
     }
 }
 
-/// Why a body holds no files that can be read.
+/// The reason why the files of a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::handler) struct BodyProblem(pub String);
 
-/// The files of a form.
+/// Extracts the files of a form.
 pub(in crate::handler) fn of_form(body: &Bytes, boundary: &str) -> Result<Files, BodyProblem> {
     let (mut files, mut parameters) = (Vec::new(), Map::new());
     for part in multipart::parts(body, boundary).map_err(BodyProblem)? {
@@ -82,27 +82,27 @@ pub(in crate::handler) fn of_form(body: &Bytes, boundary: &str) -> Result<Files,
         }
     }
     if files.is_empty() {
-        return Err(BodyProblem("the form holds no file".to_owned()));
+        return Err(BodyProblem("the form has no file; send one in each part".to_owned()));
     }
     Ok(Files {
         is_single: files.len() == 1,
         files,
-        frame: Frame::Bare,
+        frame: ReplyFrame::Bare,
         parameters,
     })
 }
 
-/// The one file that a body is.
+/// Treats a whole body as one file.
 pub(in crate::handler) fn of_file(body: Bytes) -> Files {
     Files {
         files: vec![body],
         is_single: true,
-        frame: Frame::Bare,
+        frame: ReplyFrame::Bare,
         parameters: Map::new(),
     }
 }
 
-/// The files in a JSON document; `None` when it is a document of tensors.
+/// Extracts the files from a JSON document; `None` for a document of tensors.
 pub(in crate::handler) fn of_json(body: &[u8]) -> Option<Result<Files, BodyProblem>> {
     let node: Node = serde_json::from_slice(body).ok()?;
     let mut parameters = Map::new();
@@ -121,7 +121,7 @@ pub(in crate::handler) fn of_json(body: &[u8]) -> Option<Result<Files, BodyProbl
             }
             (value?, frame)
         }
-        other => (other, Frame::Bare),
+        other => (other, ReplyFrame::Bare),
     };
     let is_single = !matches!(value, Node::List(_));
     let mut files = Vec::new();
@@ -139,7 +139,7 @@ pub(in crate::handler) fn of_json(body: &[u8]) -> Option<Result<Files, BodyProbl
     }))
 }
 
-/// The files of lines of JSON; `None` when they hold tensors.
+/// Extracts the files from JSON Lines; `None` for lines of tensors.
 pub(in crate::handler) fn of_lines(body: &[u8]) -> Option<Result<Files, BodyProblem>> {
     let mut all: Option<Files> = None;
     for (number, line) in body.split(|&byte| byte == b'\n').enumerate() {
@@ -149,7 +149,11 @@ pub(in crate::handler) fn of_lines(body: &[u8]) -> Option<Result<Files, BodyProb
         match of_json(line)? {
             Ok(mut own) => {
                 if own.files.len() != 1 {
-                    let problem = format!("line {} holds {} files; a line holds one", number + 1, own.files.len());
+                    let problem = format!(
+                        "line {} holds {} files; expected one file on each line",
+                        number + 1,
+                        own.files.len()
+                    );
                     return Some(Err(BodyProblem(problem)));
                 }
                 match &mut all {
@@ -179,7 +183,7 @@ fn gather(value: Node, files: &mut Vec<Bytes>) -> Result<(), BodyProblem> {
                 Some(position) => gather(members.swap_remove(position).1, files)?,
                 None => {
                     return Err(BodyProblem(format!(
-                        "an object must hold a file in base64 under one of {}",
+                        "expected an object with a base64 file under one of {}",
                         FILE_KEYS.join(", ")
                     )));
                 }
@@ -187,19 +191,19 @@ fn gather(value: Node, files: &mut Vec<Bytes>) -> Result<(), BodyProblem> {
         }
         Node::Nothing | Node::Parameters(_) => {
             return Err(BodyProblem(
-                "there is null, true or false where a file was expected".to_owned(),
+                "found null, true or false where a file was expected".to_owned(),
             ));
         }
     }
     Ok(())
 }
 
-/// The bytes of a string in base64, or of a `data:` URL.
+/// Decodes a base64 string or a `data:` URL.
 fn decoded(text: &str) -> Result<Bytes, BodyProblem> {
     let text = text.trim();
     if text.starts_with("http://") || text.starts_with("https://") {
         return Err(BodyProblem(
-            "the server fetches no addresses; send the file itself, in base64 or as the body".to_owned(),
+            "the server does not fetch URLs; send the file itself, in base64 or as the body".to_owned(),
         ));
     }
     let coded = match text.strip_prefix("data:") {
@@ -212,7 +216,7 @@ fn decoded(text: &str) -> Result<Bytes, BodyProblem> {
         }
         None => text,
     };
-    // Some encoders break lines.
+    // Some encoders insert line breaks.
     let unbroken: String;
     let coded = if coded.contains(['\n', '\r']) {
         unbroken = coded.replace(['\n', '\r'], "");
@@ -231,11 +235,11 @@ fn decoded(text: &str) -> Result<Bytes, BodyProblem> {
     match bytes {
         Ok(bytes) if !bytes.is_empty() => Ok(bytes.into()),
         Ok(_) => Err(BodyProblem("a file is empty".to_owned())),
-        Err(error) => Err(BodyProblem(format!("a file is not in base64: {error}"))),
+        Err(error) => Err(BodyProblem(format!("a file is not valid base64: {error}"))),
     }
 }
 
-/// JSON without numbers, but for those of `parameters`.
+/// JSON without numbers, except in `parameters`.
 enum Node {
     Text(String),
     List(Vec<Node>),
@@ -310,23 +314,23 @@ mod tests {
     #[test]
     fn each_way_to_send_files_in_json_gives_the_same_files() {
         let cases = [
-            (r#"{"inputs": "YWJj"}"#, 1, true, Frame::Bare),
+            (r#"{"inputs": "YWJj"}"#, 1, true, ReplyFrame::Bare),
             (
                 r#"{"inputs": ["YWJj", "YWJj"], "parameters": {"top_k": 2}}"#,
                 2,
                 false,
-                Frame::Bare,
+                ReplyFrame::Bare,
             ),
-            (r#"{"instances": [{"b64": "YWJj"}]}"#, 1, false, Frame::Predictions),
+            (r#"{"instances": [{"b64": "YWJj"}]}"#, 1, false, ReplyFrame::Predictions),
             (
                 r#"{"instances": [{"image_bytes": {"b64": "YWJj"}}]}"#,
                 1,
                 false,
-                Frame::Predictions,
+                ReplyFrame::Predictions,
             ),
-            (r#"{"image": "data:image/png;base64,YWJj"}"#, 1, true, Frame::Bare),
-            (r#""YWJj""#, 1, true, Frame::Bare),
-            (r#"["YW\nJj"]"#, 1, false, Frame::Bare),
+            (r#"{"image": "data:image/png;base64,YWJj"}"#, 1, true, ReplyFrame::Bare),
+            (r#""YWJj""#, 1, true, ReplyFrame::Bare),
+            (r#"["YW\nJj"]"#, 1, false, ReplyFrame::Bare),
         ];
         for (text, count, is_single, frame) in cases {
             let files = json(text).unwrap().unwrap();
@@ -359,10 +363,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_refused_in_words() {
+    fn rejects_json_values_that_are_not_files_and_says_why() {
         let cases = [
-            (r#"{"inputs": "https://example.com/cat.jpg"}"#, "fetches no addresses"),
-            (r#"{"inputs": "not base64!"}"#, "not in base64"),
+            (r#"{"inputs": "https://example.com/cat.jpg"}"#, "does not fetch URLs"),
+            (r#"{"inputs": "not base64!"}"#, "not valid base64"),
             (r#"{"inputs": {"url": "YWJj"}}"#, "under one of b64"),
             (r#"{"inputs": [null]}"#, "where a file was expected"),
             (r#"{"inputs": ""}"#, "a file is empty"),

@@ -1,4 +1,5 @@
-//! Why a picture, a sentence or a sound became no inputs, and outputs became no answer.
+//! Errors of the conversion from images, sentences and sound to inputs, and from outputs to
+//! answers.
 
 use crate::audio::AudioError;
 use crate::codec::DecodeError;
@@ -8,49 +9,49 @@ use crate::text::TextError;
 use crate::text::request::RequestError;
 use crate::vision::VisionError;
 
-/// The reasons, by the step that has them.
+/// Errors of reading media and answering, by the step that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MediaError {
-    #[error("the body holds no file that can be read: {0}")]
+    #[error("the files in the body cannot be read: {0}")]
     Body(String),
     #[error("{0}")]
     Request(String),
-    #[error("{}{source}{}", .of.map(|number| format!("picture {number}: ")).unwrap_or_default(), picture_knob(source))]
+    #[error("{}{source}{}", .of.map(|number| format!("image {number}: ")).unwrap_or_default(), image_option(source))]
     Picture {
-        /// Which one, where there are several.
+        /// The number of the image, if there are several.
         of: Option<usize>,
         source: VisionError,
     },
     #[error(
-        "the pictures of one request become tensors of different shapes; send one at a time, or set \"size\" in the \
+        "the images of one request become tensors of different shapes; send one at a time, or set \"size\" in the \
          manifest's \"image\""
     )]
     DifferentShapes,
-    #[error("{_0}{}", request_knob(_0))]
+    #[error("{_0}{}", request_option(_0))]
     TextRequest(#[from] RequestError),
-    #[error("{_0}{}", text_knob(_0))]
+    #[error("{_0}{}", text_option(_0))]
     Text(#[from] TextError),
-    #[error("{}{source}{}", .of.map(|number| format!("sound {number}: ")).unwrap_or_default(), sound_knob(source))]
+    #[error("{}{source}{}", .of.map(|number| format!("sound {number}: ")).unwrap_or_default(), sound_option(source))]
     Sound { of: Option<usize>, source: AudioError },
-    #[error("the model takes no {kind}: {why}")]
+    #[error("the model does not accept {kind}: {why}")]
     NotUnderstood { kind: &'static str, why: String },
     #[error(transparent)]
     Task(#[from] TaskError),
     #[error(transparent)]
     Inputs(#[from] DecodeError),
-    #[error("there is no memory left for the request: {0}")]
+    #[error("not enough memory for the request: {0}")]
     NoRoom(#[from] NoRoom),
 }
 
-/// The option of the server that sets the bound which a picture is over.
-fn picture_knob(error: &VisionError) -> &'static str {
+/// The server option for the limit that an image exceeds.
+fn image_option(error: &VisionError) -> &'static str {
     match error {
         VisionError::TooManyPixels { .. } => " (--max-pixels)",
         _ => "",
     }
 }
 
-fn text_knob(error: &TextError) -> &'static str {
+fn text_option(error: &TextError) -> &'static str {
     match error {
         TextError::TooLarge { what, .. } if what.starts_with("tokens") => " (--max-tokens)",
         TextError::TooLarge { what, .. } if what.starts_with("bytes") => " (--max-text)",
@@ -58,14 +59,14 @@ fn text_knob(error: &TextError) -> &'static str {
     }
 }
 
-fn sound_knob(error: &AudioError) -> &'static str {
+fn sound_option(error: &AudioError) -> &'static str {
     match error {
         AudioError::TooLarge { what, .. } if what.contains("samples") => " (--max-samples)",
         _ => "",
     }
 }
 
-fn request_knob(error: &RequestError) -> &'static str {
+fn request_option(error: &RequestError) -> &'static str {
     match error {
         RequestError::TooLarge { what, .. } if what.starts_with("bytes") => " (--max-text)",
         _ => "",

@@ -1,28 +1,29 @@
-//! The parts of a multipart body (RFC 2046, section 5.1), as forms and `curl -F` send them.
+//! Splits a multipart body (RFC 2046, section 5.1), as forms and `curl -F` send it, into its parts.
 //!
-//! A part is a window of the body: nothing is copied, and nothing in a part is looked at but its
-//! headers. What always holds: each part ends before the delimiter that follows it, and a body with
-//! more than [`MAX_PARTS`] parts is refused.
+//! A part is a slice of the body: nothing is copied, and only the headers of a part are parsed.
+//!
+//! Invariants: each part ends before the delimiter that follows it, and a body with more than
+//! [`MAX_PARTS`] parts is refused.
 
 use bytes::Bytes;
 use memchr::memmem;
 
-/// A form with more files than this is no request to a model.
+/// Maximum parts of a form; no real request to a model has as many files.
 const MAX_PARTS: usize = 1024;
 
 /// A part of a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
-    /// The field's name; empty where the part has none.
+    /// The name of the field; empty if the part has none.
     pub name: String,
     pub is_file: bool,
     pub body: Bytes,
 }
 
-/// The parts of `body`, which `boundary` separates.
+/// Splits `body` at `boundary`.
 pub(super) fn parts(body: &Bytes, boundary: &str) -> Result<Vec<Part>, String> {
     if boundary.is_empty() || boundary.len() > 70 {
-        return Err("the parameter boundary must have 1 to 70 characters".to_owned());
+        return Err("the content type's parameter boundary must have 1 to 70 characters".to_owned());
     }
     let delimiter = format!("--{boundary}");
     let mut places = memmem::find_iter(body, &delimiter).filter(|&at| at == 0 || body[..at].ends_with(b"\n"));
@@ -35,7 +36,7 @@ pub(super) fn parts(body: &Bytes, boundary: &str) -> Result<Vec<Part>, String> {
             return Err("the last part does not end: the closing boundary is missing".to_owned());
         };
         if found.len() == MAX_PARTS {
-            return Err(format!("there are more than {MAX_PARTS} parts"));
+            return Err(format!("the form has more than {MAX_PARTS} parts"));
         }
         found.push(part(body, start, end)?);
         start = end + delimiter.len();
@@ -43,7 +44,7 @@ pub(super) fn parts(body: &Bytes, boundary: &str) -> Result<Vec<Part>, String> {
     Ok(found)
 }
 
-/// The part between the end of a delimiter and the start of the next one.
+/// Parses the part between the end of a delimiter and the start of the next one.
 fn part(body: &Bytes, start: usize, end: usize) -> Result<Part, String> {
     let text = &body[start..end];
     let (head, gap) = match (memmem::find(text, b"\r\n\r\n"), memmem::find(text, b"\n\n")) {
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_form_are_found_with_their_names_whatever_their_bytes() {
+    fn finds_the_parts_of_a_form_and_their_names_even_if_the_bodies_are_binary() {
         let body = b"preamble\r\n--x\r\nContent-Disposition: form-data; name=\"a\"; filename=\"a.jpg\"\r\n\
             Content-Type: image/jpeg\r\n\r\n\xff\xd8\r\n\r\n--y\xff\r\n--x\r\n\
             content-disposition: form-data; name=b\r\n\r\n\r\n--x--\r\nepilogue";
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_is_cut_or_of_another_boundary_is_refused() {
+    fn rejects_a_form_that_is_truncated_or_has_a_different_boundary() {
         let cases: [(&[u8], &str, &str); 5] = [
             (b"--x\r\nA: b\r\n\r\nbody", "x", "does not end"),
             (b"--x\r\nA: b\r\n\r\nbody\r\n--x--", "y", "is not in the body"),

@@ -1,8 +1,8 @@
-//! Pictures as the input of a model.
+//! Converts images to the input of a model.
 
 use super::body::Files;
 use super::error::MediaError;
-use super::{Reading, Seen, is_asked_for};
+use super::{Reading, RequestFacts, is_asked_for};
 use crate::codec::DecodedRequest;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
@@ -10,18 +10,18 @@ use crate::task::{Form, PlacedPicture};
 use crate::tensor::{DataType, Dim, InputSpec, Signature, Tensor};
 use crate::vision::{self, Bound, Placement, Processor};
 
-/// The input that takes pictures, and the steps to it.
+/// The input that takes images, and the steps from a file to it.
 #[derive(Debug)]
 pub(super) struct Pictures {
     input: String,
     steps: Vec<String>,
     bound: Bound,
-    /// An input that says which pixels are padding, as DETR has it.
+    /// An input that marks the pixels that are padding, as in DETR.
     mask: Option<InputSpec>,
 }
 
 impl Pictures {
-    /// The pictures of a model; `None` for one that takes none, or of which nothing says how.
+    /// The image input of a model; `None` if it has none, or if no file declares the steps to it.
     pub fn of(manifest: &Manifest, signature: &Signature) -> Result<Option<Self>, HandlerError> {
         let step = manifest.image.as_ref();
         if Step::is_off(step) {
@@ -40,13 +40,13 @@ impl Pictures {
         let Some(input) = signature.inputs.iter().find(is_picture) else {
             if is_asked_for(step) {
                 return Err(HandlerError::Image(
-                    "the model has no input of pictures, which is float32, float16 or uint8 of four dimensions"
+                    "the model has no input for images; expected float32, float16 or uint8 with four dimensions"
                         .to_owned(),
                 ));
             }
             return Ok(None);
         };
-        // Bytes are pictures as they are. What floats stand for, only a file can say.
+        // A uint8 input takes pixels as they are. Only a file can declare the scale of floats.
         let processor = match processor {
             Some(processor) => processor,
             None if input.data_type == DataType::U8 || is_asked_for(step) => match Processor::for_input(input) {
@@ -73,12 +73,12 @@ impl Pictures {
         self.steps.clone()
     }
 
-    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(DecodedRequest, Seen), MediaError> {
+    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(DecodedRequest, RequestFacts), MediaError> {
         let Reading {
             settings,
             limits,
             schema,
-            ledger,
+            budget,
         } = reading;
         let count = files.files.len();
         let numbered = |index: usize| (count > 1).then_some(index + 1);
@@ -88,8 +88,8 @@ impl Pictures {
                 source,
             }
         };
-        // All headers first: what is over a bound costs no decoding, and no memory is taken before
-        // it is reserved.
+        // Read all headers first, so that an image over a limit is not decoded and memory is
+        // reserved before it is used.
         let (mut largest, mut total) = (0, 0);
         for (index, file) in files.files.iter().enumerate() {
             let probe = vision::probe(file, &limits.vision()).map_err(failed(index))?;
@@ -97,9 +97,9 @@ impl Pictures {
             let (height, width) = self.bound.output_size().unwrap_or((probe.height, probe.width));
             total += u64::from(height) * u64::from(width) * 3 * 4;
         }
-        // Those of a request are put together once more.
+        // Several images are copied once more into one tensor.
         let parts = if count > 1 { total.saturating_mul(2) } else { total };
-        let memory = ledger.reserve(largest.saturating_add(parts))?;
+        let memory = budget.reserve(largest.saturating_add(parts))?;
         let mut tensors = Vec::with_capacity(count);
         let mut placements: Vec<Placement> = Vec::with_capacity(count);
         for (index, file) in files.files.iter().enumerate() {
@@ -120,7 +120,7 @@ impl Pictures {
             given.push((&mask.name, self.mask_of(mask, &placements)?));
         }
         let request = DecodedRequest::from_records(given, count, schema)?;
-        let seen = Seen {
+        let facts = RequestFacts {
             form: if files.is_single { Form::One } else { Form::List },
             frame: files.frame,
             records: count,
@@ -129,12 +129,12 @@ impl Pictures {
             texts: None,
             _memory: memory,
         };
-        Ok((request, seen))
+        Ok((request, facts))
     }
 
-    /// 1 for each pixel of the pictures and 0 for padding.
+    /// Makes the mask: 1 for each pixel of an image, 0 for padding.
     fn mask_of(&self, spec: &InputSpec, placements: &[Placement]) -> Result<Tensor, MediaError> {
-        // Some exports have a mask of a size of its own, which is all ones for a whole picture.
+        // Some exports have a mask of a fixed size, which is all ones for a whole image.
         let fixed = match spec.dims.as_deref() {
             Some([_, Dim::Fixed(height), Dim::Fixed(width)]) => Some((*height, *width)),
             _ => None,
@@ -172,7 +172,7 @@ fn no_memory() -> MediaError {
     }
 }
 
-/// The way from the model's picture to the original, as tasks ask for it.
+/// Maps points from the model's input image to the original, for tasks.
 pub(super) struct Placed<'a>(pub &'a Placement);
 
 impl PlacedPicture for Placed<'_> {

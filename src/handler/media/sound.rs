@@ -1,8 +1,8 @@
-//! Sounds as the input of a model.
+//! Converts sounds to the input of a model.
 
 use super::body::Files;
 use super::error::MediaError;
-use super::{Reading, Seen, is_asked_for};
+use super::{Reading, RequestFacts, is_asked_for};
 use crate::audio::{self, AudioInput, AudioProcessor};
 use crate::codec::DecodedRequest;
 use crate::handler::HandlerError;
@@ -10,7 +10,7 @@ use crate::manifest::{Manifest, Step};
 use crate::task::Form;
 use crate::tensor::Signature;
 
-/// The input that takes samples, and the steps to it.
+/// The input that takes samples, and the steps from a file to it.
 #[derive(Debug)]
 pub(super) struct Sounds {
     input: String,
@@ -20,7 +20,7 @@ pub(super) struct Sounds {
 }
 
 impl Sounds {
-    /// The sounds of a model; `None` for one that takes none, or of which nothing says how.
+    /// The sound input of a model; `None` if it has none, or if no file declares the steps to it.
     pub fn of(manifest: &Manifest, signature: &Signature) -> Result<Option<Self>, HandlerError> {
         let step = manifest.audio.as_ref();
         let processor = match Step::settings(step) {
@@ -59,12 +59,12 @@ impl Sounds {
         self.processor.steps()
     }
 
-    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(DecodedRequest, Seen), MediaError> {
+    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(DecodedRequest, RequestFacts), MediaError> {
         let Reading {
             settings,
             limits,
             schema,
-            ledger,
+            budget,
         } = reading;
         let count = files.files.len();
         let failed = |index: usize| {
@@ -76,11 +76,11 @@ impl Sounds {
         let mut bytes = 0u64;
         for (index, file) in files.files.iter().enumerate() {
             let probe = audio::probe(file, &limits.audio).map_err(failed(index))?;
-            // The samples as they are read, and as they are put together.
+            // The samples as they are read, and their copy in the tensor.
             let memory = probe.memory(self.bound.rate(probe.rate));
             bytes = bytes.saturating_add(memory.saturating_mul(2));
         }
-        let memory = ledger.reserve(bytes)?;
+        let memory = budget.reserve(bytes)?;
         let sounds = files.files.iter().enumerate();
         let sounds = sounds.map(|(index, file)| audio::read(file, &limits.audio).map_err(failed(index)));
         let samples = self.bound.apply(sounds.collect::<Result<_, _>>()?, &limits.audio);
@@ -91,7 +91,7 @@ impl Sounds {
             given.push((mask, samples.mask));
         }
         let request = DecodedRequest::from_records(given, rows, schema)?;
-        let seen = Seen {
+        let facts = RequestFacts {
             form: if files.is_single && rows == 1 {
                 Form::One
             } else {
@@ -104,6 +104,6 @@ impl Sounds {
             texts: None,
             _memory: memory,
         };
-        Ok((request, seen))
+        Ok((request, facts))
     }
 }

@@ -1,4 +1,4 @@
-//! Sentences as the inputs of a model.
+//! Converts sentences to the inputs of a model.
 
 use std::ops::Range;
 
@@ -6,32 +6,34 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::body::Frame;
+use super::body::ReplyFrame;
 use super::error::MediaError;
-use super::{Media, Seen, SharedTokenizer, is_asked_for};
+use super::{Media, RequestFacts, SharedTokenizer, is_asked_for};
 use crate::codec::{DecodedRequest, Schema};
-use crate::engine::Ledger;
+use crate::engine::RequestBudget;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
-use crate::task::{Form, Parameters, Question, Settings, Task, Tokens, Vocabulary};
+use crate::task::{AnswerSettings, Form, Parameters, Question, Task, Tokens, Vocabulary};
 use crate::tensor::{Inputs, Signature};
 use crate::text::request::{self, ReadOptions, TextForm, TextRequest};
-use crate::text::{Encoded, Options, Padding, Side, TextError, TextInput, TextInputs, Tokenizer, Truncation};
+use crate::text::{
+    Encoded, Padding, Side, TextError, TextInput, TextInputs, TextLimits, TokenizeOptions, Tokenizer, Truncation,
+};
 
 /// The inputs that take tokens, and the tokenizer.
 #[derive(Debug)]
 pub(super) struct Texts {
     tokenizer: SharedTokenizer,
     inputs: TextInputs,
-    options: Options,
-    /// Put before each text, as some networks for embeddings want it.
+    options: TokenizeOptions,
+    /// A prefix for each text, which some embedding networks expect.
     prompt: String,
 }
 
 /// The manifest's `text` object.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Keys {
+struct TextKeys {
     max_length: Option<usize>,
     padding: Option<Padding>,
     pad_to_multiple_of: Option<usize>,
@@ -42,20 +44,20 @@ struct Keys {
     prompt: String,
 }
 
-/// The texts of a request, for its answer.
+/// The texts of a request, kept for its answer.
 #[derive(Debug)]
-pub(super) struct SeenTexts {
-    /// As they were tokenised: the texts of a zero-shot classification are pairs.
+pub(super) struct RequestTexts {
+    /// The texts as they were tokenized: a zero-shot classification has pairs.
     inputs: Vec<TextInput>,
     encoded: Encoded,
-    question: Asked,
-    /// The texts of each run, where the request is divided into runs of texts of similar lengths.
+    question: OwnedQuestion,
+    /// The texts of each run, if the request is divided into runs with similar lengths.
     groups: Vec<Vec<usize>>,
 }
 
-/// [`Question`], with what it borrows.
+/// The owned form of [`Question`].
 #[derive(Debug)]
-enum Asked {
+enum OwnedQuestion {
     Records,
     Similarity,
     Ranking,
@@ -64,7 +66,7 @@ enum Asked {
 }
 
 impl Texts {
-    /// The texts of a model; `None` for one that takes none.
+    /// The text inputs of a model; `None` if it has none.
     pub fn of(
         manifest: &Manifest,
         signature: &Signature,
@@ -77,26 +79,26 @@ impl Texts {
         let Some(tokenizer) = tokenizer else {
             return match is_asked_for(step) {
                 true => Err(HandlerError::Text(
-                    "there is no tokenizer.json beside the model".to_owned(),
+                    "there is no tokenizer.json next to the model".to_owned(),
                 )),
                 false => Ok(None),
             };
         };
-        let keys: Keys = match Step::settings(step) {
-            None => Keys::default(),
+        let keys: TextKeys = match Step::settings(step) {
+            None => TextKeys::default(),
             Some(settings) => serde_json::from_value(Json::Object(settings.clone()))
                 .map_err(|error| HandlerError::Text(error.to_string()))?,
         };
         let inputs = match TextInputs::bind(signature) {
             Ok(Some(inputs)) => inputs,
             Ok(None) if is_asked_for(step) => {
-                let problem = "the model has no input for tokens, which is called input_ids and int64 or int32";
+                let problem = "the model has no input for tokens; expected one named input_ids of int64 or int32";
                 return Err(HandlerError::Text(problem.to_owned()));
             }
             Err(error) if is_asked_for(step) => return Err(HandlerError::Text(error.to_string())),
             Ok(None) | Err(_) => return Ok(None),
         };
-        let options = Options {
+        let options = TokenizeOptions {
             add_special_tokens: keys.add_special_tokens.unwrap_or(true),
             padding: keys.padding.unwrap_or_default(),
             pad_to_multiple_of: keys.pad_to_multiple_of,
@@ -105,7 +107,7 @@ impl Texts {
             truncation_side: keys.truncation_side,
             max_length: keys.max_length,
             fixed_length: inputs.fixed_length(),
-            ..Options::default()
+            ..TokenizeOptions::default()
         };
         Ok(Some(Self {
             tokenizer,
@@ -123,22 +125,22 @@ impl Texts {
         self.tokenizer().steps(&self.options)
     }
 
-    /// Reads a body of texts; `None` for one of tensors.
+    /// Decodes a body of texts; `None` for a body of tensors.
     pub fn decode(
         &self,
         media: &Media,
         essence: &str,
         body: &Bytes,
         schema: &Schema,
-        ledger: &dyn Ledger,
-    ) -> Result<Option<(DecodedRequest, Seen)>, MediaError> {
+        budget: &dyn RequestBudget,
+    ) -> Result<Option<(DecodedRequest, RequestFacts)>, MediaError> {
         let task = media.answering.as_ref().map(|answering| answering.task());
         let options = ReadOptions {
             pairs: matches!(task, Some(Task::TextRanking | Task::TextClassification)),
             csv_header: None,
             limits: media.limits.text,
         };
-        // A header of input names is one of tensors.
+        // A CSV header with the name of an input belongs to a body of tensors.
         if essence == "text/csv" && names_an_input(body, schema) {
             return Ok(None);
         }
@@ -151,17 +153,20 @@ impl Texts {
             mut parameters,
             rest,
         } = request;
-        // Clients of text-embeddings-inference put them beside the texts.
+        // Clients of text-embeddings-inference put parameters next to the texts.
         parameters.extend(rest.into_iter().filter(|(key, _)| key != "model"));
         let (settings, about_input) = match task {
-            None => (Settings::default(), parameters),
+            None => (AnswerSettings::default(), parameters),
             Some(task) => {
                 let Parameters { settings, input } = Parameters::read(task, &parameters)?;
                 (media.settings_over(settings), input)
             }
         };
         let mut options = self.options(&about_input)?;
-        options.limits = media.limits.text;
+        options.limits = TextLimits {
+            deadline: budget.deadline(),
+            ..media.limits.text
+        };
         options.offsets = matches!(task, Some(Task::TokenClassification | Task::QuestionAnswering));
         let (mut inputs, question) = question(task, inputs, &form, &settings);
         if !self.prompt.is_empty() {
@@ -170,32 +175,32 @@ impl Texts {
         if task == Some(Task::QuestionAnswering) && options.truncation == Truncation::LongestFirst {
             options.truncation = Truncation::OnlySecond;
         }
-        let memory = ledger.reserve(self.tokenizer().request_memory(&inputs, &options))?;
+        let memory = budget.reserve(self.tokenizer().request_memory(&inputs, &options))?;
         let encoded = self.tokenizer().encode(&inputs, &options)?;
         if !self.inputs.has_mask() && encoded.rows.iter().any(|row| row.len() != encoded.rows[0].len()) {
             return Err(MediaError::Text(TextError::Options(
-                "the model is not told which tokens are padding, so texts of different lengths cannot be answered \
+                "the model has no input attention_mask for padding, so it cannot answer texts of different lengths \
                  together; send one at a time"
                     .to_owned(),
             )));
         }
         let records = encoded.rows.len();
         let tensors: Inputs = self.inputs.tensors(&encoded)?;
-        let seen = Seen {
+        let facts = RequestFacts {
             form: match form {
                 TextForm::One => Form::One,
-                // One question with its context, one sentence to compare with.
+                // One answer for the whole request: the similarities, or the ranking.
                 TextForm::Similarity | TextForm::Ranking => Form::One,
                 TextForm::List | TextForm::Instances | TextForm::Lines(_) => Form::List,
             },
             frame: match form {
-                TextForm::Instances => Frame::Predictions,
-                _ => Frame::Bare,
+                TextForm::Instances => ReplyFrame::Predictions,
+                _ => ReplyFrame::Bare,
             },
             records,
             settings,
             placements: Vec::new(),
-            texts: Some(SeenTexts {
+            texts: Some(RequestTexts {
                 inputs,
                 encoded,
                 question,
@@ -203,30 +208,30 @@ impl Texts {
             }),
             _memory: memory,
         };
-        Ok(Some((DecodedRequest::from_inputs(tensors, records, schema), seen)))
+        Ok(Some((DecodedRequest::from_inputs(tensors, records, schema), facts)))
     }
 
-    /// Divides a request into runs of texts of similar lengths, so that little of a run is padding.
-    /// Returns the inputs of each run; `None` where one run serves as well, or where the answer
-    /// needs all texts in one.
-    pub fn divide(&self, seen: &mut SeenTexts) -> Result<Option<Vec<Inputs>>, MediaError> {
-        if matches!(seen.question, Asked::ZeroShot(_) | Asked::Spans(_)) {
+    /// Divides a request into runs of texts with similar lengths, so that little of a run is
+    /// padding. Returns the inputs of each run; `None` if one run is as good, or if the answer
+    /// needs all texts in one run.
+    pub fn divide(&self, facts: &mut RequestTexts) -> Result<Option<Vec<Inputs>>, MediaError> {
+        if matches!(facts.question, OwnedQuestion::ZeroShot(_) | OwnedQuestion::Spans(_)) {
             return Ok(None);
         }
-        let groups = seen.encoded.groups();
+        let groups = facts.encoded.groups();
         if groups.len() < 2 {
             return Ok(None);
         }
         let inputs = groups
             .iter()
-            .map(|rows| self.inputs.tensors(&seen.encoded.select(rows)));
+            .map(|rows| self.inputs.tensors(&facts.encoded.select(rows)));
         let inputs = inputs.collect::<Result<_, _>>()?;
-        seen.groups = groups;
+        facts.groups = groups;
         Ok(Some(inputs))
     }
 
-    /// The options of a request with these parameters.
-    fn options(&self, parameters: &Map<String, Json>) -> Result<Options, MediaError> {
+    /// The tokenizer options for a request with these parameters.
+    fn options(&self, parameters: &Map<String, Json>) -> Result<TokenizeOptions, MediaError> {
         let mut options = self.options.clone();
         let wrong = |key: &str, allowed: &str| {
             MediaError::Text(TextError::Options(format!("parameter \"{key}\": expected {allowed}")))
@@ -262,7 +267,7 @@ impl Texts {
                 ("add_special_tokens", Json::Bool(is_on)) => options.add_special_tokens = *is_on,
                 _ => {
                     return Err(MediaError::Text(TextError::Options(format!(
-                        "parameter \"{key}\" is not one of this model; known are truncation, truncate, \
+                        "parameter \"{key}\" is not known for this model; expected one of truncation, truncate, \
                          truncation_direction, padding, max_length, add_special_tokens"
                     ))));
                 }
@@ -272,13 +277,13 @@ impl Texts {
     }
 }
 
-/// The texts to be tokenised, and how their answers belong together.
+/// The texts to tokenize, and the relation between their answers.
 fn question(
     task: Option<Task>,
     inputs: Vec<TextInput>,
     form: &TextForm,
-    settings: &Settings,
-) -> (Vec<TextInput>, Asked) {
+    settings: &AnswerSettings,
+) -> (Vec<TextInput>, OwnedQuestion) {
     match (task, form) {
         (Some(Task::ZeroShotClassification), _) => {
             let labels = settings.candidate_labels.as_deref().unwrap_or_default();
@@ -292,15 +297,15 @@ fn question(
                 let pair = |label: &String| TextInput::Pair(sequence.clone(), settings.hypothesis(label));
                 labels.iter().map(pair)
             });
-            (pairs.collect(), Asked::ZeroShot(sequences))
+            (pairs.collect(), OwnedQuestion::ZeroShot(sequences))
         }
-        (Some(Task::SentenceSimilarity), TextForm::Similarity) => (inputs, Asked::Similarity),
-        (Some(Task::TextRanking), TextForm::Ranking) => (inputs, Asked::Ranking),
+        (Some(Task::SentenceSimilarity), TextForm::Similarity) => (inputs, OwnedQuestion::Similarity),
+        (Some(Task::TextRanking), TextForm::Ranking) => (inputs, OwnedQuestion::Ranking),
         (Some(Task::QuestionAnswering), _) => {
             let rows = vec![1; inputs.len()];
-            (inputs, Asked::Spans(rows))
+            (inputs, OwnedQuestion::Spans(rows))
         }
-        _ => (inputs, Asked::Records),
+        _ => (inputs, OwnedQuestion::Records),
     }
 }
 
@@ -319,7 +324,7 @@ fn prompted(prompt: &str, input: TextInput) -> TextInput {
     }
 }
 
-/// The tokens of a row as tasks ask for them, with its padding.
+/// The tokens of a row in the form that tasks read, with padding.
 struct Row {
     ids: Vec<u32>,
     attention: Vec<u32>,
@@ -329,23 +334,23 @@ struct Row {
     sequences: Vec<Option<usize>>,
 }
 
-impl SeenTexts {
-    /// Tokens of the request, without padding.
+impl RequestTexts {
+    /// The number of tokens in the request, without padding.
     pub fn tokens(&self) -> usize {
         self.encoded.rows.iter().map(|row| row.len()).sum()
     }
 
-    /// The texts of each run; empty where the request is not divided.
+    /// The texts of each run; empty if the request is not divided.
     pub fn groups(&self) -> &[Vec<usize>] {
         &self.groups
     }
 
-    /// Some of the texts as a request of their own, each with an answer of its own.
+    /// Selects some of the texts as a separate request, each with its own answer.
     pub fn group(&self, rows: &[usize]) -> Self {
         Self {
             inputs: rows.iter().filter_map(|&row| self.inputs.get(row).cloned()).collect(),
             encoded: self.encoded.select(rows),
-            question: Asked::Records,
+            question: OwnedQuestion::Records,
             groups: Vec::new(),
         }
     }
@@ -353,16 +358,16 @@ impl SeenTexts {
     /// Calls `answer` with the question about all texts.
     pub fn with_question<T>(&self, answer: impl FnOnce(Question<'_>) -> T) -> T {
         match &self.question {
-            Asked::Records => answer(Question::Records),
-            Asked::Similarity => answer(Question::Similarity),
-            Asked::Ranking => answer(Question::Ranking {
+            OwnedQuestion::Records => answer(Question::Records),
+            OwnedQuestion::Similarity => answer(Question::Similarity),
+            OwnedQuestion::Ranking => answer(Question::Ranking {
                 texts: &self.texts(0..self.inputs.len()),
             }),
-            Asked::ZeroShot(sequences) => {
+            OwnedQuestion::ZeroShot(sequences) => {
                 let sequences: Vec<&str> = sequences.iter().map(String::as_str).collect();
                 answer(Question::ZeroShot { sequences: &sequences })
             }
-            Asked::Spans(rows) => answer(Question::Spans { rows }),
+            OwnedQuestion::Spans(rows) => answer(Question::Spans { rows }),
         }
     }
 
@@ -386,7 +391,7 @@ impl SeenTexts {
         self.with_question(|question| answer(question, &tokens))
     }
 
-    /// The texts of some rows; of a pair the second one.
+    /// The texts of some rows; for a pair, the second text.
     fn texts(&self, part: Range<usize>) -> Vec<&str> {
         let inputs = part.filter_map(|row| self.inputs.get(row));
         inputs
@@ -415,7 +420,8 @@ impl SeenTexts {
         };
         let offsets = match self.inputs.get(number) {
             Some(input) if !row.offsets.is_empty() => {
-                // Those of a pair count in the text that they are of; answers are about the second.
+                // The offsets of a pair count in the text that the token belongs to; answers are
+                // about the second text.
                 let text = input.texts().last().unwrap_or_default();
                 let first = input.texts().next().unwrap_or_default();
                 let own = |token: usize| row.sequences.get(token).copied().flatten();
@@ -449,7 +455,7 @@ impl SeenTexts {
     }
 }
 
-/// A tokenizer, as tasks ask it.
+/// Implements the vocabulary that tasks use with a tokenizer.
 pub(super) struct Words<'a>(pub &'a Tokenizer);
 
 impl Words<'_> {
@@ -468,9 +474,9 @@ impl Vocabulary for Words<'_> {
     }
 
     fn first_id(&self, text: &str) -> Option<u32> {
-        let options = Options {
+        let options = TokenizeOptions {
             add_special_tokens: false,
-            ..Options::default()
+            ..TokenizeOptions::default()
         };
         let encoded = self.0.encode(&[TextInput::One(text.to_owned())], &options).ok()?;
         encoded.rows.first()?.ids.first().copied()

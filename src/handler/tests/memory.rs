@@ -1,7 +1,8 @@
-//! The memory that a request reserves covers the memory that reading it takes.
+//! Checks that the reservation of a request covers the memory of reading it.
 
 use std::cell::Cell;
 use std::io::Cursor;
+use std::time::Instant;
 
 use bytes::Bytes;
 use image::{DynamicImage, ImageFormat, RgbImage};
@@ -10,23 +11,23 @@ use serde_json::json;
 use super::manifest;
 use crate::codec::Documents;
 use crate::codec::testing::{input, output, signature};
-use crate::engine::{Ledger, NoRoom, RequestMemory, with_peak};
+use crate::engine::{NoRoom, RequestBudget, RequestMemory, with_peak};
 use crate::handler::{Handler, SharedTokenizer, Tools};
 use crate::tensor::DataType;
 use crate::text::{FileLimits, Tokenizer, TokenizerConfig};
 
-/// Adds up what is reserved.
+/// A ledger that sums the reservations.
 #[derive(Default)]
 struct Counted(Cell<u64>);
 
-impl Ledger for Counted {
+impl RequestBudget for Counted {
     fn reserve(&self, bytes: u64) -> Result<Option<RequestMemory>, NoRoom> {
         self.0.set(self.0.get() + bytes);
         Ok(None)
     }
 }
 
-/// A picture that does not compress to nothing.
+/// An image that does not compress well.
 fn picture(width: u32, height: u32) -> DynamicImage {
     let level = |x: u32, y: u32, step: u32| (x.wrapping_mul(step) ^ y.wrapping_mul(7)) as u8;
     DynamicImage::from(RgbImage::from_fn(width, height, |x, y| {
@@ -40,7 +41,7 @@ fn file(picture: &DynamicImage, format: ImageFormat) -> Bytes {
     bytes.into_inner().into()
 }
 
-/// Large pictures of each format and colour type that the encoders know.
+/// Large images in each format and colour type of the encoders.
 fn pictures() -> Vec<(String, Bytes)> {
     let rgb = picture(640, 480);
     let colours: [(&str, DynamicImage); 8] = [
@@ -57,7 +58,7 @@ fn pictures() -> Vec<(String, Bytes)> {
     for (name, colour) in &colours {
         files.push((format!("png of {name}"), file(colour, ImageFormat::Png)));
     }
-    // The colour types that these encoders know, as positions in `colours`.
+    // The colour types of these encoders, as positions in `colours`.
     for (format, known) in [
         (ImageFormat::Jpeg, [0, 2].as_slice()),
         (ImageFormat::WebP, &[2, 3]),
@@ -72,7 +73,7 @@ fn pictures() -> Vec<(String, Bytes)> {
     files
 }
 
-/// Bytes that reading a body takes at its peak, and bytes that it reserves.
+/// The peak memory of reading a body, and its reservation, in bytes.
 fn peak_and_reserved(handler: &Handler, content_type: &str, body: &Bytes) -> (u64, u64) {
     let ledger = Counted::default();
     let (read, peak) = with_peak(|| handler.decode(content_type, body.clone(), Documents::One, &ledger));
@@ -96,7 +97,7 @@ fn the_reservation_for_a_picture_covers_decoding_and_resizing_it() {
         let handler = Handler::new(&manifest(json!({"image": step})), &model, Tools::default()).unwrap();
         for (name, body) in pictures() {
             let (peak, reserved) = peak_and_reserved(&handler, "application/x-image", &body);
-            // A request is expected to take twice its body in any case.
+            // The server always reserves twice the body.
             if peak > reserved + body.len() as u64 {
                 wrong.push(format!("{name}, {step}: {peak} bytes, {reserved} reserved"));
             }
@@ -135,7 +136,7 @@ fn the_reservation_for_texts_covers_tokenizing_them() {
         let handler = Handler::new(&manifest(json!({"text": {"truncation": "never"}})), &model, tools).unwrap();
         for (kind, text) in &texts {
             let body = Bytes::from(json!({"inputs": text}).to_string());
-            // Caches of a tokenizer fill up with its first text.
+            // The first text fills the caches of a tokenizer.
             peak_and_reserved(&handler, "application/json", &body);
             let (peak, reserved) = peak_and_reserved(&handler, "application/json", &body);
             let own = 4 * body.len() as u64;
@@ -145,4 +146,37 @@ fn the_reservation_for_texts_covers_tokenizing_them() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn tokenizing_ends_at_the_deadline_of_the_request() {
+    struct Late;
+    impl RequestBudget for Late {
+        fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
+            Ok(None)
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            Some(Instant::now())
+        }
+    }
+    let model = signature(
+        &[input("input_ids", DataType::I64, &[-1, -1])],
+        &[output("logits", DataType::F32, &[-1, 2])],
+    );
+    let json = json!({"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}});
+    let json = json.to_string();
+    let tokenizer = Tokenizer::parse(json.as_bytes(), &TokenizerConfig::default(), &FileLimits::default()).unwrap();
+    let tools = Tools {
+        tokenizer: Some(SharedTokenizer::of(tokenizer)),
+        ..Tools::default()
+    };
+    let handler = Handler::new(&manifest(json!({})), &model, tools).unwrap();
+    let body = || Bytes::from_static(br#"{"inputs": "a"}"#);
+    let refused = handler.decode("application/json", body(), Documents::One, &Late);
+    let refusal = refused.unwrap_err().to_string();
+    assert!(refusal.contains("deadline passed"), "{refusal}");
+    handler
+        .decode("application/json", body(), Documents::One, &Counted::default())
+        .unwrap();
 }

@@ -1,21 +1,21 @@
-//! Answers as CSV: a line for each record.
+//! Writes answers as CSV: a line for each record.
 
 use super::numbers::{CELL, Number, write_elements, write_list};
-use super::{Answer, Body, room};
+use super::{Answer, Body, allocate};
 use crate::task::TaskError;
 
 impl Answer {
-    /// The answer as CSV, where a record is a row of cells.
+    /// Writes the answer as CSV, where a record is a row of cells.
     ///
     /// | answer | cells |
     /// |---|---|
-    /// | labels | `label,score`, the best one first |
+    /// | labels | `label,score`, best first |
     /// | embeddings | the numbers |
     /// | similarities, scores | a number on each line |
     /// | ranking | `index,score` on each line |
     /// | one span | `score,start,end,answer` |
     pub fn to_csv(&self) -> Result<Vec<u8>, TaskError> {
-        let mut out = room(self.json_bytes())?;
+        let mut out = allocate(self.json_bytes())?;
         let nested = |problem| Err(self.cannot_carry("text/csv", problem));
         match &self.body {
             Body::Labels { records, .. } => {
@@ -38,7 +38,7 @@ impl Answer {
             Body::Features(features) => {
                 let shape = features.tensor.shape();
                 let &[records, width] = shape else {
-                    return nested("a record is an array of several axes; accept application/json");
+                    return nested("a record is an array with several axes; accept application/json");
                 };
                 for record in 0..records {
                     write_elements(&features.tensor, record * width..(record + 1) * width, &CELL, &mut out);
@@ -73,7 +73,7 @@ impl Answer {
             Body::Spans(records) => {
                 for record in records {
                     let [span] = record.as_slice() else {
-                        return nested("a question has several answers; ask for one, or accept application/json");
+                        return nested("a question has several answers; set top_k to 1, or accept application/json");
                     };
                     span.score.write(&CELL, &mut out);
                     for place in [span.start, span.end] {
@@ -85,8 +85,8 @@ impl Answer {
                     out.push(b'\n');
                 }
             }
-            Body::Boxes(_) => return nested("a picture has any number of boxes; accept application/json"),
-            Body::ClassMaps(_) => return nested("a record is a picture; accept image/png or application/json"),
+            Body::Boxes(_) => return nested("an image has any number of boxes; accept application/json"),
+            Body::ClassMaps(_) => return nested("a record is an image; accept image/png or application/json"),
             Body::Entities(_) => return nested("a text has any number of entities; accept application/json"),
             Body::Fills(_) => return nested("a text has several tokens for each mask; accept application/json"),
         }
@@ -100,7 +100,7 @@ fn comma(i: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes text, in quotes where a reader would otherwise see something else.
+/// Writes text, in quotes if it contains special characters.
 fn cell(text: &str, out: &mut Vec<u8>) {
     let is_special = |byte: u8| matches!(byte, b',' | b'"' | b'\n' | b'\r');
     if !text.is_empty() && !text.bytes().any(is_special) {

@@ -1,16 +1,16 @@
-//! Answers as JSON: a document, or a line for each record.
+//! Writes answers as JSON: a document, or a line for each record.
 
 use super::numbers::{FLOAT_BYTES, JSON, Number, write_elements, write_list};
-use super::{Answer, Body, Entity, Features, Fill, Form, Ranked, Span, ZeroShot, room};
+use super::{Answer, Body, Entity, Features, Fill, Form, Ranked, Span, ZeroShot, allocate};
 use crate::task::TaskError;
 
 impl Answer {
-    /// The answer as one document: that to the only record where the request was of one thing,
-    /// else a list.
+    /// Writes the answer as one document: the answer to the record if the request held a single
+    /// one, else a list.
     pub fn to_json(&self, form: Form) -> Result<Vec<u8>, TaskError> {
-        let mut out = room(self.json_bytes())?;
+        let mut out = allocate(self.json_bytes())?;
         let records = self.records();
-        // The pipeline for texts puts a list around its one answer in any case.
+        // The pipeline for texts always puts a list around its single label.
         let is_flat = matches!(self.body, Body::Labels { is_flat: true, .. });
         let is_all = matches!(self.body, Body::Similarities(_) | Body::Ranking(_));
         let is_one = form == Form::One && records == 1 && !is_flat;
@@ -29,9 +29,9 @@ impl Answer {
         Ok(out)
     }
 
-    /// The answer as JSON Lines: a line for each record.
+    /// Writes the answer as JSON Lines: a line for each record.
     pub fn to_json_lines(&self) -> Result<Vec<u8>, TaskError> {
-        let mut out = room(self.json_bytes())?;
+        let mut out = allocate(self.json_bytes())?;
         for record in 0..self.records() {
             self.write_json(record, &mut out)?;
             out.push(b'\n');
@@ -39,7 +39,7 @@ impl Answer {
         Ok(out)
     }
 
-    /// About how many bytes the answer has as JSON: enough for the numbers of large ones.
+    /// Estimates the bytes of the answer as JSON; an upper bound for large arrays of numbers.
     pub fn json_bytes(&self) -> usize {
         let each = match &self.body {
             Body::Features(features) => features.tensor.len().saturating_mul(FLOAT_BYTES),
@@ -113,7 +113,7 @@ impl Answer {
         Ok(())
     }
 
-    /// Writes the beginning of an object, up to its label.
+    /// Writes the start of an object, up to its label.
     fn write_label(&self, class: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"label\":");
         string(&self.labels.name(class), out);
@@ -121,7 +121,7 @@ impl Answer {
 }
 
 pub(super) fn string(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("a string is written to memory");
+    serde_json::to_writer(out, text).expect("writing a string to memory cannot fail");
 }
 
 fn member(name: &[u8], out: &mut Vec<u8>) {
@@ -162,7 +162,7 @@ fn write_entity(entity: &Entity, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Writes the part of a tensor that belongs to a record, with an axis of size 1 around it.
+/// Writes the part of a tensor for a record, with an axis of size 1 around it.
 fn write_features(features: &Features, record: usize, out: &mut Vec<u8>) {
     let Some((_, inner)) = features.tensor.shape().split_first() else {
         return;

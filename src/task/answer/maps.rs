@@ -1,4 +1,4 @@
-//! Maps of classes as pictures.
+//! Class maps, and their encoding as images.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::json::string;
 use super::{Answer, Body};
 use crate::task::{Labels, TaskError};
 
-/// The class of each pixel of a picture, line by line.
+/// The class of each pixel of an image, row by row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassMap {
     pub width: u32,
@@ -24,9 +24,9 @@ impl ClassMap {
         Self { width, height, classes }
     }
 
-    /// The classes that occur, in the order of their numbers.
+    /// The classes in the map, in the order of their numbers.
     fn present(&self) -> Vec<u16> {
-        // Neighbours mostly have one class, and the set is asked once for each change.
+        // Neighbours mostly have the same class, so look up the set only when it changes.
         let mut present = BTreeSet::new();
         let mut last = None;
         for &class in &self.classes {
@@ -38,8 +38,8 @@ impl ClassMap {
         present.into_iter().collect()
     }
 
-    /// The map as a grey PNG whose levels are the numbers of classes: of 8 bits, or of 16 where a
-    /// class has a greater number than 255.
+    /// Encodes the map as a grey PNG whose levels are class numbers, with 8 bits, or with 16 if a
+    /// class number exceeds 255.
     pub fn to_png(&self) -> Result<Vec<u8>, TaskError> {
         if self.classes.iter().all(|&class| class < 256) {
             let levels = self.levels(|class| class as u8)?;
@@ -48,7 +48,7 @@ impl ClassMap {
         self.encode(bytemuck::cast_slice(&self.classes), ExtendedColorType::L16)
     }
 
-    /// An entry for each class that occurs, as transformers has it: its pixels are white.
+    /// Writes an entry for each class in the map, as in transformers; its pixels are white.
     pub(super) fn write_json(&self, labels: &Labels, out: &mut Vec<u8>) -> Result<(), TaskError> {
         out.push(b'[');
         for (i, wanted) in self.present().into_iter().enumerate() {
@@ -83,23 +83,23 @@ impl ClassMap {
         let encoder = PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Up);
         encoder
             .write_image(levels, self.width, self.height, colour)
-            .map_err(|error| TaskError::Input(format!("the map cannot be a PNG: {error}")))?;
+            .map_err(|error| TaskError::Input(format!("the map cannot be encoded as PNG: {error}")))?;
         Ok(png)
     }
 }
 
 impl Answer {
-    /// The map of classes of the only picture, as a grey PNG.
+    /// Encodes the class map of the only image as a grey PNG.
     pub fn to_png(&self) -> Result<Vec<u8>, TaskError> {
         match &self.body {
             Body::ClassMaps(maps) => match maps.as_slice() {
                 [map] => map.to_png(),
                 _ => Err(self.cannot_carry(
                     "image/png",
-                    "the request has several pictures; send one, or accept application/json",
+                    "the request has several images; send one, or accept application/json",
                 )),
             },
-            _ => Err(self.cannot_carry("image/png", "it is not a picture; accept application/json")),
+            _ => Err(self.cannot_carry("image/png", "the answer is not an image; accept application/json")),
         }
     }
 }

@@ -1,14 +1,14 @@
-//! One answer from the answers of several runs.
+//! Merges the answers of several runs into one.
 //!
-//! A request of texts of different lengths runs in groups of similar lengths. Each group is answered
-//! record by record; the answers are merged, and only then does [`Answer::conclude`] compare the
-//! records with each other where the request asks for that.
+//! A request with texts of different lengths runs in groups of similar lengths. Each group is
+//! answered record by record. The answers are merged; then [`Answer::conclude`] compares the
+//! records with each other, if the request asks for that.
 
 use super::{Answer, Body, Embeddings};
 use crate::task::{Context, Question, Task, TaskError, embed, rank};
 
 impl Task {
-    /// Whether [`Answer::merge`] can put the answers of several runs together.
+    /// Whether [`Answer::merge`] can merge the answers of several runs.
     pub const fn can_merge(self) -> bool {
         match self {
             Self::TextClassification
@@ -28,7 +28,7 @@ impl Task {
 }
 
 impl Answer {
-    /// Answers the question about all records together, where the request asks one.
+    /// Answers the question about all records together, if there is one.
     pub fn conclude(mut self, context: &Context<'_>) -> Self {
         self.body = match (self.body, context.question) {
             (Body::Embeddings(embeddings), Question::Similarity) => {
@@ -42,9 +42,9 @@ impl Answer {
         self
     }
 
-    /// Puts the answers of several runs together. Each part comes with the places that its records
-    /// have in the request; each place of the request occurs once. The parts are answers of one task
-    /// with the same settings and to [`Question::Records`].
+    /// Merges the answers of several runs. Each part comes with the positions of its records in the
+    /// request; each position occurs once. The parts are answers of the same task, with the same
+    /// settings, to [`Question::Records`].
     ///
     /// `None` for a task whose answers cannot be merged: see [`Task::can_merge`].
     pub fn merge(parts: Vec<(&[usize], Self)>) -> Result<Option<Self>, TaskError> {
@@ -66,7 +66,7 @@ impl Answer {
 }
 
 impl Body {
-    /// Adds the records of another body of the same kind; false where the kinds differ or cannot be
+    /// Adds the records of another body of the same kind; false if the kinds differ or cannot be
     /// divided by record.
     fn append(&mut self, other: Self, own: &[usize], others: &[usize]) -> Result<bool, TaskError> {
         match (self, other) {
@@ -84,7 +84,7 @@ impl Body {
         Ok(true)
     }
 
-    /// Puts the records into the order of the request. `places` has the place of each record.
+    /// Sorts the records into the order of the request. `places` has the position of each record.
     fn reorder(&mut self, places: &[usize]) -> Result<(), TaskError> {
         match self {
             Self::Labels { records, .. } => sort(records, places),

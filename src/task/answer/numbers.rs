@@ -1,15 +1,15 @@
-//! Numbers as text: the shortest digits that read back as the same number.
+//! Writes numbers as text: the shortest digits that parse to the same number.
 
 use crate::tensor::{DataType, Tensor};
 
-/// The spelling of floats that are no numbers.
+/// The spelling of NaN and the infinities.
 pub(super) struct NotFinite {
     nan: &'static [u8],
     positive: &'static [u8],
     negative: &'static [u8],
 }
 
-/// Python's names, which its `json` reads and writes.
+/// The spelling of Python's `json`.
 pub(super) const JSON: NotFinite = NotFinite {
     nan: b"NaN",
     positive: b"Infinity",
@@ -23,7 +23,7 @@ pub(super) const CELL: NotFinite = NotFinite {
     negative: b"-inf",
 };
 
-/// Most bytes of an `f32`, and of what separates it from the next one.
+/// Maximum bytes of an `f32` with its separator.
 pub(super) const FLOAT_BYTES: usize = 17;
 
 pub(super) trait Number: Copy {
@@ -65,7 +65,7 @@ macro_rules! integers {
 
 integers!(i8, i16, i32, i64, u8, u16, u32, u64, usize);
 
-/// Writes numbers with commas between them.
+/// Writes numbers separated by commas.
 pub(super) fn write_list<N: Number>(numbers: &[N], not_finite: &NotFinite, out: &mut Vec<u8>) {
     for (i, number) in numbers.iter().enumerate() {
         if i > 0 {
@@ -75,7 +75,7 @@ pub(super) fn write_list<N: Number>(numbers: &[N], not_finite: &NotFinite, out: 
     }
 }
 
-/// Writes elements of a tensor of numbers with commas between them.
+/// Writes elements of a numeric tensor separated by commas.
 pub(super) fn write_elements(
     tensor: &Tensor,
     range: std::ops::Range<usize>,

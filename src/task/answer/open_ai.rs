@@ -1,29 +1,30 @@
-//! Embeddings as OpenAI's clients read them.
+//! Writes embeddings in the format of OpenAI's clients.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::json::string;
 use super::numbers::{FLOAT_BYTES, JSON, Number, write_list};
-use super::{Answer, Body, room};
+use super::{Answer, Body, allocate};
 use crate::task::TaskError;
 
-/// The spelling of the numbers of an embedding: OpenAI's `encoding_format`.
+/// The encoding of an embedding: OpenAI's `encoding_format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EncodingFormat {
     #[default]
     Float,
-    /// The bytes of the numbers, as `float32` with the lowest byte first.
+    /// The bytes of the numbers as little-endian `float32`.
     Base64,
 }
 
 impl Answer {
-    /// The embeddings as the reply to `POST /v1/embeddings`; `tokens` is how many the request had.
+    /// Writes the embeddings as the response to `POST /v1/embeddings`; `tokens` is the number of
+    /// tokens in the request.
     pub fn to_open_ai(&self, model: &str, tokens: usize, format: EncodingFormat) -> Result<Vec<u8>, TaskError> {
         let Body::Embeddings(embeddings) = &self.body else {
-            return Err(self.cannot_carry("embeddings of OpenAI", "it is not a list of embeddings"));
+            return Err(self.cannot_carry("embeddings of OpenAI", "the answer is not a list of embeddings"));
         };
-        let mut out = room(embeddings.tensor().len().saturating_mul(FLOAT_BYTES))?;
+        let mut out = allocate(embeddings.tensor().len().saturating_mul(FLOAT_BYTES))?;
         out.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
         for (index, row) in embeddings.rows().enumerate() {
             if index > 0 {

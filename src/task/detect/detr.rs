@@ -1,10 +1,10 @@
-//! Boxes of networks that ask queries, as transformers reads them.
+//! Reads the boxes of networks with queries, as transformers does.
 
 use super::{Candidate, Rows, TASK, TaskError, corners, missing, top};
 use crate::task::scores::{greatest, sigmoid, softmax};
 use crate::tensor::Tensor;
 
-/// Logits of queries by class, and the box of each query as centre and size.
+/// Class logits of each query, and the box of each query as centre and size.
 pub(super) struct Detr<'a> {
     logits: Rows<'a>,
     boxes: Rows<'a>,
@@ -49,7 +49,7 @@ impl<'a> Detr<'a> {
     }
 }
 
-/// The best class of each query, apart from the last one, which stands for "none".
+/// The best class of each query, without the last one, which means "none".
 fn queries(logits: &[f32], classes: usize, threshold: f32) -> Vec<(usize, usize, f32)> {
     let mut found = Vec::new();
     let mut scores = Vec::with_capacity(classes);
@@ -69,7 +69,7 @@ fn queries(logits: &[f32], classes: usize, threshold: f32) -> Vec<(usize, usize,
 
 /// The best pairs of a query and a class, as many as there are queries.
 fn pairs(logits: &[f32], queries: usize, classes: usize, threshold: f32) -> Vec<(usize, usize, f32)> {
-    // The sigmoid keeps the order.
+    // The sigmoid does not change the order.
     let best = top(logits, queries).into_iter();
     let scored = best.map(|at| (at / classes, at % classes, sigmoid(logits[at])));
     scored.filter(|&(_, _, score)| score > threshold).collect()

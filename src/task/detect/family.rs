@@ -1,16 +1,16 @@
-//! Which family of networks wrote the boxes.
+//! Recognises the family of networks that wrote the boxes.
 
+use super::{AnswerSettings, Context, Output, OutputInfo, Relative, Search, TASK, TaskError, detr, separate, yolo};
 use super::{Candidate, tensor};
-use super::{Context, Face, Output, Relative, Search, Settings, TASK, TaskError, detr, separate, yolo};
 use crate::task::settings::{BoxFamily, BoxLayout, BoxUnit, Function};
 
-/// Most boxes that a network writes after suppression. One that writes more has not suppressed.
+/// Maximum boxes of a network after suppression. One that writes more has not suppressed any.
 const MOST_SUPPRESSED: usize = 1000;
 
 const EXPECTED: &str = "logits and pred_boxes; or one output of shape [records, boxes, 5 + classes], \
                         [records, 4 + classes, boxes] or [records, boxes, 6]; or boxes, scores and labels";
 
-/// The outputs of a family, by their positions.
+/// A family, with the positions of its outputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Family {
     Detr {
@@ -18,7 +18,7 @@ pub(super) enum Family {
         boxes: usize,
         is_sigmoid: bool,
     },
-    /// The axis of the numbers of a box, and the number of classes where it is told.
+    /// A row for each box. `classes` is the number of classes, if it is known.
     YoloV5 {
         output: usize,
         classes: Option<usize>,
@@ -45,7 +45,7 @@ pub(super) enum Family {
     },
 }
 
-/// The candidates of a record.
+/// Reads the candidates of a record.
 pub(super) enum Reader<'a> {
     Detr(detr::Detr<'a>),
     Yolo(yolo::Yolo<'a>),
@@ -53,7 +53,7 @@ pub(super) enum Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The candidates of a record whose scores exceed `threshold`.
+    /// Returns the candidates of a record whose scores exceed `threshold`.
     pub fn read(&mut self, record: usize, threshold: f32) -> Result<Vec<Candidate>, TaskError> {
         match self {
             Self::Detr(detr) => detr.read(record, threshold),
@@ -72,8 +72,8 @@ impl Reader<'_> {
 }
 
 impl Family {
-    /// The family of these outputs. `labels` is how many classes have names, or 0.
-    pub fn recognise(faces: &[Face<'_>], settings: &Settings, labels: usize) -> Result<Self, TaskError> {
+    /// Recognises the family of these outputs. `labels` is the number of classes with names, or 0.
+    pub fn recognise(infos: &[OutputInfo<'_>], settings: &AnswerSettings, labels: usize) -> Result<Self, TaskError> {
         let search = Search {
             task: TASK,
             settings,
@@ -82,17 +82,17 @@ impl Family {
         };
         match settings.boxes {
             Some(BoxFamily::Detr) => {
-                let found = detr(faces, settings, labels);
-                found.ok_or_else(|| search.refusal(faces, "there are no logits and pred_boxes".to_owned()))
+                let found = detr(infos, settings, labels);
+                found.ok_or_else(|| search.refusal(infos, "there are no logits and pred_boxes".to_owned()))
             }
             Some(BoxFamily::Separate) => {
-                let found = separated(faces, settings);
-                found.ok_or_else(|| search.refusal(faces, "there are no boxes and scores".to_owned()))
+                let found = separated(infos, settings);
+                found.ok_or_else(|| search.refusal(infos, "there are no boxes and scores".to_owned()))
             }
-            Some(family) => one(faces, &search, settings, labels, Some(family)),
-            None => match detr(faces, settings, labels).or_else(|| separated(faces, settings)) {
+            Some(family) => one(infos, &search, settings, labels, Some(family)),
+            None => match detr(infos, settings, labels).or_else(|| separated(infos, settings)) {
                 Some(family) => Ok(family),
-                None => one(faces, &search, settings, labels, None),
+                None => one(infos, &search, settings, labels, None),
             },
         }
     }
@@ -104,8 +104,9 @@ impl Family {
         }
     }
 
-    /// The overlap above which the lesser box is dropped; `None` where the graph has done it.
-    pub fn overlap(&self, settings: &Settings) -> Option<f64> {
+    /// The overlap above which the box with the lower score is dropped; `None` if the graph
+    /// suppresses boxes.
+    pub fn overlap(&self, settings: &AnswerSettings) -> Option<f64> {
         let usual = match self {
             Self::Detr { .. } | Self::EndToEnd { .. } => None,
             Self::YoloV8 { .. } => Some(0.7),
@@ -164,26 +165,26 @@ impl Family {
     }
 }
 
-fn position(faces: &[Face<'_>], names: &[&str]) -> Option<usize> {
+fn position(infos: &[OutputInfo<'_>], names: &[&str]) -> Option<usize> {
     names
         .iter()
-        .find_map(|name| faces.iter().position(|face| face.plain_name() == *name))
+        .find_map(|name| infos.iter().position(|info| info.plain_name() == *name))
 }
 
-/// The first output that has one of these names and fits.
-fn named(faces: &[Face<'_>], names: &[&str], fits: impl Fn(&Face<'_>) -> bool) -> Option<usize> {
-    position(faces, names).filter(|&at| fits(&faces[at]))
+/// The first output with one of these names, if it matches.
+fn named(infos: &[OutputInfo<'_>], names: &[&str], fits: impl Fn(&OutputInfo<'_>) -> bool) -> Option<usize> {
+    position(infos, names).filter(|&at| fits(&infos[at]))
 }
 
-fn detr(faces: &[Face<'_>], settings: &Settings, labels: usize) -> Option<Family> {
-    let is_number = |face: &Face<'_>| face.is_number() && face.may_have_rank(3);
-    let boxes = named(faces, &["predboxes"], |face| is_number(face) && face.may_have_dim(2, 4))?;
-    let logits = named(faces, &["logits", "predlogits", "scores"], is_number)?;
-    // Every other network has a class for "none".
+fn detr(infos: &[OutputInfo<'_>], settings: &AnswerSettings, labels: usize) -> Option<Family> {
+    let is_number = |info: &OutputInfo<'_>| info.is_number() && info.may_have_rank(3);
+    let boxes = named(infos, &["predboxes"], |info| is_number(info) && info.may_have_dim(2, 4))?;
+    let logits = named(infos, &["logits", "predlogits", "scores"], is_number)?;
+    // All other networks have a class for "none".
     let is_sigmoid = match settings.function_to_apply {
         Some(Function::Sigmoid) => true,
         Some(Function::Softmax | Function::None) => false,
-        None => labels > 0 && faces[logits].last_dim() == Some(labels),
+        None => labels > 0 && infos[logits].last_dim() == Some(labels),
     };
     Some(Family::Detr {
         logits,
@@ -192,23 +193,23 @@ fn detr(faces: &[Face<'_>], settings: &Settings, labels: usize) -> Option<Family
     })
 }
 
-fn separated(faces: &[Face<'_>], settings: &Settings) -> Option<Family> {
-    let has_four = |face: &Face<'_>| {
-        let rank = face.may_have_rank(3) || face.may_have_rank(2);
-        face.is_number() && rank && face.last_dim().is_none_or(|size| size == 4)
+fn separated(infos: &[OutputInfo<'_>], settings: &AnswerSettings) -> Option<Family> {
+    let has_four = |info: &OutputInfo<'_>| {
+        let rank = info.may_have_rank(3) || info.may_have_rank(2);
+        info.is_number() && rank && info.last_dim().is_none_or(|size| size == 4)
     };
     let boxes = named(
-        faces,
+        infos,
         &["boxes", "detectionboxes", "detboxes", "bboxes", "bbox", "predboxes"],
         has_four,
     )?;
     let scores = named(
-        faces,
+        infos,
         &["scores", "detectionscores", "detscores", "score", "confidences"],
-        |face| face.is_float(),
+        |info| info.is_float(),
     )?;
     let classes = named(
-        faces,
+        infos,
         &[
             "labels",
             "classes",
@@ -217,18 +218,18 @@ fn separated(faces: &[Face<'_>], settings: &Settings) -> Option<Family> {
             "classids",
             "label",
         ],
-        |face| face.is_number(),
+        |info| info.is_number(),
     );
-    let rank = |at: usize| faces[at].dims.as_ref().map(Vec::len);
+    let rank = |at: usize| infos[at].dims.as_ref().map(Vec::len);
     let is_by_class = rank(scores).is_some() && rank(scores) == rank(boxes);
     if classes.is_none() && !is_by_class {
         return None;
     }
-    let count = named(faces, &["numdetections", "numdets", "numboxes"], |face| {
-        face.is_number()
+    let count = named(infos, &["numdetections", "numdets", "numboxes"], |info| {
+        info.is_number()
     });
-    // TensorFlow's models have the vertical coordinate first, in parts of the picture.
-    let is_tensorflow = faces[boxes].plain_name() == "detectionboxes";
+    // TensorFlow's models have the vertical coordinate first, as fractions of the image.
+    let is_tensorflow = infos[boxes].plain_name() == "detectionboxes";
     let usual = match is_tensorflow {
         true => (BoxLayout::CornersRowFirst, BoxUnit::Parts),
         false => (BoxLayout::Corners, BoxUnit::Pixels),
@@ -244,26 +245,26 @@ fn separated(faces: &[Face<'_>], settings: &Settings) -> Option<Family> {
     })
 }
 
-/// The family of a network that has all in one output.
+/// Recognises the family of a network with a single output.
 fn one(
-    faces: &[Face<'_>],
+    infos: &[OutputInfo<'_>],
     search: &Search<'_>,
-    settings: &Settings,
+    settings: &AnswerSettings,
     labels: usize,
     family: Option<BoxFamily>,
 ) -> Result<Family, TaskError> {
-    let output = search.find(faces, |face| face.is_float() && face.may_have_rank(3))?;
-    let face = &faces[output];
+    let output = search.find(infos, |info| info.is_float() && info.may_have_rank(3))?;
+    let info = &infos[output];
     let unit = settings.box_unit.unwrap_or(BoxUnit::Pixels);
     let classes = (labels > 0).then_some(labels);
-    let (rows, columns) = (face.dim(1), face.dim(2));
-    let refuse = |problem: &str| Err(search.refusal(faces, format!("its shape is not that of {problem}")));
+    let (rows, columns) = (info.dim(1), info.dim(2));
+    let refuse = |problem: &str| Err(search.refusal(infos, format!("its shape does not match {problem}")));
     let is_less = |one: Option<usize>, other: Option<usize>| matches!((one, other), (Some(a), Some(b)) if a < b);
     let family = match family {
         Some(family) => family,
         None if columns == Some(6) => {
-            // A row of six numbers is corners, score and class, or centre, objectness and one
-            // class.
+            // A row of six numbers is either corners, score and class, or centre, size,
+            // objectness and one class.
             let is_one_class = labels <= 1 && rows.is_some_and(|rows| rows > MOST_SUPPRESSED);
             match is_one_class {
                 true => BoxFamily::YoloV5,
@@ -273,7 +274,8 @@ fn one(
         None if columns.is_some() && columns == classes.map(|count| count + 5) => BoxFamily::YoloV5,
         None if rows.is_some() && rows == classes.map(|count| count + 4) => BoxFamily::YoloV8,
         None if is_less(rows, columns) || (rows.is_some() && columns.is_none()) => BoxFamily::YoloV8,
-        // All open: the run says it, and every row of numbers can be one of this family.
+        // All dimensions are dynamic: any row of numbers may belong to this family; the run
+        // decides.
         None => BoxFamily::YoloV5,
     };
     match family {

@@ -1,4 +1,4 @@
-//! Boxes, scores and classes in outputs of their own.
+//! Reads boxes, scores and classes from separate outputs.
 
 use super::{Candidate, Relative, Rows, TASK, TaskError, class, corners, floats, missing};
 use crate::task::scores::greatest;
@@ -11,7 +11,7 @@ pub(super) struct Parts<'a> {
     pub boxes: &'a Tensor,
     pub scores: &'a Tensor,
     pub classes: Option<&'a Tensor>,
-    /// The number of boxes of each record that count; the others fill the rows up.
+    /// The number of valid boxes of each record; the rest of the rows is padding.
     pub count: Option<&'a Tensor>,
 }
 
@@ -39,7 +39,7 @@ impl<'a> Separate<'a> {
         let rank = if is_by_class { 2 } else { 1 };
         let counts = parts.count.map(floats).transpose()?.map(|counts| counts.into_owned());
         if counts.as_ref().is_some_and(|counts| counts.len() != records) {
-            return Err(missing("a number of boxes for each picture"));
+            return Err(missing("a number of boxes for each image"));
         }
         Ok(Self {
             boxes: Rows::new(TASK, parts.boxes, records, 2)?,
@@ -105,7 +105,7 @@ impl<'a> Separate<'a> {
     }
 }
 
-/// The corners of a box.
+/// Converts a box to corners.
 fn ordered(numbers: [f32; 4], layout: BoxLayout) -> [f32; 4] {
     let [a, b, c, d] = numbers;
     match layout {

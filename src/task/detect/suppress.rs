@@ -1,13 +1,13 @@
-//! Non-maximum suppression: of boxes of one class that overlap, the best one stays.
+//! Non-maximum suppression: keeps only the best of overlapping boxes of one class.
 
 use super::Candidate;
 
-/// The boxes that overlap none of their class with a greater score by more than `most_overlap`,
-/// the best one first, and at most `most` of them.
+/// Returns the boxes that overlap no box of their class with a higher score by more than
+/// `most_overlap`, best first, at most `most`.
 ///
-/// A box is compared with those that were kept, which are few, and only with those of its class.
+/// A box is compared only with kept boxes of its class, which are few.
 pub(super) fn suppress(mut candidates: Vec<Candidate>, most_overlap: f32, most: usize) -> Vec<Candidate> {
-    // Equal scores stay in their order.
+    // A stable sort keeps the order of equal scores.
     candidates.sort_by(|one, other| other.score.total_cmp(&one.score));
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in candidates {
@@ -25,7 +25,7 @@ pub(super) fn suppress(mut candidates: Vec<Candidate>, most_overlap: f32, most: 
     kept
 }
 
-/// The part of the area of two boxes that is in both.
+/// The intersection over union of two boxes.
 pub(super) fn overlap(one: &[f32; 4], other: &[f32; 4]) -> f32 {
     let area = |corners: &[f32; 4]| (corners[2] - corners[0]) * (corners[3] - corners[1]);
     let width = one[2].min(other[2]) - one[0].max(other[0]);

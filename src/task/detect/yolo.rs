@@ -1,10 +1,10 @@
-//! Boxes of networks that write all in one output.
+//! Reads the boxes of networks with a single output.
 
 use super::{Candidate, Relative, Rows, TASK, TaskError, class, corners, missing};
 use crate::task::scores::greatest;
 use crate::tensor::Tensor;
 
-/// The order of the numbers of boxes.
+/// The layout of the output.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Form {
     /// A row for each box: centre, size, objectness, classes.
@@ -32,7 +32,7 @@ impl<'a> Yolo<'a> {
             Form::Rows { .. } | Form::Finished => second >= 6,
             Form::Columns { .. } => first >= 5,
         };
-        // No boxes have no numbers.
+        // An output without boxes may have no numbers.
         if !least && !tensor.is_empty() {
             return Err(missing("boxes with scores"));
         }
@@ -59,12 +59,12 @@ impl<'a> Yolo<'a> {
 }
 
 fn rows(numbers: &[f32], width: usize, classes: Option<usize>, threshold: f32) -> Vec<Candidate> {
-    // Networks for masks have more numbers after the classes.
+    // Segmentation networks have further numbers after the classes.
     let end = classes.map_or(width, |count| (5 + count).min(width));
     let mut found = Vec::new();
     for row in numbers.chunks_exact(width) {
         let objectness = row[4];
-        // Most boxes end here, before their classes are looked at.
+        // Most boxes fail here, before their classes are read.
         if objectness > threshold
             && let Some(class) = greatest(&row[5..end])
             && let score = row[5 + class] * objectness
@@ -82,7 +82,7 @@ fn rows(numbers: &[f32], width: usize, classes: Option<usize>, threshold: f32) -
 
 fn columns(numbers: &[f32], height: usize, boxes: usize, classes: Option<usize>, threshold: f32) -> Vec<Candidate> {
     let count = classes.map_or(height - 4, |count| count.min(height - 4));
-    // The scores of a class lie side by side, so the classes are the outer loop.
+    // The scores of a class are adjacent, so the classes are the outer loop.
     let mut best = vec![(f32::NEG_INFINITY, 0usize); boxes];
     for (class, scores) in numbers.chunks_exact(boxes).skip(4).take(count).enumerate() {
         for (best, &score) in best.iter_mut().zip(scores) {

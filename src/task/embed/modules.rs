@@ -1,6 +1,6 @@
-//! The steps after the network, as a folder of sentence-transformers lists them.
+//! Reads the steps after the network from a folder of sentence-transformers.
 //!
-//! `modules.json` lists the steps; each has a folder, and pooling has its settings in it:
+//! `modules.json` lists the steps. Each has a folder; that of pooling contains its settings:
 //!
 //! ```text
 //! modules.json             [{"path": "", "type": "sentence_transformers.models.Transformer"}, ..]
@@ -12,23 +12,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::task::error::excerpt;
-use crate::task::outputs::Face;
+use crate::task::outputs::OutputInfo;
 use crate::task::settings::Pooling;
-use crate::task::{Settings, TaskError};
+use crate::task::{AnswerSettings, TaskError};
 use crate::tensor::Signature;
 
 /// The steps after the network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SentenceModules {
-    /// The pooling and whether embeddings are normalised.
-    pub settings: Settings,
-    /// The first step that is not supported: its kind and its folder.
+    /// The pooling, and whether embeddings are normalized.
+    pub settings: AnswerSettings,
+    /// The first unsupported step: its kind and its folder.
     pub unsupported: Option<String>,
 }
 
 impl SentenceModules {
-    /// Reads `modules.json`, and the files that it names through `read`, which has their text if
-    /// they exist.
+    /// Parses `modules.json`. `read` returns the text of the files that it names, if they exist.
     pub fn parse(modules: &str, read: impl Fn(&str) -> Option<String>) -> Result<Self, TaskError> {
         let wrong = |what: &str| TaskError::Unsupported(format!("modules.json: {what}"));
         let list: Json = serde_json::from_str(modules).map_err(|error| wrong(&error.to_string()))?;
@@ -55,26 +54,26 @@ impl SentenceModules {
         Ok(steps)
     }
 
-    /// The settings, for a model with these outputs. A step that is not supported does not matter
-    /// where the model gives the embeddings of sentences itself.
-    pub fn check(&self, signature: &Signature) -> Result<Settings, TaskError> {
-        let faces = Face::declared(signature);
-        let is_pooled = faces
+    /// Returns the settings for a model with these outputs. An unsupported step does not matter if
+    /// the model returns sentence embeddings itself.
+    pub fn check(&self, signature: &Signature) -> Result<AnswerSettings, TaskError> {
+        let infos = OutputInfo::declared(signature);
+        let is_pooled = infos
             .iter()
-            .any(|face| super::POOLED.contains(&face.plain_name().as_str()));
+            .any(|info| super::POOLED.contains(&info.plain_name().as_str()));
         match &self.unsupported {
             Some(step) if !is_pooled => Err(TaskError::Unsupported(format!(
                 "modules.json: the module {step} is not supported after the network; export the model with an \
                  output sentence_embedding"
             ))),
-            // The graph has done these steps.
-            _ if is_pooled => Ok(Settings::default()),
+            // The graph contains these steps.
+            _ if is_pooled => Ok(AnswerSettings::default()),
             _ => Ok(self.settings.clone()),
         }
     }
 }
 
-/// The poolings of `1_Pooling/config.json`: a flag for each, or a name.
+/// Reads the poolings of `1_Pooling/config.json`: a flag for each, or a name.
 fn pooling(file: &str, text: &str) -> Result<Vec<Pooling>, TaskError> {
     const FLAGS: [(&str, Pooling); 6] = [
         ("pooling_mode_cls_token", Pooling::Cls),
@@ -87,14 +86,14 @@ fn pooling(file: &str, text: &str) -> Result<Vec<Pooling>, TaskError> {
     let wrong = |what: &str| TaskError::Unsupported(format!("{file}: {what}"));
     let config: Json = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
     if let Some(name) = config.get("pooling_mode").filter(|name| !name.is_null()) {
-        let mut settings = Settings::default();
+        let mut settings = AnswerSettings::default();
         settings
             .set("pooling", name)
             .map_err(|error| wrong(&error.to_string()))?;
         return settings.pooling.ok_or_else(|| wrong("no pooling"));
     }
     let is_set = |flag: &str| config.get(flag).and_then(Json::as_bool);
-    // The class has the mean by default.
+    // The mean is the default.
     let flags = FLAGS
         .into_iter()
         .filter(|&(flag, pooling)| is_set(flag).unwrap_or(pooling == Pooling::Mean));

@@ -1,8 +1,8 @@
-//! One embedding of those of tokens.
+//! Pools token embeddings into one embedding.
 
 use crate::task::settings::Pooling;
 
-/// The poolings in the order in which sentence-transformers joins them, each once.
+/// The poolings without duplicates, in the order in which sentence-transformers concatenates them.
 pub(super) fn ordered(asked: &[Pooling]) -> Vec<Pooling> {
     let order = [
         Pooling::Cls,
@@ -15,8 +15,8 @@ pub(super) fn ordered(asked: &[Pooling]) -> Vec<Pooling> {
     order.into_iter().filter(|pooling| asked.contains(pooling)).collect()
 }
 
-/// Appends the embedding that a pooling makes of `tokens`, each of which has `width` numbers. A
-/// row without any token that counts has the embedding 0.
+/// Pools `tokens`, each with `width` numbers, and appends the embedding to `out`. A row without
+/// attended tokens gets the embedding 0.
 pub(super) fn pool(pooling: Pooling, tokens: &[f32], width: usize, attention: &[u32], out: &mut Vec<f32>) {
     let start = out.len();
     out.resize(start + width, 0.0);
@@ -46,7 +46,7 @@ pub(super) fn pool(pooling: Pooling, tokens: &[f32], width: usize, attention: &[
             }
             for (_, token) in counted {
                 for (greatest, &number) in embedding.iter_mut().zip(token) {
-                    // Numbers that are none stay, as in PyTorch.
+                    // NaN propagates, as in PyTorch.
                     if number > *greatest || number.is_nan() {
                         *greatest = number;
                     }

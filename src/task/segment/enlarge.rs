@@ -1,38 +1,38 @@
-//! Maps and logits at the size of the original.
+//! Enlarges maps and logits to the size of the original.
 //!
-//! A pixel of the original lies between four pixels of the output. Where one class is the best of
-//! all four, it is the best of everything between them, because each score between them is a mean
-//! of the four with the same weights. So only pixels at the edges of things have their logits
-//! mixed, and enlarged logits are never held, however many classes there are.
+//! A pixel of the original is between four pixels of the output. If one class is the best in all
+//! four, it is the best everywhere between them, because every interpolated score is a mean of the
+//! four with the same weights. So logits are interpolated only at the edges of objects, and
+//! enlarged logits are never stored, however many classes there are.
 
 use super::{TaskError, missing};
 
-/// For each pixel of one axis of the original, the two numbers of the output that it lies between.
+/// For each pixel along one axis of the original, the two pixels of the output that it is between.
 pub(super) struct Axis {
-    /// Numbers on the axis of the output.
+    /// Pixels of the output along the axis.
     length: usize,
-    places: Vec<Place>,
+    places: Vec<Interpolation>,
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct Interpolation {
     first: u32,
     second: u32,
-    /// The part of the second one.
+    /// The weight of the second pixel.
     weight: f32,
-    /// The one that it lies in.
+    /// The nearest pixel.
     nearest: u32,
 }
 
 impl Axis {
-    /// An axis of `pixels` pixels. `content` is the part of the model's picture, which has `input`
-    /// pixels, that shows the original.
+    /// An axis of `pixels` pixels. `content` is the part of the model's input (of `input` pixels)
+    /// that shows the original.
     pub fn new(pixels: u32, length: usize, content: (f32, f32), input: u32) -> Result<Self, TaskError> {
         let last = u32::try_from(length).ok().and_then(|length| length.checked_sub(1));
         let last = last.ok_or_else(|| missing("outputs of one pixel or more"))?;
-        let mut places = room(pixels as usize, 1)?;
+        let mut places = allocate(pixels as usize, 1)?;
         let (start, end) = content;
-        // For a picture without borders this is `length / pixels`, computed as PyTorch does.
+        // Without borders this is `length / pixels`, computed as in PyTorch.
         let is_whole = start == 0.0 && end == input as f32;
         let (scale, offset) = match is_whole {
             true => (length as f32 / pixels as f32, 0.0),
@@ -44,7 +44,7 @@ impl Axis {
         for pixel in 0..pixels {
             let at = ((pixel as f32 + 0.5) * scale - 0.5 + offset).clamp(0.0, last as f32);
             let first = at as u32;
-            places.push(Place {
+            places.push(Interpolation {
                 first,
                 second: (first + 1).min(last),
                 weight: at - first as f32,
@@ -58,8 +58,8 @@ impl Axis {
         self.places.len()
     }
 
-    /// The pixels that lie between the same two numbers.
-    fn runs(&self) -> impl Iterator<Item = &[Place]> {
+    /// Groups the pixels that are between the same two pixels of the output.
+    fn runs(&self) -> impl Iterator<Item = &[Interpolation]> {
         self.places.chunk_by(|one, next| one.first == next.first)
     }
 }
@@ -68,9 +68,9 @@ impl Axis {
 pub(super) fn best(logits: &[f32], classes: usize, columns: &Axis, lines: &Axis) -> Result<Vec<u16>, TaskError> {
     let width = columns.length;
     let scores = by_pixel(logits, classes)?;
-    let mut own = room(width, lines.length)?;
+    let mut own = allocate(width, lines.length)?;
     own.extend(scores.chunks_exact(classes).map(greatest));
-    let mut map = room(columns.pixels(), lines.pixels())?;
+    let mut map = allocate(columns.pixels(), lines.pixels())?;
     let mut mixed = Mixed::new(classes);
     for line in &lines.places {
         let (above, below) = (line.first as usize * width, line.second as usize * width);
@@ -94,7 +94,7 @@ pub(super) fn best(logits: &[f32], classes: usize, columns: &Axis, lines: &Axis)
     Ok(map)
 }
 
-/// Scores of all classes at the ends of a line between two pixels, and on it.
+/// Buffers for the scores of all classes at the left and right end of a line, and between.
 struct Mixed {
     left: Vec<f32>,
     right: Vec<f32>,
@@ -111,15 +111,15 @@ impl Mixed {
     }
 }
 
-/// Class 1 where the only channel exceeds `bound`, else class 0.
+/// Class 1 for pixels where the only channel exceeds `bound`, else class 0.
 pub(super) fn exceeding(logits: &[f32], bound: f32, columns: &Axis, lines: &Axis) -> Result<Vec<u16>, TaskError> {
     let width = columns.length;
-    let mut map = room(columns.pixels(), lines.pixels())?;
+    let mut map = allocate(columns.pixels(), lines.pixels())?;
     let mut mixed = vec![0f32; width];
     for line in &lines.places {
         let of = |at: u32| &logits[at as usize * width..(at as usize + 1) * width];
         mix(of(line.first), of(line.second), line.weight, &mut mixed);
-        let score = |place: &Place| {
+        let score = |place: &Interpolation| {
             let (left, right) = (mixed[place.first as usize], mixed[place.second as usize]);
             left * (1.0 - place.weight) + right * place.weight
         };
@@ -133,7 +133,7 @@ pub(super) fn nearest(classes: &[f32], columns: &Axis, lines: &Axis) -> Result<V
     if classes.iter().any(|class| !(0.0..=f32::from(u16::MAX)).contains(class)) {
         return Err(missing("classes from 0 to 65535"));
     }
-    let mut map = room(columns.pixels(), lines.pixels())?;
+    let mut map = allocate(columns.pixels(), lines.pixels())?;
     for line in &lines.places {
         let start = line.nearest as usize * columns.length;
         let own = &classes[start..start + columns.length];
@@ -142,12 +142,12 @@ pub(super) fn nearest(classes: &[f32], columns: &Axis, lines: &Axis) -> Result<V
     Ok(map)
 }
 
-/// The scores of each pixel side by side, out of planes of one class each.
+/// Converts planes of one class each to adjacent scores for each pixel.
 fn by_pixel(logits: &[f32], classes: usize) -> Result<Vec<f32>, TaskError> {
-    // As many pixels at a time as the cache holds lines for.
+    // Limited by the number of cache lines.
     const PIXELS: usize = 16;
     let plane = logits.len() / classes.max(1);
-    let mut scores = room(logits.len(), 1)?;
+    let mut scores = allocate(logits.len(), 1)?;
     scores.resize(logits.len(), 0f32);
     for (block, out) in scores.chunks_mut(PIXELS * classes).enumerate() {
         let start = block * PIXELS;
@@ -161,17 +161,17 @@ fn by_pixel(logits: &[f32], classes: usize) -> Result<Vec<f32>, TaskError> {
     Ok(scores)
 }
 
-/// The numbers between two lists of them.
+/// Interpolates linearly between two lists of numbers.
 fn mix(one: &[f32], other: &[f32], weight: f32, out: &mut [f32]) {
     for ((out, &one), &other) in out.iter_mut().zip(one).zip(other) {
         *out = one * (1.0 - weight) + other * weight;
     }
 }
 
-/// The class with the greatest score, the first one of equals.
+/// The class with the largest score; the first of equal ones.
 fn greatest(scores: &[f32]) -> u16 {
     const LANES: usize = 8;
-    // Several at a time, which compilers make vectors of.
+    // Independent lanes let the compiler use vector instructions.
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (blocks, rest) = scores.as_chunks::<LANES>();
     for block in blocks {
@@ -187,7 +187,7 @@ fn greatest(scores: &[f32]) -> u16 {
     scores.iter().position(|&score| score == greatest).unwrap_or(0) as u16
 }
 
-fn room<T>(count: usize, times: usize) -> Result<Vec<T>, TaskError> {
+fn allocate<T>(count: usize, times: usize) -> Result<Vec<T>, TaskError> {
     let mut all = Vec::new();
     let count = count.checked_mul(times).ok_or(TaskError::OutOfMemory)?;
     all.try_reserve_exact(count).map_err(|_| TaskError::OutOfMemory)?;

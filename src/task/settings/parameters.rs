@@ -1,29 +1,29 @@
-//! The `parameters` of a request: settings of the answer, and what goes to other parts.
+//! The `parameters` of a request: settings of the answer, and parameters for other modules.
 //!
-//! | the key is | it is |
+//! | key | treatment |
 //! |---|---|
-//! | a setting of the task | read into [`Settings`] |
-//! | about the input (`truncation`, `padding`, ..) | handed to whatever reads the input |
-//! | about the client's connection to another server (`wait_for_model`, ..) | passed over |
+//! | a setting of the task | read into [`AnswerSettings`] |
+//! | about the input (`truncation`, `padding`, ..) | passed to the module that reads the input |
+//! | about other servers (`wait_for_model`, ..) | ignored |
 //! | anything else | an error |
 
 use serde_json::{Map, Value as Json};
 
-use super::Settings;
+use super::AnswerSettings;
 use super::read::{KEYS, canonical};
 use crate::task::Task;
 use crate::task::error::{TaskError, nearest};
 
-/// The `parameters` of a request, each where it belongs.
+/// The `parameters` of a request, divided by purpose.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Parameters {
-    pub settings: Settings,
-    /// Those about the input.
+    pub settings: AnswerSettings,
+    /// The parameters about the input.
     pub input: Map<String, Json>,
 }
 
 impl Parameters {
-    /// Parameters about the input, which are no business of the answer.
+    /// Parameters about the input, which do not affect the answer.
     pub const INPUT: [&str; 14] = [
         "truncation",
         "truncate",
@@ -41,7 +41,7 @@ impl Parameters {
         "is_split_into_words",
     ];
 
-    /// Parameters that clients send whatever the server, and that mean nothing to this one.
+    /// Parameters that clients send to every server, without a meaning here.
     pub const IGNORED: [&str; 9] = [
         "wait_for_model",
         "use_cache",
@@ -54,7 +54,7 @@ impl Parameters {
         "options",
     ];
 
-    /// Reads the parameters of a request of this task.
+    /// Reads the parameters of a request for this task.
     pub fn read(task: Task, keys: &Map<String, Json>) -> Result<Self, TaskError> {
         let mut parameters = Self::default();
         for (name, value) in keys {
@@ -88,7 +88,7 @@ impl Parameters {
 }
 
 impl Task {
-    /// The settings that this task takes.
+    /// The settings of this task.
     pub const fn settings(self) -> &'static [&'static str] {
         match self {
             Self::ImageClassification | Self::TextClassification | Self::AudioClassification => {
@@ -121,9 +121,9 @@ impl Task {
     }
 }
 
-impl Settings {
-    /// Refuses what is set and that the task does not take: the manifest's mistakes, when a model
-    /// is loaded. `problem_type` comes from `config.json` for any task.
+impl AnswerSettings {
+    /// Refuses settings of the manifest that the task does not have, when a model is loaded.
+    /// `problem_type` is allowed for any task, because it comes from `config.json`.
     pub(in crate::task) fn check(&self, task: Task) -> Result<(), TaskError> {
         let Ok(Json::Object(keys)) = serde_json::to_value(self) else {
             return Ok(());

@@ -1,13 +1,13 @@
-//! From JSON to settings, with every mistake named by its key and what is allowed for it.
+//! Reads settings from JSON; errors name the key and the allowed values.
 
 use std::num::NonZeroUsize;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Aggregation, BoxFamily, BoxLayout, BoxUnit, Function, Pooling, ProblemType, Settings, TopK};
+use super::{Aggregation, AnswerSettings, BoxFamily, BoxLayout, BoxUnit, Function, Pooling, ProblemType, TopK};
 use crate::task::error::{SettingError, nearest};
 
-/// The keys of [`Settings`].
+/// The keys of [`AnswerSettings`].
 pub(super) const KEYS: [&str; 23] = [
     "output",
     "top_k",
@@ -34,7 +34,7 @@ pub(super) const KEYS: [&str; 23] = [
     "align_to_words",
 ];
 
-/// Further names of keys, as libraries and clients have them.
+/// Aliases of keys in libraries and clients.
 const ALIASES: [(&str, &str); 13] = [
     ("topk", "top_k"),
     ("top_n", "top_k"),
@@ -51,7 +51,7 @@ const ALIASES: [(&str, &str); 13] = [
     ("return_documents", "return_text"),
 ];
 
-/// The key that `name` is another name of, or `name` itself.
+/// The key for an alias, or `name` itself.
 pub(super) fn canonical(name: &str) -> &str {
     ALIASES
         .iter()
@@ -59,7 +59,7 @@ pub(super) fn canonical(name: &str) -> &str {
         .map_or(name, |&(_, key)| key)
 }
 
-impl TryFrom<Map<String, Json>> for Settings {
+impl TryFrom<Map<String, Json>> for AnswerSettings {
     type Error = SettingError;
 
     fn try_from(keys: Map<String, Json>) -> Result<Self, SettingError> {
@@ -78,8 +78,8 @@ const TEXT: &str = "a string";
 const TEXTS: &str = "a list of strings";
 const LABELS: &str = "a list of one or more labels, or a string with commas between them";
 
-impl Settings {
-    /// Sets one key. A `null` leaves it at its default, except that `top_k` is all entries then.
+impl AnswerSettings {
+    /// Sets one key. `null` means the default, except for `top_k`, where it means all entries.
     pub(in crate::task) fn set(&mut self, name: &str, value: &Json) -> Result<(), SettingError> {
         let unknown = || SettingError::Unknown {
             key: name.to_owned(),
@@ -87,7 +87,7 @@ impl Settings {
         };
         let name = canonical(name);
         let key = KEYS.into_iter().find(|key| *key == name);
-        // The old way to ask for all labels.
+        // An old parameter that asks for all labels.
         if name == "return_all_scores" {
             let all = read("return_all_scores", SWITCH, value, Json::as_bool)?;
             self.top_k = all.map(|all| if all { TopK::All } else { TopK::Most(NonZeroUsize::MIN) });
@@ -127,7 +127,7 @@ impl Settings {
             "multi_label" => self.multi_label = read(key, SWITCH, value, Json::as_bool)?,
             "hypothesis_template" => {
                 let template = |json: &Json| text(json).filter(|text| text.contains("{}"));
-                self.hypothesis_template = read(key, "a string with {} in the place of the label", value, template)?;
+                self.hypothesis_template = read(key, "a string with {} in place of the label", value, template)?;
             }
             "targets" => self.targets = read(key, "a string or a list of one or more of them", value, targets)?,
             "raw_scores" => self.raw_scores = read(key, SWITCH, value, Json::as_bool)?,
@@ -178,7 +178,7 @@ fn texts(json: &Json) -> Option<Vec<String>> {
     json.as_array()?.iter().map(text).collect()
 }
 
-/// One string, or a list with something in it.
+/// One string, or a list that is not empty.
 fn targets(json: &Json) -> Option<Vec<String>> {
     match json {
         Json::String(one) => Some(vec![one.clone()]),

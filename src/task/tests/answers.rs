@@ -1,14 +1,16 @@
-//! The forms in which answers go out.
+//! The formats of answers in responses.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::{floats, read, settings};
-use crate::task::{Answer, Context, EncodingFormat, Form, Labels, Output, PlacedPicture, Question, Settings, Task};
+use crate::task::{
+    Answer, AnswerSettings, Context, EncodingFormat, Form, Labels, Output, PlacedPicture, Question, Task,
+};
 use crate::tensor::Value;
 
-fn answer(task: Task, name: &str, value: &Value, records: usize, labels: &[&str], settings: &Settings) -> Answer {
+fn answer(task: Task, name: &str, value: &Value, records: usize, labels: &[&str], settings: &AnswerSettings) -> Answer {
     let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
     let labels = Labels::new(&labels);
     let outputs = [Output { name, value }];
@@ -21,7 +23,7 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 #[test]
-fn labels_are_lists_lines_or_cells() {
+fn labels_are_written_as_lists_lines_or_cells() {
     let scores = floats(&[2, 2], &[0.25, 0.75, 0.5, f32::NAN]);
     let two = settings(json!({"top_k": 2}));
     let labels = ["a \"b\"", "c,d"];
@@ -40,7 +42,7 @@ fn labels_are_lists_lines_or_cells() {
         &scores,
         2,
         &labels,
-        &Settings::default(),
+        &AnswerSettings::default(),
     );
     assert_eq!(
         text(one.to_json_lines().unwrap()),
@@ -49,7 +51,7 @@ fn labels_are_lists_lines_or_cells() {
 }
 
 #[test]
-fn embeddings_go_out_for_several_clients() {
+fn embeddings_are_written_in_the_formats_of_several_clients() {
     let numbers = floats(&[2, 2], &[0.1, -2.5, 3.0, f32::INFINITY]);
     let embeddings = answer(
         Task::SentenceSimilarity,
@@ -57,7 +59,7 @@ fn embeddings_go_out_for_several_clients() {
         &numbers,
         2,
         &[],
-        &Settings::default(),
+        &AnswerSettings::default(),
     );
     assert_eq!(
         text(embeddings.to_json(Form::List).unwrap()),
@@ -83,7 +85,7 @@ fn embeddings_go_out_for_several_clients() {
 #[test]
 fn similarities_and_rankings_are_one_answer_to_all_records() {
     let numbers = floats(&[3, 2], &[1.0, 0.0, 0.0, 2.0, -3.0, 0.0]);
-    let (labels, settings) = (Labels::default(), Settings::default());
+    let (labels, settings) = (Labels::default(), AnswerSettings::default());
     let outputs = [Output {
         name: "embeddings",
         value: &numbers,
@@ -114,7 +116,7 @@ fn similarities_and_rankings_are_one_answer_to_all_records() {
     assert_eq!(text(ranked.to_csv().unwrap()), "2,1.0\n1,0.5\n0,0.0\n");
 }
 
-/// A picture that is resized and nothing else.
+/// An image that is only resized.
 pub(super) struct Resized {
     pub size: (u32, u32),
     pub input: (u32, u32),
@@ -135,7 +137,7 @@ fn segmented(classes: &[i64], width: usize, names: &[&str]) -> Answer {
     let tensor = crate::tensor::Tensor::from_vec(vec![1, height, width], classes.to_vec()).unwrap();
     let value = Value::Tensor(tensor);
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-    let (labels, settings) = (Labels::new(&names), Settings::default());
+    let (labels, settings) = (Labels::new(&names), AnswerSettings::default());
     let size = (u32::try_from(width).unwrap(), u32::try_from(height).unwrap());
     let picture = Resized { size, input: size };
     let pictures: [&dyn PlacedPicture; 1] = [&picture];
@@ -151,7 +153,7 @@ fn segmented(classes: &[i64], width: usize, names: &[&str]) -> Answer {
 }
 
 #[test]
-fn a_map_of_classes_is_a_grey_picture_or_a_mask_for_each_class() {
+fn a_class_map_is_a_grey_image_or_a_mask_for_each_class() {
     let answer = segmented(&[0, 2, 2, 0, 0, 2], 3, &["wall", "floor", "sky"]);
     let png = answer.to_png().unwrap();
     let picture = image::load_from_memory_with_format(&png, image::ImageFormat::Png).unwrap();
@@ -167,13 +169,13 @@ fn a_map_of_classes_is_a_grey_picture_or_a_mask_for_each_class() {
     assert_eq!(mask.as_bytes(), [0, 255, 255, 0, 0, 255]);
     assert_eq!(
         answer.to_csv().unwrap_err().to_string(),
-        "the answer of image-segmentation cannot be given as text/csv: a record is a picture; accept image/png or \
+        "the answer of image-segmentation cannot be written as text/csv: a record is an image; accept image/png or \
          application/json"
     );
 }
 
 #[test]
-fn a_map_of_many_classes_has_sixteen_bits() {
+fn a_class_map_with_many_classes_has_sixteen_bits() {
     let answer = segmented(&[0, 300, 65_535, 7], 2, &[]);
     let png = answer.to_png().unwrap();
     let picture = image::load_from_memory_with_format(&png, image::ImageFormat::Png).unwrap();

@@ -1,4 +1,4 @@
-//! Properties that hold for any outputs.
+//! Property tests for any outputs.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use super::answers::Resized;
 use super::settings;
 use super::toy::Toy;
 use crate::task::scores::{greatest, softmax, top};
-use crate::task::{Context, Form, Labels, Output, PlacedPicture, Question, Settings, Task, Tokens, detect};
+use crate::task::{AnswerSettings, Context, Form, Labels, Output, PlacedPicture, Question, Task, Tokens, detect};
 use crate::tensor::{DataType, Tensor, Value};
 
 fn number() -> impl Strategy<Value = f32> {
@@ -21,7 +21,7 @@ fn number() -> impl Strategy<Value = f32> {
 
 proptest! {
     #[test]
-    fn the_best_are_those_that_sorting_finds(row in vec(number(), 0..60), most in 0usize..70) {
+    fn top_finds_the_same_as_sorting(row in vec(number(), 0..60), most in 0usize..70) {
         let mut order: Vec<usize> = (0..row.len()).collect();
         order.sort_by(|&one, &other| {
             let rank = |at: usize| (!row[at].is_nan(), row[at]);
@@ -33,7 +33,7 @@ proptest! {
     }
 
     #[test]
-    fn softmax_gives_probabilities(mut row in vec(-80f32..80.0, 1..60)) {
+    fn softmax_returns_probabilities(mut row in vec(-80f32..80.0, 1..60)) {
         softmax(&mut row);
         let sum: f32 = row.iter().sum();
         prop_assert!((sum - 1.0).abs() < 1e-4);
@@ -41,7 +41,7 @@ proptest! {
     }
 
     #[test]
-    fn no_pair_that_is_kept_overlaps_more_than_the_bound(
+    fn kept_boxes_of_a_class_do_not_overlap_more_than_the_limit(
         boxes in vec(((0f32..90.0, 0f32..90.0), (0f32..60.0, 0f32..60.0), 0f32..1.0, 0usize..3), 0..80),
         bound in 0f32..1.0,
         most in 1usize..100,
@@ -56,7 +56,7 @@ proptest! {
                 prop_assert!(other.2 != one.2 || detect::testing::overlap(one, other) <= bound);
             }
         }
-        // Whatever is dropped is covered by a better one, unless there is no more room.
+        // Each dropped box overlaps a better one, unless the maximum was reached.
         if kept.len() < most {
             for candidate in candidates.iter().filter(|candidate| !kept.contains(candidate)) {
                 let covers = |other: &&detect::testing::Box| {
@@ -69,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn outputs_of_any_shape_are_answered_or_refused(
+    fn outputs_of_any_shape_cause_an_answer_or_an_error(
         task in prop::sample::select(Task::ALL.to_vec()),
         outputs in vec(any_output(), 0..4),
         records in 0usize..4,
@@ -81,7 +81,7 @@ proptest! {
     }
 }
 
-/// An output with a name that tasks look for.
+/// An output with a name that tasks search for.
 fn any_output() -> impl Strategy<Value = (String, Value)> {
     let names = [
         "logits",
@@ -198,7 +198,7 @@ fn answer(
 
 #[test]
 fn strings_and_booleans_are_refused_by_all_tasks() {
-    let (labels, settings) = (Labels::default(), Settings::default());
+    let (labels, settings) = (Labels::default(), AnswerSettings::default());
     let strings = Tensor::from_strings(vec![1, 1, 1], vec!["x".into()]).unwrap();
     let booleans = Tensor::from_bools(vec![1, 1, 1], vec![1]).unwrap();
     assert_eq!(booleans.data_type(), DataType::Bool);

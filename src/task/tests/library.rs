@@ -1,4 +1,4 @@
-//! The cases of `tests/task/cases.json`, whose answers are those of the libraries.
+//! Runs the cases of `tests/task/cases.json`, whose answers come from the libraries.
 
 use half::f16;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::toy::Toy;
 use super::{floats, read};
-use crate::task::{Body, Context, Form, Labels, Output, PlacedPicture, Question, Settings, Task, Tokens};
+use crate::task::{AnswerSettings, Body, Context, Form, Labels, Output, PlacedPicture, Question, Task, Tokens};
 use crate::tensor::{Tensor, Value};
 
 const CASES: &str = include_str!("../../../tests/task/cases.json");
@@ -16,7 +16,7 @@ struct Case {
     name: String,
     task: Task,
     labels: Vec<String>,
-    settings: Settings,
+    settings: AnswerSettings,
     outputs: Vec<OutputCase>,
     records: usize,
     form: String,
@@ -116,7 +116,7 @@ impl TokensCase {
     }
 }
 
-/// Where two documents differ by more than the rounding of `f32`.
+/// The first difference of two documents beyond the rounding of `f32`.
 fn difference(given: &Json, expected: &Json, path: &str) -> Option<String> {
     match (given, expected) {
         (Json::Array(one), Json::Array(other)) if one.len() == other.len() => {
@@ -133,15 +133,15 @@ fn difference(given: &Json, expected: &Json, path: &str) -> Option<String> {
         (Json::Number(one), Json::Number(other)) => {
             let (one, other) = (one.as_f64()?, other.as_f64()?);
             let is_near = (one - other).abs() <= 2e-6 * other.abs().max(1e-3);
-            (!is_near).then(|| format!("{path}: {one} given, {other} expected"))
+            (!is_near).then(|| format!("{path}: found {one}, expected {other}"))
         }
         (one, other) if one == other => None,
-        (one, other) => Some(format!("{path}: {one} given, {other} expected")),
+        (one, other) => Some(format!("{path}: found {one}, expected {other}")),
     }
 }
 
 #[test]
-fn answers_are_those_of_the_libraries() {
+fn answers_match_those_of_the_libraries() {
     let cases: Vec<Case> = serde_json::from_str(CASES).unwrap();
     assert!(cases.len() > 60, "{}", cases.len());
     let mut wrong = Vec::new();

@@ -1,13 +1,13 @@
-//! Refusals and their words.
+//! Errors and their texts.
 
 use serde_json::json;
 
 use super::toy::Toy;
 use super::{floats, settings};
-use crate::task::{Context, Labels, Output, SentenceModules, Settings, Task, Tokens};
+use crate::task::{AnswerSettings, Context, Labels, Output, SentenceModules, Task, Tokens};
 use crate::tensor::{DataType, Dim, OutputRows, OutputSpec, Signature, ValueType};
 
-/// The name, type and dimensions of an output; -1 is an open dimension.
+/// The name, type and dimensions of an output; -1 is a dynamic dimension.
 type Declared<'a> = (&'a str, DataType, &'a [i64]);
 
 fn signature(outputs: &[Declared<'_>]) -> Signature {
@@ -26,14 +26,14 @@ fn signature(outputs: &[Declared<'_>]) -> Signature {
     }
 }
 
-fn check(task: Task, outputs: &[Declared<'_>], settings: &Settings) -> Result<(), String> {
+fn check(task: Task, outputs: &[Declared<'_>], settings: &AnswerSettings) -> Result<(), String> {
     task.check(&signature(outputs), settings, 0)
         .map_err(|error| error.to_string())
 }
 
 #[test]
-fn a_model_of_the_task_passes() {
-    let usual = Settings::default();
+fn accepts_models_that_match_their_task() {
+    let usual = AnswerSettings::default();
     let cases: [(Task, &[Declared<'_>]); 14] = [
         (Task::TextClassification, &[("logits", DataType::F32, &[-1, 2])]),
         (
@@ -90,8 +90,8 @@ fn a_model_of_the_task_passes() {
 }
 
 #[test]
-fn a_model_of_another_task_is_refused_with_what_is_expected() {
-    let usual = Settings::default();
+fn rejects_a_model_of_another_task_and_says_what_is_expected() {
+    let usual = AnswerSettings::default();
     assert_eq!(
         check(
             Task::TextClassification,
@@ -99,14 +99,14 @@ fn a_model_of_another_task_is_refused_with_what_is_expected() {
             &usual
         )
         .unwrap_err(),
-        "the outputs are not those of text-classification: none of them is one; expected one output of numbers of \
-         shape [records, classes]; the model gives \"hidden\" float32[?, ?, 384]"
+        "the outputs do not match text-classification: no output matches; expected one output of numbers of \
+         shape [records, classes]; the model has \"hidden\" float32[?, ?, 384]"
     );
     assert_eq!(
         check(Task::ObjectDetection, &[("logits", DataType::F32, &[-1, 1000])], &usual).unwrap_err(),
-        "the outputs are not those of object-detection: none of them is one; expected logits and pred_boxes; or one \
+        "the outputs do not match object-detection: no output matches; expected logits and pred_boxes; or one \
          output of shape [records, boxes, 5 + classes], [records, 4 + classes, boxes] or [records, boxes, 6]; or \
-         boxes, scores and labels; the model gives \"logits\" float32[?, 1000]"
+         boxes, scores and labels; the model has \"logits\" float32[?, 1000]"
     );
     let detr = settings(json!({"boxes": "detr"}));
     assert!(
@@ -135,8 +135,8 @@ fn a_model_of_another_task_is_refused_with_what_is_expected() {
 }
 
 #[test]
-fn a_request_that_cannot_be_answered_is_refused_in_words() {
-    let (labels, usual) = (Labels::default(), Settings::default());
+fn rejects_a_request_that_cannot_be_answered_and_says_why() {
+    let (labels, usual) = (Labels::default(), AnswerSettings::default());
     let logits = floats(&[1, 3, 7], &[0.0; 21]);
     let outputs = [Output {
         name: "logits",
@@ -167,11 +167,11 @@ fn a_request_that_cannot_be_answered_is_refused_in_words() {
     assert_eq!(fill(&[2, 4, 3], json!({})), Ok(()));
     assert_eq!(
         fill(&[2, 5, 3], json!({})).unwrap_err(),
-        "text 1: there is no mask in it; write \"[MASK]\" in the place of the word to be guessed"
+        "text 1 has no mask; write \"[MASK]\" in place of the word to guess"
     );
     assert_eq!(
         fill(&[2, 4, 3], json!({"targets": ["Paris"]})).unwrap_err(),
-        "targets: none of them is a token of this model"
+        "targets: none is a token of this model"
     );
     let pairs = floats(&[1, 3], &[0.0; 3]);
     let outputs = [Output {
@@ -183,21 +183,21 @@ fn a_request_that_cannot_be_answered_is_refused_in_words() {
             .answer(&outputs, &Context::new(1, &labels, &usual))
             .unwrap_err()
             .to_string(),
-        "candidate_labels: give the labels to choose from in the parameters"
+        "candidate_labels: expected a list of labels in \"parameters\""
     );
 }
 
 #[test]
-fn settings_that_do_not_fit_the_model_are_refused_when_it_is_loaded() {
+fn check_rejects_settings_that_do_not_match_the_model() {
     let logits: &[Declared<'_>] = &[("logits", DataType::F32, &[-1, 2])];
     assert_eq!(
         check(Task::TextClassification, logits, &settings(json!({"output": "scores"}))).unwrap_err(),
-        "the outputs are not those of text-classification: there is no output \"scores\"; expected one output of \
-         numbers of shape [records, classes]; the model gives \"logits\" float32[?, 2]"
+        "the outputs do not match text-classification: there is no output \"scores\"; expected one output of \
+         numbers of shape [records, classes]; the model has \"logits\" float32[?, 2]"
     );
     assert_eq!(
         check(Task::TextClassification, logits, &settings(json!({"pooling": "mean"}))).unwrap_err(),
-        "\"pooling\" is not a setting of text-classification; it takes top_k, function_to_apply, problem_type, output"
+        "\"pooling\" is not a setting of text-classification; known settings are top_k, function_to_apply, problem_type, output"
     );
     let embeddings: &[Declared<'_>] = &[("sentence_embedding", DataType::F32, &[-1, 384])];
     assert_eq!(
@@ -207,7 +207,7 @@ fn settings_that_do_not_fit_the_model_are_refused_when_it_is_loaded() {
             &settings(json!({"dimensions": 512}))
         )
         .unwrap_err(),
-        "dimensions: 512 asked for, the embeddings of this model have 384"
+        "dimensions: 512 is more than the 384 numbers in the embeddings of this model"
     );
 }
 
@@ -218,7 +218,7 @@ const MODULES: &str = r#"[
 ]"#;
 
 #[test]
-fn modules_of_sentence_transformers_are_pooling_and_normalising() {
+fn reads_pooling_and_normalizing_from_modules_of_sentence_transformers() {
     let read = |path: &str| {
         assert_eq!(path, "1_Pooling/config.json");
         Some(
@@ -230,9 +230,9 @@ fn modules_of_sentence_transformers_are_pooling_and_normalising() {
     assert_eq!(modules.settings, settings(json!({"pooling": "cls", "normalize": true})));
     let tokens = signature(&[("last_hidden_state", DataType::F32, &[-1, -1, 384])]);
     assert_eq!(modules.check(&tokens).unwrap(), modules.settings);
-    // The graph has pooled and normalised already.
+    // The graph already pools and normalizes.
     let pooled = signature(&[("sentence_embedding", DataType::F32, &[-1, 384])]);
-    assert_eq!(modules.check(&pooled).unwrap(), Settings::default());
+    assert_eq!(modules.check(&pooled).unwrap(), AnswerSettings::default());
     let flags = r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#;
     let several = SentenceModules::parse(MODULES, |_| Some(flags.to_owned())).unwrap();
     assert_eq!(
@@ -246,7 +246,7 @@ fn modules_of_sentence_transformers_are_pooling_and_normalising() {
 }
 
 #[test]
-fn a_dense_module_is_refused_by_its_name_unless_the_graph_has_it() {
+fn rejects_a_dense_module_unless_the_graph_contains_it() {
     let modules = r#"[{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]"#;
     let modules = SentenceModules::parse(modules, |_| None).unwrap();
     let tokens = signature(&[("last_hidden_state", DataType::F32, &[-1, -1, 384])]);
@@ -260,9 +260,9 @@ fn a_dense_module_is_refused_by_its_name_unless_the_graph_has_it() {
 }
 
 #[test]
-fn outputs_of_another_number_of_records_are_refused() {
+fn rejects_outputs_with_the_wrong_number_of_records() {
     let logits = floats(&[3, 2], &[0.0; 6]);
-    let (labels, settings) = (Labels::default(), Settings::default());
+    let (labels, settings) = (Labels::default(), AnswerSettings::default());
     let outputs = [Output {
         name: "logits",
         value: &logits,

@@ -1,8 +1,8 @@
-//! A tokenizer of a few words, as `tests/task/fixtures.py` has it.
+//! A tokenizer with a few words, the same as in `tests/task/fixtures.py`.
 
 use crate::task::Vocabulary;
 
-/// WordPiece with a list of tokens, of which the first five stand for no text.
+/// WordPiece with a list of tokens; the first five are special.
 pub(super) struct Toy {
     pub tokens: Vec<String>,
     pub marks: bool,

@@ -1,8 +1,8 @@
-//! The model from the file.
+//! Reads the model from the file.
 //!
-//! The library's own reader keeps the vocabulary three times while it reads, once as a tree of
-//! values. This one fills the model's tables as it goes, counts what it fills, and refuses what the
-//! library would panic on later.
+//! The library's own reader holds the vocabulary three times while it reads, once as a tree of
+//! values. This reader fills the model's tables directly, counts the entries, and refuses what
+//! would make the library panic later.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -80,7 +80,7 @@ impl<'de> Visitor<'de> for ModelSeed<'_> {
                 "fuse_unk" => fields.fuse_unk = map.next_value::<Option<bool>>()?.unwrap_or_default(),
                 "byte_fallback" => fields.byte_fallback = map.next_value::<Option<bool>>()?.unwrap_or_default(),
                 "ignore_merges" => fields.ignore_merges = map.next_value::<Option<bool>>()?.unwrap_or_default(),
-                // `dropout` among them: it is for training, and makes the tokens random.
+                // This skips `dropout`, which is for training and makes the tokens random.
                 _ => {
                     map.next_value::<de::IgnoredAny>()?;
                 }
@@ -92,7 +92,7 @@ impl<'de> Visitor<'de> for ModelSeed<'_> {
 
 impl Fields {
     fn build(mut self) -> Result<(TokenModel, ModelSize), String> {
-        // Files of the library's first versions do not say the type.
+        // Files of the library's first versions have no type.
         let kind = self.kind.take().unwrap_or_else(|| {
             let kind = match (&self.vocabulary, &self.merges, &self.word_characters) {
                 (Some(Vocabulary::Scores(_)), _, _) => "Unigram",
@@ -118,9 +118,9 @@ impl Fields {
                 return Ok((TokenModel::Unigram(model), size));
             }
             ("BPE" | "WordPiece" | "WordLevel" | "Unigram", _) => {
-                return Err(format!("\"vocab\" has the form of another model than {kind}"));
+                return Err(format!("\"vocab\" does not have the form of a {kind} model"));
             }
-            _ => return Err("the model's \"type\" is none of BPE, WordPiece, WordLevel and Unigram".to_owned()),
+            _ => return Err("the model's \"type\" must be BPE, WordPiece, WordLevel or Unigram".to_owned()),
         };
         Ok((TokenModel::Library(model), size))
     }
@@ -130,12 +130,12 @@ impl Fields {
         let prefix = self.prefix.unwrap_or_default();
         let longest = vocabulary.keys().map(String::len).max().unwrap_or(0);
         for (index, (left, right)) in merges.iter().enumerate() {
-            // The library copies both into a buffer of the longest token.
+            // The library copies both parts into a buffer with the length of the longest token.
             let joined = right
                 .strip_prefix(prefix.as_str())
                 .map(|right| left.len() + right.len());
             if joined.is_none_or(|length| length > longest) {
-                return Err(format!("merge {index} makes a token that the vocabulary does not have"));
+                return Err(format!("merge {index} makes a token that is not in the vocabulary"));
             }
         }
         // The library's cache lives in each thread and outlives the model.
@@ -164,7 +164,7 @@ impl Fields {
             .ok_or_else(|| missing("max_input_chars_per_word"))?;
         if word_characters > WORD_CHARACTERS {
             return Err(format!(
-                "\"max_input_chars_per_word\" is {word_characters} where at most {WORD_CHARACTERS} are accepted"
+                "\"max_input_chars_per_word\" is {word_characters}, at most {WORD_CHARACTERS} allowed"
             ));
         }
         let model = WordPiece::builder()
@@ -218,7 +218,7 @@ impl<'de> Visitor<'de> for VocabularySeed<'_> {
             self.count(&token)?;
             // Models take ids as int32 or int64.
             if i32::try_from(id).is_err() {
-                return Err(A::Error::custom(format!("the id {id} is greater than an int32 holds")));
+                return Err(A::Error::custom(format!("the id {id} is too large for an int32")));
             }
             self.1.last_id = self.1.last_id.max(id);
             ids.insert(token, id);
@@ -274,7 +274,7 @@ impl<'de> Visitor<'de> for MergesSeed<'_> {
     }
 }
 
-/// A merge; `None` for the line that says the version.
+/// A merge; `None` for the line with the version.
 struct Merge(Option<(String, String)>);
 
 impl<'de> Deserialize<'de> for Merge {
@@ -298,7 +298,7 @@ impl<'de> Visitor<'de> for MergeVisitor {
         }
         match line.split_once(' ') {
             Some((left, right)) if !right.contains(' ') => Ok(Merge(Some((left.to_owned(), right.to_owned())))),
-            _ => Err(E::custom("a merge is not two tokens with a space between them")),
+            _ => Err(E::custom("a merge must be two tokens with a space between them")),
         }
     }
 
@@ -307,7 +307,7 @@ impl<'de> Visitor<'de> for MergeVisitor {
         let (left, right) = (token()?, token()?);
         match (left, right, pair.next_element::<de::IgnoredAny>()?) {
             (Some(left), Some(right), None) => Ok(Merge(Some((left, right)))),
-            _ => Err(A::Error::custom("a merge is not two tokens")),
+            _ => Err(A::Error::custom("a merge must be two tokens")),
         }
     }
 }

@@ -1,23 +1,23 @@
-//! The tokens of a vocabulary by their beginnings.
+//! A trie of the tokens of a vocabulary, in three arrays.
 //!
-//! The nodes are numbered level by level, so that the children of each stand side by side, in the
-//! order of their bytes, and those of the next node behind them.
+//! The nodes are numbered level by level. The children of a node are adjacent, in the order of
+//! their bytes, and the children of the next node follow them.
 
-/// Marks a node at which no token ends.
+/// Marks a node where no token ends.
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 pub(super) struct Trie {
-    /// The byte that leads to each node; that of the root is of no use.
+    /// The byte that leads to each node; unused for the root.
     bytes: Vec<u8>,
-    /// The first child of each node; those up to the first child of the next node are its own.
+    /// The first child of each node; its children end where those of the next node begin.
     children: Vec<u32>,
     /// The id of the token that ends at each node.
     ids: Vec<u32>,
 }
 
 impl Trie {
-    /// Builds it from `count` tokens. Of equal tokens, the last one counts.
+    /// Builds a trie of `count` tokens. The last of equal tokens wins.
     pub fn new<'a>(count: usize, token: impl Fn(usize) -> &'a [u8]) -> Self {
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by_key(|&id| token(id));
@@ -26,7 +26,7 @@ impl Trie {
             children: Vec::new(),
             ids: Vec::new(),
         };
-        // The tokens that go through each node of a level, as a range of `order`.
+        // The tokens below each node of a level, as a range of `order`.
         let mut level = vec![(0, count)];
         let mut depth = 0;
         while !level.is_empty() {
@@ -58,7 +58,7 @@ impl Trie {
         trie
     }
 
-    /// The tokens that `text` begins with, each with its length, the shortest first.
+    /// The tokens that are prefixes of `text`, each with its length, shortest first.
     pub fn prefixes(&self, text: &[u8]) -> impl Iterator<Item = (usize, u32)> {
         let mut node = 0;
         let nodes = text.iter().map_while(move |&byte| {
@@ -77,7 +77,7 @@ impl Trie {
         Some(self.ids[node]).filter(|&id| id != NONE)
     }
 
-    /// Bytes that it keeps.
+    /// Size in memory, in bytes.
     pub fn memory(&self) -> usize {
         self.bytes.len() * 9
     }
@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_are_found_by_their_beginnings(
+        fn finds_the_tokens_that_are_prefixes_of_a_text(
             tokens in prop::collection::vec("[abc]{0,5}", 0..30), text in "[abcd]{0,8}"
         ) {
             let trie = Trie::new(tokens.len(), |id| tokens[id].as_bytes());

@@ -1,20 +1,20 @@
-//! Unigram models: of all ways to cut a text into tokens, the one of the best score.
+//! Unigram models: split a text into the tokens with the best total score.
 //!
-//! The steps and the order of the additions are those of the library, so that equal scores give
-//! equal tokens.
+//! The steps and the order of the additions are the same as in the library, so that ties are broken
+//! in the same way.
 
 use tokenizers::Token;
 
 use super::trie::Trie;
 
-/// The score of a character that is no token is this much below that of the worst token.
+/// A character that is not a token scores this much less than the worst token.
 const UNKNOWN_PENALTY: f64 = 10.0;
 
 /// The tokens of a file and their scores, by their ids.
 #[derive(Debug, Default)]
 pub(in crate::text) struct Pieces {
     texts: String,
-    /// Where each token ends in `texts`.
+    /// The end of each token in `texts`.
     ends: Vec<u32>,
     scores: Vec<f64>,
 }
@@ -42,20 +42,20 @@ pub(in crate::text) struct Unigram {
     trie: Trie,
     unknown_score: f64,
     unknown: Option<u32>,
-    /// The tokens of single bytes, where unknown texts become those.
+    /// The tokens of single bytes, if the model falls back to them for unknown characters.
     bytes: Option<Box<[u32; 256]>>,
 }
 
-/// A text has a character that is no token, and the model has no token for those.
+/// A text has a character outside the vocabulary, and the model has no token for unknown ones.
 #[derive(Debug, thiserror::Error)]
 #[error("it has a character that is not in the vocabulary, and the model has no \"unk_id\"")]
 pub(in crate::text) struct NoUnknown;
 
-/// The best way to the end of a token.
+/// The best split of the text up to the end of a token.
 #[derive(Clone, Copy)]
 struct Best {
     score: f64,
-    /// Where the token begins; beyond any text where there is no way yet.
+    /// The start of the token; `usize::MAX` if there is no split yet.
     start: usize,
     id: u32,
 }
@@ -101,7 +101,7 @@ impl Unigram {
         Some(self.pieces.get(id))
     }
 
-    /// Bytes that it keeps.
+    /// Size in memory, in bytes.
     pub fn memory(&self) -> usize {
         self.pieces.texts.len() + self.pieces.len() * 12 + self.trie.memory() + 2048
     }
@@ -132,7 +132,7 @@ impl Unigram {
         Ok(tokens)
     }
 
-    /// Cuts a text into tokens and into the longest runs of unknown characters.
+    /// Splits a text into tokens and maximal runs of unknown characters.
     fn cut(&self, text: &str) -> Result<Vec<(usize, usize)>, NoUnknown> {
         let nowhere = Best {
             score: 0.0,
@@ -209,8 +209,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn texts_are_cut_as_the_library_cuts_them(
-            // Few scores, so that many ways are equally good.
+        fn splits_texts_as_the_library_does(
+            // Few different scores, so that there are many ties.
             vocabulary in prop::collection::vec(("[abé👩]{1,3}", (-6i8..0).prop_map(f64::from)), 1..20),
             unknown: prop::sample::Index, texts in prop::collection::vec("[abcé👩敏]{0,12}", 1..5), with_bytes: bool
         ) {

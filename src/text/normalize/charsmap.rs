@@ -1,7 +1,7 @@
-//! Checks the table of replacements that SentencePiece models bring.
+//! Checks the table of replacements in SentencePiece models.
 //!
-//! The library walks the table without bounds of its own and panics where an index leaves it. Here
-//! every place that a walk can reach is visited once, at the load.
+//! The library walks the table without bounds checks and panics where an index is out of range.
+//! This check visits every state that a walk can reach, once, when the model is loaded.
 
 use std::collections::VecDeque;
 
@@ -12,14 +12,14 @@ use serde_json::Value;
 use crate::text::error::TextError;
 
 /// Checks the `precompiled_charsmap` of a normalizer. No replacement may be longer than `growth`
-/// times what it replaces.
+/// times the text that it replaces.
 pub(super) fn check(value: &Value, growth: usize) -> Result<(), TextError> {
     let text = value.get("precompiled_charsmap").and_then(Value::as_str);
     let text =
         text.ok_or_else(|| TextError::file("a normalizer of the type Precompiled has no \"precompiled_charsmap\""))?;
-    let bytes = STANDARD.decode(text).map_err(|_| refuse("it is not base64"))?;
-    let (trie, replacements) = split(&bytes).ok_or_else(|| refuse("it is shorter than it says"))?;
-    let replacements = std::str::from_utf8(replacements).map_err(|_| refuse("its texts are not UTF-8"))?;
+    let bytes = STANDARD.decode(text).map_err(|_| refuse("invalid base64"))?;
+    let (trie, replacements) = split(&bytes).ok_or_else(|| refuse("shorter than the length in its header"))?;
+    let replacements = std::str::from_utf8(replacements).map_err(|_| refuse("its texts are not valid UTF-8"))?;
     walk(&trie, replacements, growth)
 }
 
@@ -27,7 +27,7 @@ fn refuse(problem: &str) -> TextError {
     TextError::file(format!("precompiled_charsmap: {problem}"))
 }
 
-/// The units of the trie, and the texts behind it.
+/// Splits the table into the units of the trie and the texts after it.
 fn split(bytes: &[u8]) -> Option<(Vec<u32>, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let units = usize::try_from(u32::from_le_bytes(*length)).ok()? / 4;
@@ -39,9 +39,9 @@ fn split(bytes: &[u8]) -> Option<(Vec<u32>, &[u8])> {
     Some((trie, &rest[units * 4..]))
 }
 
-/// Visits every state of the trie, the nearest to its root first.
+/// Visits every state of the trie, breadth first.
 fn walk(trie: &[u32], replacements: &str, growth: usize) -> Result<(), TextError> {
-    let outside = || refuse("its trie leads out of itself");
+    let outside = || refuse("its trie has an index out of range");
     let at = |index: usize| trie.get(index).copied().ok_or_else(outside);
     let mut seen = vec![false; trie.len()];
     let mut states = VecDeque::from([(offset(at(0)?), 0usize)]);
@@ -59,7 +59,7 @@ fn walk(trie: &[u32], replacements: &str, growth: usize) -> Result<(), TextError
                 let start = usize::try_from(at(next)? & (u32::MAX >> 1)).map_err(|_| outside())?;
                 let text = replacements
                     .get(start..)
-                    .ok_or_else(|| refuse("a replacement lies outside its texts"))?;
+                    .ok_or_else(|| refuse("a replacement is outside its texts"))?;
                 let length = text.find('\0').unwrap_or(text.len());
                 if length > growth * (depth + 1) {
                     return Err(refuse("a replacement is too long for what it replaces"));
@@ -72,7 +72,7 @@ fn walk(trie: &[u32], replacements: &str, growth: usize) -> Result<(), TextError
 }
 
 fn offset(unit: u32) -> usize {
-    // The bit says that the offset counts blocks of 256.
+    // The bit means that the offset counts blocks of 256.
     let shift = (unit & 1 << 9) >> 6;
     (unit as usize >> 10) << shift
 }
@@ -94,14 +94,14 @@ mod tests {
     fn one_key(value: u32) -> Vec<u32> {
         let mut trie = vec![0u32; 512];
         trie[0] = 256 << 10;
-        // The unit of "a": a leaf whose state lies 1 further.
+        // The unit of "a": a leaf whose state is 1 further.
         trie[256 ^ 0x61] = 1 << 10 | 1 << 8 | 0x61;
         trie[256 ^ 0x61 ^ 1] = value;
         trie
     }
 
     #[test]
-    fn a_table_whose_walks_stay_inside_is_accepted() {
+    fn accepts_a_table_whose_indices_are_in_range() {
         check(&charsmap(&one_key(0), "b\0"), 16).unwrap();
         let normalizer: tokenizers::normalizers::Precompiled = serde_json::from_value(charsmap(&one_key(0), "b\0"))
             .unwrap_or_else(|_| serde_json::from_str(&charsmap(&one_key(0), "b\0").to_string()).unwrap());
@@ -109,25 +109,25 @@ mod tests {
     }
 
     #[test]
-    fn tables_on_which_the_library_would_panic_are_refused() {
+    fn rejects_tables_that_would_make_the_library_panic() {
         let table = [
-            (charsmap(&one_key(3), "b\0"), "lies outside"),
-            (charsmap(&one_key(1), "é\0"), "lies outside"),
+            (charsmap(&one_key(3), "b\0"), "is outside"),
+            (charsmap(&one_key(1), "é\0"), "is outside"),
             (charsmap(&one_key(0), &"b".repeat(17)), "too long"),
-            (charsmap(&[], "b\0"), "leads out"),
-            (charsmap(&[256 << 10], "b\0"), "leads out"),
-            (charsmap(&[u32::MAX], "b\0"), "leads out"),
+            (charsmap(&[], "b\0"), "out of range"),
+            (charsmap(&[256 << 10], "b\0"), "out of range"),
+            (charsmap(&[u32::MAX], "b\0"), "out of range"),
             (
                 json!({"type": "Precompiled", "precompiled_charsmap": "!"}),
-                "not base64",
+                "invalid base64",
             ),
             (
                 json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="}),
-                "shorter than it says",
+                "shorter than the length",
             ),
             (
                 json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAP8="}),
-                "not UTF-8",
+                "not valid UTF-8",
             ),
             (json!({"type": "Precompiled"}), "has no"),
         ];

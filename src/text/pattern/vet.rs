@@ -1,20 +1,20 @@
 //! Checks a regular expression before it is compiled.
 //!
-//! The reference library compiles patterns with Oniguruma in Ruby's syntax, this one with
-//! fancy-regex. Most of what tokenizer files contain means the same in both. What does not is
-//! rewritten here, or refused by name: a pattern that splits texts at other places would give other
+//! The reference library compiles patterns with Oniguruma in Ruby's syntax, Longshore with
+//! fancy-regex. Most constructs in tokenizer files mean the same in both. The others are rewritten
+//! here or refused by name: a pattern that splits texts at different places would give different
 //! tokens without an error.
 
-/// Most bytes of a pattern. The longest published one has about 500.
+/// Maximum bytes of a pattern. The longest published one has about 500.
 const PATTERN_BYTES: usize = 4096;
-/// Most repetitions that a pattern may count.
+/// Maximum count of a repetition.
 const REPEAT: u32 = 256;
-/// Deepest nesting of groups and classes.
+/// Maximum nesting of groups and classes.
 const DEPTH: usize = 16;
-/// Most items of a variable length in a branch that needs backtracking.
+/// Maximum items of variable length in a branch that needs backtracking.
 const VARIABLE_ITEMS: usize = 6;
 
-/// Word characters as Oniguruma has them. The `\w` of Rust adds the two joiners.
+/// Oniguruma's word characters. The `\w` of Rust also has the two joiners.
 const WORD: &str = r"\p{L}\p{M}\p{Nd}\p{Pc}";
 
 /// A pattern that means the same in both engines.
@@ -22,16 +22,16 @@ const WORD: &str = r"\p{L}\p{M}\p{Nd}\p{Pc}";
 pub(super) struct Vetted {
     /// The pattern for fancy-regex.
     pub pattern: String,
-    /// Whether it needs the engine that backtracks.
+    /// Whether it needs the backtracking engine.
     pub is_backtracking: bool,
-    /// Whether an attempt at one place of a text takes a number of steps that is bounded by the
-    /// engine's own limit, each of them short. Always true for patterns that do not backtrack.
+    /// Whether one attempt takes only short steps, so that the engine's limit on their number
+    /// bounds its time. Always true for patterns that do not backtrack.
     pub is_simple: bool,
 }
 
 pub(super) fn vet(pattern: &str) -> Result<Vetted, String> {
     if pattern.len() > PATTERN_BYTES {
-        return Err(format!("it is longer than {PATTERN_BYTES} bytes"));
+        return Err(format!("longer than {PATTERN_BYTES} bytes"));
     }
     let mut scan = Scan {
         rest: pattern,
@@ -43,7 +43,7 @@ pub(super) fn vet(pattern: &str) -> Result<Vetted, String> {
     };
     scan.alternatives(true)?;
     if !scan.rest.is_empty() {
-        return Err("it has a closing parenthesis too many".to_owned());
+        return Err("a closing parenthesis has no opening one".to_owned());
     }
     Ok(Vetted {
         pattern: scan.out,
@@ -61,20 +61,20 @@ struct Scan<'a> {
     branch: Branch,
 }
 
-/// A branch of the outermost alternation, as far as it is read.
+/// The part of the current branch of the outermost alternation that has been read.
 #[derive(Default)]
 struct Branch {
-    /// It has an item that makes the engine backtrack.
+    /// An item makes the engine backtrack.
     is_hard: bool,
-    /// It has a group with an item of a variable length in it, or repeats a group.
+    /// A group contains an item of variable length, or is repeated.
     has_nesting: bool,
-    /// Items of a variable length.
+    /// Number of items of variable length.
     variable: usize,
-    /// An item without an upper bound came, from which the engine backtracks.
+    /// There was an unbounded item from which the engine can backtrack.
     has_loop: bool,
-    /// A look-around came; nothing may follow it in a simple branch.
+    /// There was a look-around; in a simple branch nothing may follow it.
     is_closed: bool,
-    /// The order of its items lets one step be a long one.
+    /// The order of the items makes a long step possible.
     is_crooked: bool,
 }
 
@@ -83,7 +83,7 @@ impl<'a> Scan<'a> {
         self.rest.chars().next()
     }
 
-    /// Passes a character on.
+    /// Copies a character to the output.
     fn take(&mut self) -> Option<char> {
         let c = self.skip()?;
         self.out.push(c);
@@ -107,10 +107,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reads up to the end, or to the parenthesis that closes the group.
+    /// Reads up to the end, or to the closing parenthesis of the group.
     fn alternatives(&mut self, is_top: bool) -> Result<(), String> {
         if self.depth > DEPTH {
-            return Err(format!("it is nested deeper than {DEPTH} levels"));
+            return Err(format!("nested deeper than {DEPTH} levels"));
         }
         while let Some(c) = self.peek() {
             match c {
@@ -160,10 +160,10 @@ impl<'a> Scan<'a> {
             }
             Some(c @ ('^' | '$')) => {
                 return Err(format!(
-                    "{c} means the end of a line here and of a text there; use \\A or \\z"
+                    "{c} means the end of a line in one engine and of the text in another; use \\A or \\z"
                 ));
             }
-            Some(c @ ('*' | '+' | '?')) => return Err(format!("{c} follows nothing that it repeats")),
+            Some(c @ ('*' | '+' | '?')) => return Err(format!("{c} has nothing to repeat")),
             Some(_) => {
                 self.take();
                 false
@@ -173,7 +173,7 @@ impl<'a> Scan<'a> {
         self.quantifier(is_top, is_group)
     }
 
-    /// Reads a group from its opening parenthesis; true where it takes no quantifier.
+    /// Reads a group from its opening parenthesis; true if no quantifier may follow.
     fn group(&mut self, is_start: bool) -> Result<bool, String> {
         const PLAIN: [&str; 4] = ["(?:", "(?i:", "(?-i:", "(?>"];
         const LOOK: [&str; 4] = ["(?=", "(?!", "(?<=", "(?<!"];
@@ -188,11 +188,11 @@ impl<'a> Scan<'a> {
             let body = &self.out[from..self.out.len() - 1];
             let is_atom = is_one_atom(body);
             self.branch.is_hard = true;
-            // In a group it may be tried at each round of a loop.
+            // In a group, a loop may try it in each round.
             self.branch.is_crooked |= !is_atom || !is_ahead || self.depth > 0;
             self.branch.is_closed = true;
             if matches!(self.peek(), Some('*' | '+' | '?' | '{')) {
-                return Err("a look-around is repeated".to_owned());
+                return Err("a look-around must not be repeated".to_owned());
             }
             return Ok(true);
         }
@@ -255,14 +255,14 @@ impl<'a> Scan<'a> {
                 _ => {}
             }
             if matches!(self.peek(), Some('*' | '+' | '?' | '{')) {
-                return Err("a repetition is repeated; put the inner one into (?: )".to_owned());
+                return Err("a repetition must not be repeated; put the inner one into (?: )".to_owned());
             }
         }
         let branch = &mut self.branch;
         if is_possessive {
             self.is_backtracking = true;
             branch.is_hard = true;
-            // Each step back into the loop runs this one again.
+            // Each backtracking step into the loop runs this one again.
             branch.is_crooked |= branch.has_loop || is_group || !is_top;
         } else if is_variable {
             branch.variable += 1;
@@ -282,8 +282,8 @@ impl<'a> Scan<'a> {
             let value = if is_digits { text.parse().ok() } else { None };
             match value {
                 Some(value) if value <= REPEAT => Ok(value),
-                Some(_) => Err(format!("it repeats something more than {REPEAT} times")),
-                None if is_digits => Err(format!("it repeats something more than {REPEAT} times")),
+                Some(_) => Err(format!("a repetition counts more than {REPEAT} times")),
+                None if is_digits => Err(format!("a repetition counts more than {REPEAT} times")),
                 None => Err(odd()),
             }
         };
@@ -303,7 +303,7 @@ impl<'a> Scan<'a> {
     fn class(&mut self) -> Result<(), String> {
         self.depth += 1;
         if self.depth > DEPTH {
-            return Err(format!("it is nested deeper than {DEPTH} levels"));
+            return Err(format!("nested deeper than {DEPTH} levels"));
         }
         self.take();
         self.take_str("^");
@@ -339,7 +339,7 @@ impl<'a> Scan<'a> {
     fn escape(&mut self, is_in_class: bool) -> Result<(), String> {
         self.skip();
         let Some(c) = self.peek() else {
-            return Err("it ends in a backslash".to_owned());
+            return Err("the pattern ends in a backslash".to_owned());
         };
         match c {
             'w' | 'W' => {
@@ -366,9 +366,9 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Reads `p{..}` behind the backslash.
+    /// Reads `p{..}` after the backslash.
     fn property(&mut self) -> Result<(), String> {
-        // Names that stand for other characters there than here.
+        // Names that mean different characters in the two engines.
         const POSIX: [&str; 14] = [
             "alnum", "alpha", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper",
             "xdigit", "word", "ascii",
@@ -394,7 +394,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Reads `x41`, `x{41}` or `u0041` behind the backslash.
+    /// Reads `x41`, `x{41}` or `u0041` after the backslash.
     fn code_point(&mut self, kind: char) -> Result<(), String> {
         self.skip();
         let odd = || format!("\\{kind} is not followed by the number of a character");
@@ -416,9 +416,9 @@ impl<'a> Scan<'a> {
         };
         let number = number.ok_or_else(odd)?;
         if kind == 'x' && !self.rest.starts_with('{') && number > 0x7f {
-            // A byte of the UTF-8 there, a character here.
+            // Oniguruma takes it for a byte of UTF-8, fancy-regex for a character.
             return Err(format!(
-                "\\x{digits} is a byte there and a character here; use \\x{{{digits}}}"
+                "\\x{digits} is a byte in one engine and a character in another; use \\x{{{digits}}}"
             ));
         }
         if char::from_u32(number).is_none() {
@@ -430,7 +430,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Writes an escaped punctuation mark so that both engines take it for itself. `\<` and `\>` are
+/// Writes an escaped punctuation mark so that both engines read it as itself. `\<` and `\>` are
 /// word boundaries in fancy-regex.
 fn push_literal(out: &mut String, c: char) {
     if matches!(c, '<' | '>' | ' ') {
@@ -446,7 +446,7 @@ fn is_one_atom(body: &str) -> bool {
     let mut chars = body.chars();
     match chars.next() {
         Some('[') => {
-            // The whole is one class where its bracket is closed by the last character only.
+            // The body is one class if only its last character closes the first bracket.
             let (mut depth, mut is_escaped) = (0, false);
             for (at, c) in body.char_indices() {
                 match c {

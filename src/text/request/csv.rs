@@ -1,17 +1,17 @@
-//! Texts in CSV: a line for each text, or for each pair.
+//! Reads texts in CSV: a line for each text, or for each pair.
 //!
-//! Cells are as RFC 4180 has them. A comma in a text that is not quoted would make two cells of it,
-//! and a pair is what two cells are only where the task takes pairs; else the line is refused.
+//! Cells follow RFC 4180. An unquoted comma in a text makes two cells of it. Two cells are a pair
+//! only if the task takes pairs; otherwise the line is refused.
 
 use std::borrow::Cow;
 
 use super::{Collected, ReadOptions, RequestError, TextForm, TextInput, TextRequest};
 
-/// Names of the column with the texts, in a header.
+/// Header names of the column with the texts.
 const TEXT: [&str; 6] = ["text", "sentence", "inputs", "input", "question", "query"];
-/// Names of the column with the second text of each pair.
+/// Header names of the column with the second text of each pair.
 const TEXT_PAIR: [&str; 4] = ["text_pair", "sentence2", "context", "text2"];
-/// Names of the first column where there is a second one.
+/// Header names of the first column, if there is a second one.
 const FIRST: [&str; 2] = ["sentence1", "text1"];
 
 pub(super) fn read(text: &str, options: &ReadOptions) -> Result<TextRequest, RequestError> {
@@ -22,7 +22,7 @@ pub(super) fn read(text: &str, options: &ReadOptions) -> Result<TextRequest, Req
     };
     let mut cells = Vec::new();
     let mut collected = Collected::new(&options.limits);
-    // The positions of the texts in a line, once a header says them.
+    // The columns of the texts, once a header has been read.
     let mut order = None;
     let mut is_first = true;
     while lines.read(&mut cells)? {
@@ -34,7 +34,7 @@ pub(super) fn read(text: &str, options: &ReadOptions) -> Result<TextRequest, Req
             if options.csv_header == Some(true) {
                 return Err(RequestError::item(
                     "the header",
-                    "it names no texts; name the column text, or the two columns text and text_pair",
+                    "it has no column for texts; name the column text, or two columns text and text_pair",
                 ));
             }
         }
@@ -47,7 +47,7 @@ pub(super) fn read(text: &str, options: &ReadOptions) -> Result<TextRequest, Req
     Ok(collected.finish(TextForm::Lines(counts)))
 }
 
-/// The columns of the texts, where the cells are a header.
+/// Returns the columns of the texts, if the cells are a header.
 fn header(cells: &[Cow<'_, str>]) -> Option<(usize, Option<usize>)> {
     let find = |names: &[&str]| {
         let is_named = |cell: &Cow<'_, str>| names.iter().any(|name| cell.trim().eq_ignore_ascii_case(name));
@@ -72,7 +72,7 @@ fn record(
     let expected = order.map(|(_, pair)| 1 + usize::from(pair.is_some()));
     if let Some(expected) = expected.filter(|&expected| expected != width) {
         return refuse(format!(
-            "it has {width} columns where the header has {expected}; put texts with commas into double quotes"
+            "it has {width} columns, the header has {expected}; put texts with commas into double quotes"
         ));
     }
     match (cells, order) {
@@ -83,7 +83,7 @@ fn record(
         _ => {
             let most = if options.pairs { "a text or a pair" } else { "one text" };
             refuse(format!(
-                "it has {width} columns where a line is {most}; put texts with commas into double quotes"
+                "it has {width} columns, expected {most} in a line; put texts with commas into double quotes"
             ))
         }
     }
@@ -92,14 +92,14 @@ fn record(
 /// The lines of a CSV text.
 struct Lines<'a> {
     rest: &'a str,
-    /// Lines that are records, so far.
+    /// The number of lines read so far, without blank ones.
     number: usize,
-    /// Cells of the last one; no more than three of them are kept.
+    /// The number of cells in the last line; at most three are kept.
     width: usize,
 }
 
 impl<'a> Lines<'a> {
-    /// Puts the cells of the next line into `cells`; false when there is none. Blank lines are none.
+    /// Puts the cells of the next line into `cells`; false at the end. Skips blank lines.
     fn read(&mut self, cells: &mut Vec<Cow<'a, str>>) -> Result<bool, RequestError> {
         cells.clear();
         self.rest = self.rest.trim_start_matches(['\n', '\r']);
@@ -115,7 +115,7 @@ impl<'a> Lines<'a> {
                     let end = self.rest.find([',', '\n']).unwrap_or(self.rest.len());
                     let (cell, rest) = self.rest.split_at(end);
                     self.rest = rest;
-                    // The first half of the line end.
+                    // Remove the first half of a CRLF.
                     let cell = if rest.starts_with(',') {
                         cell
                     } else {
@@ -135,12 +135,12 @@ impl<'a> Lines<'a> {
             let rest = self.rest;
             let ended = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix('\n'));
             let ended = ended.or_else(|| (rest.is_empty() || rest == "\r").then_some(""));
-            self.rest = ended.ok_or_else(|| self.refuse("it has text behind a closing quote"))?;
+            self.rest = ended.ok_or_else(|| self.refuse("there is text after a closing quote"))?;
             return Ok(true);
         }
     }
 
-    /// Reads a cell behind its opening quote.
+    /// Reads a cell after its opening quote.
     fn quoted(&mut self, text: &'a str) -> Result<Cow<'a, str>, RequestError> {
         let mut cell = Cow::Borrowed("");
         let mut rest = text;

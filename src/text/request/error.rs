@@ -1,24 +1,24 @@
-//! The reasons why a body gives no texts.
+//! Errors of requests of texts.
 
 use jiter::{Jiter, JiterError, JsonError};
 
-/// The mistakes of a request of texts, by cause.
+/// Errors of a request of texts, by cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    #[error("the body is not JSON: {problem} at line {line} column {column}")]
+    #[error("the body is not valid JSON: {problem} at line {line} column {column}")]
     Json {
         problem: String,
         line: usize,
         column: usize,
     },
-    #[error("the body is not UTF-8: the byte at {at} begins no character")]
+    #[error("the body is not valid UTF-8 at byte {at}")]
     Utf8 { at: usize },
     #[error("{path}: {problem}")]
     Item { path: String, problem: String },
     #[error("the body has no texts")]
     Empty,
-    /// A bound of [`crate::text::Limits`].
-    #[error("{what}: {given} where at most {limit} are accepted")]
+    /// The request exceeds a limit of [`crate::text::TextLimits`].
+    #[error("{what}: {given}, at most {limit} allowed")]
     TooLarge { what: String, given: u64, limit: u64 },
 }
 
@@ -41,7 +41,7 @@ impl RequestError {
         }
     }
 
-    /// The error of a line of a body.
+    /// Adds the number of the line to the error.
     pub(super) fn in_line(self, number: usize) -> Self {
         match self {
             Self::Json { problem, column, .. } => Self::Json {

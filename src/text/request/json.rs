@@ -1,8 +1,8 @@
-//! Texts in a JSON body.
+//! Reads texts in a JSON body.
 //!
-//! A pull parser goes through the body. The first number, boolean or unknown structure where a text
-//! would be ends it, unless a text came before: a body of five megabytes of numbers costs a few
-//! bytes.
+//! A pull parser reads the body. If no text has been read yet, it stops at the first number,
+//! boolean or unknown structure in place of a text, so five megabytes of numbers cost only a few
+//! bytes of parsing.
 
 mod found;
 
@@ -15,7 +15,7 @@ use self::found::{Found, Key};
 use super::{Collected, ReadOptions, RequestError, TextForm, TextInput, TextRequest};
 use crate::text::error::excerpt;
 
-/// Most bytes of `parameters` and other values that are read as trees.
+/// Maximum bytes of `parameters` and other values that are read as trees.
 const MOST_VALUE_BYTES: usize = 1 << 20;
 
 pub(super) fn read(body: &[u8], options: &ReadOptions) -> Result<Option<TextRequest>, RequestError> {
@@ -34,9 +34,9 @@ pub(super) fn read(body: &[u8], options: &ReadOptions) -> Result<Option<TextRequ
     }
 }
 
-/// The end of reading.
+/// The reason why reading stops early.
 enum Stop {
-    /// The body carries no texts, so it is for another reader.
+    /// The body holds no texts; another reader may accept it.
     NoText,
     Error(RequestError),
 }
@@ -51,7 +51,7 @@ struct Reader<'a> {
     jiter: Jiter<'a>,
     body: &'a [u8],
     pairs: bool,
-    /// Whether a text was read, after which the body can be nothing else.
+    /// Whether a text has been read; after that, the body must be a request of texts.
     has_text: bool,
     collected: Collected<'a>,
 }
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         let Some(key) = Key::of(name) else {
             return self.other(name, peek, found);
         };
-        let twice = || RequestError::item(excerpt(name), "it is given twice, or with another key for texts");
+        let twice = || RequestError::item(excerpt(name), "duplicate key, or a second key for texts");
         match key {
             Key::Inputs | Key::Instances => {
                 if found.form.is_some() {
@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
                     form
                 });
             }
-            // A list of texts, where `text` stands for `inputs`.
+            // A list under `text` means the same as one under `inputs`.
             Key::Text if peek == Peek::Array => {
                 if found.form.is_some() {
                     return Err(twice().into());
@@ -154,12 +154,13 @@ impl<'a> Reader<'a> {
                     return Err(twice().into());
                 }
                 let range = self.skip()?;
-                // Read at the end if the body carries texts; parameters of tensors are not ours.
+                // An error counts only if the body holds texts; parameters of tensors may have any
+                // form.
                 match value(name, &self.body[range]) {
                     Ok(Value::Object(parameters)) => found.parameters = Some(parameters),
                     Ok(Value::Null) => found.parameters = Some(Map::new()),
                     Ok(_) if self.has_text => {
-                        return Err(RequestError::item("parameters", "it is not an object").into());
+                        return Err(RequestError::item("parameters", "expected an object").into());
                     }
                     Err(error) if self.has_text => return Err(error.into()),
                     Ok(_) | Err(_) => return Err(Stop::NoText),
@@ -169,9 +170,9 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Passes over the value of a key that has no texts.
+    /// Skips the value of a key without texts.
     fn other(&mut self, name: &str, peek: Peek, found: &mut Found) -> Result<(), Stop> {
-        // Tensors by the names of inputs.
+        // Arrays of numbers are tensors under the names of inputs.
         if peek == Peek::Array && !self.has_text {
             let mut ahead = self.jiter.clone();
             let first = ahead.known_array();
@@ -236,7 +237,7 @@ impl<'a> Reader<'a> {
             (Some(first), Some(second)) if self.pairs => Ok(TextInput::Pair(first, second)),
             (Some(_), Some(_)) => Err(RequestError::item(
                 path(),
-                "it is a list of two texts where the model takes one; give a pair as {\"text\": .., \"text_pair\": ..}",
+                "found a list of two texts, but the model takes single texts; write a pair as {\"text\": .., \"text_pair\": ..}",
             )
             .into()),
             (None, _) => Err(self.unknown(&path())),
@@ -255,7 +256,7 @@ impl<'a> Reader<'a> {
                 _ => return Err(self.unknown(&path())),
             };
             if slot.is_some() {
-                return Err(RequestError::item(path(), "it is given twice").into());
+                return Err(RequestError::item(path(), "duplicate key").into());
             }
             let peek = self.peek()?;
             *slot = Some(self.text(&path(), peek)?);
@@ -318,7 +319,7 @@ impl<'a> Reader<'a> {
         key.map_err(|error| self.syntax(&error))
     }
 
-    /// Passes over a value and says where it is.
+    /// Skips a value and returns its range.
     fn skip(&mut self) -> Result<Range<usize>, Stop> {
         let start = self.jiter.current_index();
         let end = self.jiter.next_skip();
@@ -326,21 +327,21 @@ impl<'a> Reader<'a> {
         Ok(start..self.jiter.current_index())
     }
 
-    /// Something else than a text where a text would be.
+    /// The stop at a value in place of a text.
     #[cold]
     fn no_text(&self, path: &str, peek: Peek) -> Stop {
         if !self.has_text {
             return Stop::NoText;
         }
         let kind = match peek {
-            Peek::String => "a text too many",
+            Peek::String => "one text too many",
             Peek::Array => "a list",
             Peek::Object => "an object",
             Peek::Null => "null",
             Peek::True | Peek::False => "a boolean",
             _ => "a number",
         };
-        RequestError::item(path, format!("it is {kind} where a text is expected")).into()
+        RequestError::item(path, format!("found {kind} where a text is expected")).into()
     }
 
     #[cold]
@@ -350,12 +351,12 @@ impl<'a> Reader<'a> {
         }
         RequestError::item(
             path,
-            "it is not understood; a text is \"...\" or {\"text\": .., \"text_pair\": ..}",
+            "not a text; expected \"...\" or {\"text\": .., \"text_pair\": ..}",
         )
         .into()
     }
 
-    /// A mistake in the JSON, which other readers name where it is not ours.
+    /// The stop at a syntax error. If no text has been read, another reader reports it.
     #[cold]
     fn syntax(&self, error: &JiterError) -> Stop {
         if !self.has_text {

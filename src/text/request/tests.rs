@@ -23,7 +23,7 @@ fn json_of(body: &str) -> Result<Option<TextRequest>, RequestError> {
 }
 
 #[test]
-fn each_dialect_gives_its_texts_and_its_form() {
+fn reads_texts_and_form_from_each_dialect() {
     let table: [(&str, Vec<TextInput>, TextForm); 19] = [
         (r#"{"inputs": "a"}"#, vec![one("a")], TextForm::One),
         (r#"{"inputs": ["a", "b"]}"#, vec![one("a"), one("b")], TextForm::List),
@@ -84,7 +84,7 @@ fn each_dialect_gives_its_texts_and_its_form() {
 }
 
 #[test]
-fn pairs_in_lists_are_read_where_the_task_takes_them() {
+fn lists_of_two_texts_are_pairs_only_if_the_task_takes_pairs() {
     let body = r#"{"inputs": [["a", "b"], ["c", "d"]]}"#;
     let request = read("application/json", body.as_bytes(), &with_pairs())
         .unwrap()
@@ -95,7 +95,7 @@ fn pairs_in_lists_are_read_where_the_task_takes_them() {
 }
 
 #[test]
-fn parameters_and_other_keys_are_handed_out() {
+fn returns_parameters_and_other_keys() {
     let body =
         r#"{"parameters": {"top_k": 2, "deep": [1]}, "inputs": "a", "truncate": true, "model": "m", "stop": ["x"]}"#;
     let request = json_of(body).unwrap().unwrap();
@@ -107,7 +107,7 @@ fn parameters_and_other_keys_are_handed_out() {
 }
 
 #[test]
-fn bodies_of_numbers_are_left_to_the_readers_of_tensors() {
+fn leaves_bodies_of_numbers_to_the_readers_of_tensors() {
     let table = [
         r#"{"inputs": [[1, 2]]}"#,
         r#"{"inputs": [1.5]}"#,
@@ -138,36 +138,33 @@ fn bodies_of_numbers_are_left_to_the_readers_of_tensors() {
             ),
         }
     }
-    // A body of other tensors is not even read.
+    // A body of other tensors is not parsed.
     let body = [br#"{"inputs": [[0.5, "#.as_slice(), &[b'!'; 1 << 20]].concat();
     assert_eq!(read("application/json", &body, &ReadOptions::default()), Ok(None));
     assert_eq!(read("application/x-npy", b"..", &ReadOptions::default()), Ok(None));
 }
 
 #[test]
-fn mistakes_are_named_by_their_place() {
+fn errors_name_the_path_of_the_value() {
     let table = [
         (
             r#"{"inputs": ["a", 1]}"#,
-            "inputs[1]: it is a number where a text is expected",
+            "inputs[1]: found a number where a text is expected",
         ),
-        (r#"["a", null]"#, "[1]: it is null where a text is expected"),
+        (r#"["a", null]"#, "[1]: found null where a text is expected"),
         (
             r#"{"inputs": ["a", ["b", "c", "d"]]}"#,
-            "inputs[1][2]: it is a text too many",
+            "inputs[1][2]: found one text too many where",
         ),
-        (r#"{"inputs": "a", "inputs": "b"}"#, "given twice"),
+        (r#"{"inputs": "a", "inputs": "b"}"#, "duplicate key"),
         (r#"{"inputs": "a", "text": "b"}"#, "several keys"),
-        (
-            r#"{"inputs": [{"text": "a", "x": 1}]}"#,
-            "inputs[0].x: it is not understood",
-        ),
-        (r#"{"inputs": "a", "parameters": 5}"#, "parameters: it is not an object"),
+        (r#"{"inputs": [{"text": "a", "x": 1}]}"#, "inputs[0].x: not a text"),
+        (r#"{"inputs": "a", "parameters": 5}"#, "parameters: expected an object"),
         (r#"{"text_pair": "a"}"#, "the first text of the pair is missing"),
         (r#"{"query": "a"}"#, "the texts to rank are missing"),
-        (r#"{"inputs": "a"#, "the body is not JSON"),
-        (r#"{"inputs": "a"} x"#, "the body is not JSON"),
-        (r#"{"inputs": "\ud800"}"#, "the body is not JSON"),
+        (r#"{"inputs": "a"#, "the body is not valid JSON"),
+        (r#"{"inputs": "a"} x"#, "the body is not valid JSON"),
+        (r#"{"inputs": "\ud800"}"#, "the body is not valid JSON"),
         (r#"{"inputs": []}"#, "the body has no texts"),
     ];
     for (body, problem) in table {
@@ -179,19 +176,19 @@ fn mistakes_are_named_by_their_place() {
 }
 
 #[test]
-fn lines_of_json_are_texts_one_by_one() {
+fn each_line_of_json_holds_texts() {
     let body = "{\"inputs\": \"a\"}\r\n\n\"b\"\n{\"inputs\": [\"c\", \"d\"]}";
     let request = read("application/jsonlines", body.as_bytes(), &ReadOptions::default());
     let request = request.unwrap().unwrap();
     assert_eq!(request.inputs, ["a", "b", "c", "d"].map(one));
     assert_eq!(request.form, TextForm::Lines(vec![1, 1, 2]));
     let table = [
-        ("\"a\"\n5", "line 2: it carries no text"),
+        ("\"a\"\n5", "line 2: the line has no text"),
         ("\"a\"\n\"b", "at line 2"),
         ("\n\n", "the body has no texts"),
         (
             "{\"inputs\": \"a\", \"parameters\": {\"top_k\": 1}}\n\"b\"",
-            "line 2: its parameters are not those",
+            "line 2: its parameters differ from those",
         ),
     ];
     for (body, problem) in table {
@@ -251,11 +248,11 @@ fn csv_has_a_text_or_a_pair_in_each_line() {
         [one("text")]
     );
     let table = [
-        ("Hello, world", "line 1: it has 2 columns where a line is one text"),
+        ("Hello, world", "line 1: it has 2 columns, expected one text in a line"),
         ("a,b,c,d", "line 1: it has 4 columns"),
-        ("text,text_pair\na", "line 2: it has 1 columns where the header has 2"),
+        ("text,text_pair\na", "line 2: it has 1 columns, the header has 2"),
         ("\"a", "line 1: a quote is not closed"),
-        ("\"a\"b", "line 1: it has text behind a closing quote"),
+        ("\"a\"b", "line 1: there is text after a closing quote"),
         ("", "the body has no texts"),
         ("text\n", "the body has no texts"),
     ];
@@ -266,12 +263,12 @@ fn csv_has_a_text_or_a_pair_in_each_line() {
 }
 
 #[test]
-fn limits_are_named() {
+fn errors_name_the_limit() {
     let options = ReadOptions {
-        limits: Limits {
+        limits: TextLimits {
             texts: 2,
             text_bytes: 5,
-            ..Limits::default()
+            ..TextLimits::default()
         },
         ..ReadOptions::default()
     };
@@ -279,7 +276,7 @@ fn limits_are_named() {
         (
             "application/json",
             r#"["a", "b", "c"]"#,
-            "texts of a request: 3 where at most 2",
+            "texts of a request: 3, at most 2",
         ),
         (
             "application/json",
@@ -289,7 +286,7 @@ fn limits_are_named() {
         (
             "application/json",
             r#"["a", "abcdef"]"#,
-            "bytes of text 1: 6 where at most 5",
+            "bytes of text 1: 6, at most 5",
         ),
         ("text/plain", "abcdef", "bytes of text 0: 6"),
         ("text/csv", "a\nb\nc", "texts of a request: 3"),
@@ -301,7 +298,7 @@ fn limits_are_named() {
     }
 }
 
-/// JSON of any form, with texts in it.
+/// JSON of any structure that contains texts.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -330,7 +327,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..64), pairs: bool) {
+    fn no_bytes_cause_a_panic(body in prop::collection::vec(any::<u8>(), 0..64), pairs: bool) {
         let options = ReadOptions { pairs, ..ReadOptions::default() };
         for essence in ["application/json", "application/jsonlines", "text/csv", "text/plain"] {
             let _ = read(essence, &body, &options);
@@ -338,7 +335,7 @@ proptest! {
     }
 
     #[test]
-    fn texts_come_out_as_they_went_in(value in any_json(), pairs: bool) {
+    fn texts_survive_a_round_trip(value in any_json(), pairs: bool) {
         let options = ReadOptions { pairs, ..ReadOptions::default() };
         let body = value.to_string();
         if let Ok(Some(request)) = read("application/json", body.as_bytes(), &options) {
@@ -350,7 +347,7 @@ proptest! {
     }
 
     #[test]
-    fn quoted_cells_come_out_as_they_went_in(texts in prop::collection::vec("[a-c,\"\n\r ]{1,6}", 1..5)) {
+    fn quoted_cells_survive_a_round_trip(texts in prop::collection::vec("[a-c,\"\n\r ]{1,6}", 1..5)) {
         let body: String = texts.iter().map(|text| format!("\"{}\"\n", text.replace('"', "\"\""))).collect();
         let options = ReadOptions { csv_header: Some(false), ..ReadOptions::default() };
         let request = read("text/csv", body.as_bytes(), &options).unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Files and texts that are made to hurt are refused, in bounded time and memory.
+//! Hostile files and texts are refused, in bounded time and memory.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ fn model() -> Value {
     json!({"type": "WordLevel", "vocab": {"[UNK]": 0, "a": 1}, "unk_token": "[UNK]"})
 }
 
-/// A tokenizer with one part set.
+/// A tokenizer file with one part replaced.
 fn with(key: &str, part: Value) -> Value {
     let mut file = json!({"version": "1.0", "model": model()});
     file[key] = part;
@@ -29,7 +29,7 @@ fn added(content: &str) -> Value {
 }
 
 #[test]
-fn files_are_refused_by_name() {
+fn errors_name_the_part_of_the_file() {
     let model = |change: Value| {
         let mut model = model();
         for (key, value) in change.as_object().unwrap() {
@@ -50,13 +50,13 @@ fn files_are_refused_by_name() {
     let table = [
         (json!([]), "a tokenizer"),
         (json!({"version": "1.0"}), "it has no \"model\""),
-        (with("version", json!("2.0")), "its \"version\" is not 1.0"),
-        (model(json!({"type": "Magic"})), "none of BPE, WordPiece"),
-        (model(json!({"type": "Unigram"})), "the form of another model"),
+        (with("version", json!("2.0")), "expected \"version\" 1.0"),
+        (model(json!({"type": "Magic"})), "must be BPE, WordPiece"),
+        (model(json!({"type": "Unigram"})), "does not have the form of a"),
         (model(json!({"vocab": {"a": 4_294_967_296u64}})), "4294967296"),
         (
             model(json!({"vocab": {"a": 2_147_483_648u64}})),
-            "greater than an int32",
+            "too large for an int32",
         ),
         (model(json!({"vocab": {"a": -1}})), "-1"),
         (model(json!({"vocab": {"a".repeat(4096): 1}})), "longer than 2048 bytes"),
@@ -78,10 +78,13 @@ fn files_are_refused_by_name() {
             bpe(json!({"a": 0, "#": 1}), json!([["a", "#"]]), json!("##")),
             "merge 0 makes a token",
         ),
-        (bpe(json!({"a": 0}), json!(["a b c"]), Value::Null), "not two tokens"),
+        (
+            bpe(json!({"a": 0}), json!(["a b c"]), Value::Null),
+            "must be two tokens",
+        ),
         (
             bpe(json!({"a": 0}), json!([["a", "b", "c"]]), Value::Null),
-            "not two tokens",
+            "must be two tokens",
         ),
         (replace("(a+)+$", ""), "$ means the end of a line"),
         (replace("(", ""), "a group is not closed"),
@@ -165,7 +168,7 @@ fn files_are_refused_by_name() {
 }
 
 #[test]
-fn files_beyond_the_limits_are_refused() {
+fn rejects_files_over_the_limits() {
     let limits = FileLimits {
         bytes: 2000,
         tokens: 3,
@@ -203,7 +206,7 @@ fn files_beyond_the_limits_are_refused() {
 }
 
 #[test]
-fn deep_files_are_refused_and_not_a_full_stack() {
+fn rejects_deeply_nested_files_without_a_stack_overflow() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let deep = format!("{}0{}", open.repeat(100_000), close.repeat(100_000));
         for key in ["normalizer", "model", "decoder", "added_tokens"] {
@@ -228,27 +231,31 @@ fn deep_files_are_refused_and_not_a_full_stack() {
 fn many_added_tokens_are_read() {
     let tokens: Vec<Value> = (0..50_000).map(|number| added(&format!("<{number}>"))).collect();
     let tokenizer = parse(with("added_tokens", json!(tokens)).to_string().as_bytes()).unwrap();
-    let encoded = tokenizer.encode(&[one("<49999>")], &Options::default()).unwrap();
+    let encoded = tokenizer
+        .encode(&[one("<49999>")], &TokenizeOptions::default())
+        .unwrap();
     assert_eq!(encoded.rows[0].ids, [50_001]);
     assert_eq!(tokenizer.vocabulary(), 50_002);
 }
 
 #[test]
-fn normalizers_that_blow_texts_up_are_stopped() {
+fn stops_normalizers_that_make_texts_too_long() {
     let step = json!({"type": "Replace", "pattern": {"Regex": "a"}, "content": "a".repeat(1000)});
     let steps = json!({"type": "Sequence", "normalizers": vec![step; 10]});
     let tokenizer = parse(with("normalizer", steps).to_string().as_bytes()).unwrap();
-    let error = tokenizer.encode(&[one("aaaa")], &Options::default()).unwrap_err();
+    let error = tokenizer
+        .encode(&[one("aaaa")], &TokenizeOptions::default())
+        .unwrap_err();
     assert!(
         error.to_string().contains("bytes of a text after its normalization"),
         "{error}"
     );
-    // A text that is inserted before each part between added tokens.
+    // This text is inserted before each part between added tokens.
     let mut file = with("normalizer", json!({"type": "Prepend", "prepend": "b".repeat(1000)}));
     file["added_tokens"] = json!([added("x")]);
     let tokenizer = parse(file.to_string().as_bytes()).unwrap();
     let error = tokenizer
-        .encode(&[one(&"ax".repeat(1000))], &Options::default())
+        .encode(&[one(&"ax".repeat(1000))], &TokenizeOptions::default())
         .unwrap_err();
     assert!(
         error.to_string().contains("bytes of a text after its normalization"),
@@ -257,14 +264,14 @@ fn normalizers_that_blow_texts_up_are_stopped() {
 }
 
 #[test]
-fn a_pattern_that_gives_up_is_the_error_of_the_text() {
+fn a_pattern_that_gives_up_causes_an_error_for_the_text() {
     for key in ["normalizer", "pre_tokenizer"] {
         let part = json!({"type": if key == "normalizer" { "Replace" } else { "Split" },
             "pattern": {"Regex": "(?:a|b|ab)*(?=c)"}, "content": "", "behavior": "Isolated", "invert": false});
         let tokenizer = parse(with(key, part).to_string().as_bytes()).unwrap();
-        tokenizer.encode(&[one("abc")], &Options::default()).unwrap();
+        tokenizer.encode(&[one("abc")], &TokenizeOptions::default()).unwrap();
         let error = tokenizer
-            .encode(&[one(&"ab".repeat(500))], &Options::default())
+            .encode(&[one(&"ab".repeat(500))], &TokenizeOptions::default())
             .unwrap_err();
         assert!(matches!(error, TextError::PatternBound { .. }), "{key}: {error}");
     }
@@ -279,16 +286,16 @@ fn a_million_characters_and_their_added_tokens_are_tokenized() {
         ("llama", "敏捷"),
     ] {
         let text = part.repeat((1 << 20) / part.len());
-        let options = Options {
+        let options = TokenizeOptions {
             max_length: Some(512),
-            ..Options::default()
+            ..TokenizeOptions::default()
         };
         let encoded = tokenizer(name).encode(&[one(&text)], &options).unwrap();
         assert!(encoded.rows[0].len() <= 512, "{name}");
     }
 }
 
-/// A text of any characters, the awkward ones often.
+/// A text of any characters, with many unusual ones.
 fn any_text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         "\\PC{0,6}",
@@ -315,10 +322,10 @@ fn any_text() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn every_text_is_tokenized_or_refused(texts in prop::collection::vec(any_text(), 1..4), which in 0..NAMES.len(), most in 0usize..12) {
+    fn every_text_is_tokenized_or_causes_an_error(texts in prop::collection::vec(any_text(), 1..4), which in 0..NAMES.len(), most in 0usize..12) {
         let tokenizer = tokenizer(NAMES[which]);
         let inputs: Vec<TextInput> = texts.iter().map(|text| one(text)).collect();
-        let options = Options { max_length: Some(most), offsets: true, ..Options::default() };
+        let options = TokenizeOptions { max_length: Some(most), offsets: true, ..TokenizeOptions::default() };
         if let Ok(encoded) = tokenizer.encode(&inputs, &options) {
             for (row, text) in encoded.rows.iter().zip(&texts) {
                 prop_assert!(row.len() <= most);
@@ -330,11 +337,11 @@ proptest! {
     }
 
     #[test]
-    fn changed_files_are_read_or_refused(
+    fn changed_files_are_read_or_cause_an_error(
         which in 0..NAMES.len(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), cut in any::<prop::sample::Index>()
     ) {
         let mut json = file(NAMES[which]);
-        // Most of a file is vocabulary; its head and tail have the structure.
+        // Most of a file is vocabulary; the structure is at its beginning and end.
         let length = json.len();
         for (at, byte) in changes {
             let at = at.index(length.min(6000));
@@ -345,7 +352,7 @@ proptest! {
         }
         if let Ok(tokenizer) = parse(&json) {
             let texts = ["It's a fine day <mask> 敏捷 👩‍👩‍👧", "", "ﷺ e\u{301} ①½"].map(one);
-            let _ = tokenizer.encode(&texts, &Options::default());
+            let _ = tokenizer.encode(&texts, &TokenizeOptions::default());
         }
     }
 }

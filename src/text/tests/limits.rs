@@ -1,60 +1,60 @@
-//! Requests beyond the limits are refused by their names.
+//! Requests over the limits are refused, and the errors name the limit.
 
 use std::time::{Duration, Instant};
 
 use super::*;
 
 #[test]
-fn requests_beyond_the_limits_are_refused() {
+fn rejects_requests_over_the_limits() {
     let tokenizer = tokenizer("bert_uncased");
-    let limited = |limits: Limits| Options {
+    let limited = |limits: TextLimits| TokenizeOptions {
         limits,
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
-    let options = limited(Limits {
+    let options = limited(TextLimits {
         texts: 1,
-        ..Limits::default()
+        ..TextLimits::default()
     });
     let error = tokenizer
         .encode(&[one("a"), one("b")], &options)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("texts of a request: 2 where at most 1"), "{error}");
+    assert!(error.contains("texts of a request: 2, at most 1 allowed"), "{error}");
     let error = tokenizer
-        .encode(&[one(&"a".repeat(10 << 20))], &Options::default())
+        .encode(&[one(&"a".repeat(10 << 20))], &TokenizeOptions::default())
         .unwrap_err()
         .to_string();
     assert!(error.contains("bytes of text 0: 10485760"), "{error}");
-    let options = limited(Limits {
+    let options = limited(TextLimits {
         tokens: 10,
-        ..Limits::default()
+        ..TextLimits::default()
     });
     let error = tokenizer
         .encode(&[one("a b c d e f"), one("a")], &options)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("tokens of a request: 16 where at most 10"), "{error}");
-    let options = limited(Limits {
+    assert!(error.contains("tokens of a request: 16, at most 10 allowed"), "{error}");
+    let options = limited(TextLimits {
         deadline: Some(Instant::now() - Duration::from_secs(1)),
-        ..Limits::default()
+        ..TextLimits::default()
     });
     assert_eq!(tokenizer.encode(&[one("a")], &options), Err(TextError::Deadline));
 }
 
 #[test]
-fn lengths_that_do_not_fit_are_refused_by_name() {
+fn rejects_lengths_that_contradict_each_other() {
     let tokenizer = tokenizer("bert_uncased");
-    let encode = |options: &Options| tokenizer.encode(&[one("a b c"), one("a")], options);
-    let short = Options {
+    let encode = |options: &TokenizeOptions| tokenizer.encode(&[one("a b c"), one("a")], options);
+    let short = TokenizeOptions {
         max_length: Some(1),
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     let error = encode(&short).unwrap_err().to_string();
-    assert!(error.contains("has no room for the 2 special tokens"), "{error}");
-    let never = Options {
+    assert!(error.contains("leaves no room for the 2 special tokens"), "{error}");
+    let never = TokenizeOptions {
         max_length: Some(4),
         truncation: Truncation::Never,
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     assert_eq!(
         encode(&never),
@@ -64,16 +64,20 @@ fn lengths_that_do_not_fit_are_refused_by_name() {
             limit: 4
         })
     );
-    let unknown = Options {
+    let unknown = TokenizeOptions {
         padding: Padding::MaxLength,
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     assert!(
         encode(&unknown)
             .unwrap_err()
             .to_string()
-            .contains("padding to max_length needs one")
+            .contains("padding to max_length needs a maximum length")
     );
-    assert_eq!(encode(&Options::default()), Err(TextError::NoPadToken));
-    assert!(tokenizer.encode(&[one("a"), one("b")], &Options::default()).is_ok());
+    assert_eq!(encode(&TokenizeOptions::default()), Err(TextError::NoPadToken));
+    assert!(
+        tokenizer
+            .encode(&[one("a"), one("b")], &TokenizeOptions::default())
+            .is_ok()
+    );
 }

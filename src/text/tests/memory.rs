@@ -1,4 +1,4 @@
-//! The figures of memory are bounds from above, and not far above.
+//! Memory estimates are upper bounds, and close ones.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ fn live() -> u64 {
     allocated.get().wrapping_sub(deallocated.get())
 }
 
-/// Words that are much like those of a real vocabulary.
+/// Words that are similar to those of a real vocabulary.
 fn words(count: usize) -> Vec<String> {
     let mut words = Vec::new();
     for number in 0..count {
@@ -30,7 +30,7 @@ fn words(count: usize) -> Vec<String> {
     words
 }
 
-/// Files of `count` tokens, by the model.
+/// Files with `count` tokens for each model type.
 fn files(count: usize) -> Vec<(&'static str, Vec<u8>)> {
     let words = words(count);
     let vocabulary: serde_json::Map<String, serde_json::Value> = words
@@ -75,18 +75,22 @@ fn files(count: usize) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn the_memory_of_a_tokenizer_is_bounded_from_above() {
+fn the_estimate_for_a_tokenizer_is_a_close_upper_bound() {
     let own = NAMES.into_iter().map(|name| (name, file(name)));
-    // Tables double: those of 20,000 entries are 6/10 full, those of 29,000 have just doubled.
+    // Hash tables grow by doubling: with 20,000 entries they are 6/10 full, with 29,000 they have
+    // just doubled.
     for (name, json) in own.chain(files(20_000)).chain(files(29_000)) {
-        // Patterns and tables that all tokenizers share are made once.
+        // The first tokenizer creates shared patterns and tables.
         drop(parse(&json).unwrap());
         let before = live();
         let tokenizer = parse(&json).unwrap();
         let kept = live() - before;
-        let said = tokenizer.memory();
-        assert!(kept <= said, "{name}: {kept} bytes, said to be {said}");
-        // Added tokens that begin alike, as these do, share parts of their automaton.
-        assert!(said <= 3 * kept + (1 << 20), "{name}: {kept} bytes, said to be {said}");
+        let estimate = tokenizer.memory();
+        assert!(kept <= estimate, "{name}: {kept} bytes, estimated {estimate}");
+        // Added tokens with common prefixes, such as these, share parts of their automaton.
+        assert!(
+            estimate <= 3 * kept + (1 << 20),
+            "{name}: {kept} bytes, estimated {estimate}"
+        );
     }
 }

@@ -1,11 +1,11 @@
-//! The tokens are those of the reference libraries.
+//! Compares tokens with those of the reference libraries.
 
 use serde_json::Value;
 
 use super::*;
 use crate::text::encoded::characters;
 
-/// The 64-bit FNV-1a hash of numbers, as the fixtures have it.
+/// The 64-bit FNV-1a hash of numbers, as in the fixtures.
 fn fnv(numbers: impl IntoIterator<Item = u32>) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in numbers.into_iter().flat_map(u32::to_le_bytes) {
@@ -22,7 +22,7 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().unwrap_or_else(|| panic!("{key}"))
 }
 
-/// The text of a fixture: a part and how often it stands there.
+/// The text of a fixture: a part and its number of repetitions.
 fn text(value: &Value) -> String {
     let times = usize::try_from(value[1].as_u64().unwrap()).unwrap();
     value[0].as_str().unwrap().repeat(times)
@@ -34,12 +34,12 @@ fn number(number: usize) -> u32 {
 
 #[track_caller]
 fn check(name: &str, tokenizer: &Tokenizer, input: &TextInput, add_special_tokens: bool, expected: &Value) {
-    let mut options = Options {
+    let mut options = TokenizeOptions {
         add_special_tokens,
         truncation: Truncation::Never,
         max_length: Some(usize::MAX),
         offsets: true,
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     let encoded = tokenizer.encode(std::slice::from_ref(input), &options).unwrap();
     let row = &encoded.rows[0];
@@ -88,7 +88,7 @@ fn check(name: &str, tokenizer: &Tokenizer, input: &TextInput, add_special_token
                 .map(|sequence| sequence.map_or(u32::MAX, u32::from)),
         );
     assert_eq!(fnv(columns), expected[2].as_str().unwrap(), "{}: {row:?}", what());
-    // The short way gives the same tokens.
+    // Encoding without offsets gives the same tokens.
     options.offsets = false;
     let short = tokenizer.encode(std::slice::from_ref(input), &options).unwrap();
     assert_eq!(
@@ -100,7 +100,7 @@ fn check(name: &str, tokenizer: &Tokenizer, input: &TextInput, add_special_token
 }
 
 #[test]
-fn awkward_texts_become_the_tokens_of_the_library() {
+fn tokens_of_unusual_texts_match_the_library() {
     let expected = read("expected.json");
     let texts: Vec<String> = list(&expected, "texts").iter().map(text).collect();
     for name in NAMES {
@@ -116,7 +116,7 @@ fn awkward_texts_become_the_tokens_of_the_library() {
 }
 
 #[test]
-fn pairs_become_the_tokens_of_the_library() {
+fn tokens_of_pairs_match_the_library() {
     let expected = read("expected.json");
     for name in NAMES {
         let tokenizer = tokenizer(name);
@@ -127,11 +127,11 @@ fn pairs_become_the_tokens_of_the_library() {
     }
 }
 
-/// The options that a call of transformers has.
-fn options(case: &Value) -> Options {
+/// The options of a call to transformers.
+fn options(case: &Value) -> TokenizeOptions {
     let given = &case["options"];
     let length = |value: &Value| value.as_u64().map(|length| usize::try_from(length).unwrap());
-    Options {
+    TokenizeOptions {
         add_special_tokens: given["add_special_tokens"].as_bool().unwrap_or(true),
         padding: match &given["padding"] {
             Value::Bool(true) => Padding::Longest,
@@ -144,12 +144,12 @@ fn options(case: &Value) -> Options {
             other => serde_json::from_value(other.clone()).unwrap(),
         },
         max_length: length(&given["max_length"]),
-        ..Options::default()
+        ..TokenizeOptions::default()
     }
 }
 
 #[test]
-fn batches_are_cut_and_filled_up_as_transformers_does_it() {
+fn batches_are_truncated_and_padded_as_in_transformers() {
     let file_of_cases = read("batches.json");
     let (texts, cases) = file_of_cases.as_array().unwrap().split_first().unwrap();
     let mut compared = 0;
@@ -172,7 +172,7 @@ fn batches_are_cut_and_filled_up_as_transformers_does_it() {
         let what = format!("{name} {} {kind}", case["options"]);
         let encoded = match tokenizer.encode(&texts, &options(case)) {
             Ok(encoded) => encoded,
-            // Where transformers goes on with texts that the model does not take, or panics.
+            // transformers continues with texts that the model does not accept, or panics.
             Err(TextError::TooLong { .. }) if case["options"]["truncation"] == false => continue,
             Err(TextError::Refused { .. }) if case["error"].is_string() => continue,
             Err(error) => panic!("{what}: {error}"),
@@ -201,17 +201,17 @@ fn batches_are_cut_and_filled_up_as_transformers_does_it() {
 }
 
 #[test]
-fn a_cut_text_is_cut_at_the_same_place_however_long_it_was() {
-    // The tokens behind the cut are not made.
+fn truncation_does_not_depend_on_the_length_of_the_text() {
+    // Tokens after the limit are not created.
     for name in NAMES {
         let tokenizer = tokenizer(name);
         let text = "The quick brown fox jumps over the lazy dog. ".repeat(50);
         for side in [Side::Left, Side::Right] {
-            let mut options = Options {
+            let mut options = TokenizeOptions {
                 max_length: Some(16),
                 truncation_side: Some(side),
                 add_special_tokens: false,
-                ..Options::default()
+                ..TokenizeOptions::default()
             };
             let cut = tokenizer.encode(&[one(&text)], &options).unwrap();
             options.max_length = Some(100_000);
@@ -228,13 +228,13 @@ fn a_cut_text_is_cut_at_the_same_place_however_long_it_was() {
 }
 
 #[test]
-fn the_configuration_of_bert_counts_more_than_its_file() {
+fn the_configuration_of_bert_overrides_its_tokenizer_file() {
     let mut config = TokenizerConfig::default();
     let text = r#"{"tokenizer_class": "BertTokenizer", "do_lower_case": false}"#;
     config.read("tokenizer_config.json", text).unwrap();
     let cased = Tokenizer::parse(&file("bert_uncased"), &config, &FileLimits::default()).unwrap();
     let ids = |tokenizer: &Tokenizer, text: &str| {
-        let encoded = tokenizer.encode(&[one(text)], &Options::default()).unwrap();
+        let encoded = tokenizer.encode(&[one(text)], &TokenizeOptions::default()).unwrap();
         encoded.rows[0].ids.clone()
     };
     let uncased = tokenizer("bert_uncased");
@@ -242,7 +242,7 @@ fn the_configuration_of_bert_counts_more_than_its_file() {
     assert_ne!(ids(&cased, "THE fox"), ids(&cased, "the fox"));
     assert!(!cased.is_shared_with(&uncased));
 
-    // Sentence-transformers prepares the texts itself.
+    // sentence-transformers prepares the texts itself.
     let mut lowered = TokenizerConfig::default();
     lowered
         .read("sentence_bert_config.json", r#"{"do_lower_case": true}"#)
@@ -253,17 +253,17 @@ fn the_configuration_of_bert_counts_more_than_its_file() {
     stripped.read("sentence_bert_config.json", "{}").unwrap();
     let stripped = Tokenizer::parse(&file("gpt2"), &stripped, &FileLimits::default()).unwrap();
     assert_eq!(ids(&stripped, " \u{1c}\nfox\u{3000}"), ids(&stripped, "fox"));
-    let options = Options {
+    let options = TokenizeOptions {
         offsets: true,
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     let encoded = stripped.encode(&[one("  a b ")], &options).unwrap();
     assert_eq!(encoded.rows[0].offsets, [2..3, 3..5]);
 }
 
 #[test]
-fn the_greatest_length_comes_from_the_file_that_knows_best() {
-    let length = |files: &[(&str, &str)], options: &Options| {
+fn the_maximum_length_comes_from_the_most_specific_file() {
+    let length = |files: &[(&str, &str)], options: &TokenizeOptions| {
         let mut config = TokenizerConfig::default();
         for (file, text) in files {
             config.read(file, text).unwrap();
@@ -274,20 +274,20 @@ fn the_greatest_length_comes_from_the_file_that_knows_best() {
     let own = ("tokenizer_config.json", r#"{"model_max_length": 512}"#);
     let sentence = ("sentence_bert_config.json", r#"{"max_seq_length": 256}"#);
     let positions = ("config.json", r#"{"max_position_embeddings": 128}"#);
-    let plain = Options::default();
+    let plain = TokenizeOptions::default();
     assert_eq!(length(&[], &plain), Some(16));
     assert_eq!(length(&[own], &plain), Some(512));
     assert_eq!(length(&[own, sentence], &plain), Some(256));
     assert_eq!(length(&[own, sentence, positions], &plain), Some(128));
-    let asked = Options {
+    let asked = TokenizeOptions {
         max_length: Some(1000),
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     assert_eq!(length(&[own], &asked), Some(1000));
     assert_eq!(length(&[own, positions], &asked), Some(128));
-    let fixed = Options {
+    let fixed = TokenizeOptions {
         fixed_length: Some(64),
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     assert_eq!(length(&[own], &fixed), Some(64));
 }

@@ -1,4 +1,4 @@
-//! Equal files are one tokenizer in memory.
+//! Equal files share one tokenizer in memory.
 
 use std::sync::Barrier;
 use std::thread;
@@ -11,7 +11,7 @@ fn get(pool: &Pool, name: &str) -> Tokenizer {
 }
 
 #[test]
-fn equal_files_are_one_tokenizer_until_the_last_one_goes() {
+fn equal_files_share_one_tokenizer_until_the_last_use_ends() {
     let pool = Pool::default();
     let first = get(&pool, "bert_cased");
     let second = get(&pool, "bert_cased");
@@ -26,7 +26,7 @@ fn equal_files_are_one_tokenizer_until_the_last_one_goes() {
 }
 
 #[test]
-fn what_a_configuration_changes_in_the_file_makes_another_tokenizer() {
+fn a_configuration_that_overrides_the_file_gets_a_separate_tokenizer() {
     let pool = Pool::default();
     let with = |text: &str| {
         let mut config = TokenizerConfig::default();
@@ -46,7 +46,7 @@ fn what_a_configuration_changes_in_the_file_makes_another_tokenizer() {
 }
 
 #[test]
-fn threads_that_ask_at_once_share_one() {
+fn concurrent_threads_share_one_tokenizer() {
     let pool = Pool::default();
     let barrier = Barrier::new(4);
     let tokenizers: Vec<Tokenizer> = thread::scope(|scope| {
@@ -65,7 +65,7 @@ fn threads_that_ask_at_once_share_one() {
 }
 
 #[test]
-fn a_file_that_is_refused_leaves_nothing_behind() {
+fn a_refused_file_leaves_no_entry_in_the_pool() {
     let pool = Pool::default();
     assert!(
         pool.get(b"{}", &TokenizerConfig::default(), &FileLimits::default())

@@ -1,4 +1,4 @@
-//! Tokens fill the inputs of a model.
+//! Conversion of tokens to the inputs of a model.
 
 use super::*;
 use crate::tensor::{DataType, Dim, InputSpec, Signature, Tensor};
@@ -49,7 +49,7 @@ fn i64s(tensor: &Tensor) -> &[i64] {
 }
 
 #[test]
-fn each_input_gets_what_its_name_asks_for() {
+fn the_name_of_an_input_determines_its_contents() {
     let open = &[None, None];
     let mut signature = signature(vec![
         spec("token_type_ids", DataType::I64, open),
@@ -84,7 +84,7 @@ fn each_input_gets_what_its_name_asks_for() {
 }
 
 #[test]
-fn a_fixed_length_is_filled_up_to() {
+fn rows_are_padded_to_a_fixed_length() {
     let fixed = &[Some(1), Some(8)];
     let inputs = vec![
         spec("input_ids", DataType::I64, fixed),
@@ -92,10 +92,10 @@ fn a_fixed_length_is_filled_up_to() {
     ];
     let inputs = TextInputs::bind(&signature(inputs)).unwrap().unwrap();
     assert_eq!((inputs.fixed_batch(), inputs.fixed_length()), (Some(1), Some(8)));
-    let options = Options {
+    let options = TokenizeOptions {
         fixed_length: inputs.fixed_length(),
         pad_to_multiple_of: Some(5),
-        ..Options::default()
+        ..TokenizeOptions::default()
     };
     let tokenizer = tokenizer("word_level");
     for text in ["fox", "the quick brown fox jumps over the lazy dog and the dog sleeps"] {
@@ -107,7 +107,7 @@ fn a_fixed_length_is_filled_up_to() {
 }
 
 #[test]
-fn inputs_that_texts_do_not_give_are_named() {
+fn errors_name_the_inputs_that_texts_cannot_fill() {
     let open = &[None, None];
     let bind = |inputs| TextInputs::bind(&signature(inputs));
     assert_eq!(bind(vec![spec("pixel_values", DataType::F32, open)]), Ok(None));
@@ -122,19 +122,19 @@ fn inputs_that_texts_do_not_give_are_named() {
     let table = [
         (
             spec("attention_mask", DataType::F64, open),
-            "is float64[?, ?]; tokens are int64 or int32",
+            "is float64[?, ?]; tokens need int64 or int32",
         ),
         (
             spec("token_type_ids", DataType::F32, open),
-            "is float32[?, ?]; tokens are int64",
+            "is float32[?, ?]; tokens need int64",
         ),
         (
             spec("attention_mask", DataType::I64, &[None]),
-            "tokens are of the shape [texts, tokens]",
+            "tokens need the shape [texts, tokens]",
         ),
         (
             spec("attention_mask", DataType::I64, &[None, Some(4)]),
-            "of one shape for all inputs",
+            "one shape for all inputs",
         ),
     ];
     for (other, problem) in table {
@@ -145,7 +145,7 @@ fn inputs_that_texts_do_not_give_are_named() {
 }
 
 #[test]
-fn without_a_model_the_tokenizer_says_which_tensors_it_gives() {
+fn a_tokenizer_without_a_model_declares_its_outputs() {
     let names =
         |tokenizer: &Tokenizer| -> Vec<String> { tokenizer.outputs().into_iter().map(|(name, _)| name).collect() };
     assert_eq!(

@@ -1,11 +1,11 @@
-//! From tokens back to text.
+//! Converts tokens back to text.
 
 use tokenizers::Decoder;
 
 use super::Tokenizer;
 
 impl Tokenizer {
-    /// The text of tokens; without special ones where `skip_special` says so.
+    /// Returns the text of token ids, without special tokens if `skip_special` is set.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         let is_kept = |id: &&u32| {
             let token = self.core.added.get_added_tokens_decoder().get(id);
@@ -15,7 +15,7 @@ impl Tokenizer {
         self.joined(tokens.collect())
     }
 
-    /// The text of tokens that are given as text.
+    /// Joins tokens in text form.
     pub fn join(&self, tokens: &[&str]) -> String {
         self.joined(tokens.iter().map(|&token| token.to_owned()).collect())
     }
@@ -27,7 +27,7 @@ impl Tokenizer {
         }
     }
 
-    /// Whether tokens inside of a word have a mark, as WordPiece's `##`.
+    /// Whether tokens inside a word have a marker such as WordPiece's `##`.
     pub fn marks_continuation(&self) -> bool {
         self.core.model.name() == "WordPiece"
     }

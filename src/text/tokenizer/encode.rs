@@ -1,4 +1,4 @@
-//! From texts to tokens: the steps of the library, in its order.
+//! Converts texts to tokens, with the library's steps in the library's order.
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,13 +11,13 @@ use tokenizers::{
 use super::{Core, Tokenizer};
 use crate::text::encoded::{Encoded, TokenRow};
 use crate::text::error::{TextError, excerpt};
-use crate::text::options::{Options, Padding, Side, Truncation};
+use crate::text::options::{Padding, Side, TokenizeOptions, Truncation};
 use crate::text::pattern::Clock;
 use crate::text::request::TextInput;
 
 impl Tokenizer {
-    /// Turns the texts of a request into tokens.
-    pub fn encode(&self, inputs: &[TextInput], options: &Options) -> Result<Encoded, TextError> {
+    /// Tokenizes the texts of a request.
+    pub fn encode(&self, inputs: &[TextInput], options: &TokenizeOptions) -> Result<Encoded, TextError> {
         let limits = &options.limits;
         if inputs.len() > limits.texts {
             return Err(TextError::TooLarge {
@@ -27,7 +27,7 @@ impl Tokenizer {
                 advice: "send fewer texts at a time",
             });
         }
-        let plan = Plan::new(self, options)?;
+        let plan = EncodePlan::new(self, options)?;
         let mut rows = Vec::with_capacity(inputs.len());
         let (mut longest, mut shortest) = (plan.least_length, usize::MAX);
         for (index, input) in inputs.iter().enumerate() {
@@ -44,9 +44,9 @@ impl Tokenizer {
                     });
                 }
             }
-            // A panic of the library on a text is this text's error, and no other request's.
+            // A panic of the library is an error of this text and must not affect other requests.
             let row = catch_unwind(AssertUnwindSafe(|| self.row(index, input, &plan)));
-            let row = row.unwrap_or_else(|_| Err(refused(index, "the tokenizer library fails on it")))?;
+            let row = row.unwrap_or_else(|_| Err(refused(index, "the tokenizer library failed on it")))?;
             longest = longest.max(row.len());
             shortest = shortest.min(row.len());
             rows.push(row);
@@ -76,7 +76,7 @@ impl Tokenizer {
         Ok(encoded)
     }
 
-    fn row(&self, index: usize, input: &TextInput, plan: &Plan<'_>) -> Result<TokenRow, TextError> {
+    fn row(&self, index: usize, input: &TextInput, plan: &EncodePlan<'_>) -> Result<TokenRow, TextError> {
         let options = plan.options;
         let core = &*self.core;
         let (first, second) = match input {
@@ -100,7 +100,7 @@ impl Tokenizer {
             };
             let Some(room) = most.checked_sub(added) else {
                 return Err(TextError::Options(format!(
-                    "a text of at most {most} tokens has no room for the {added} special tokens"
+                    "the maximum of {most} tokens leaves no room for the {added} special tokens"
                 )));
             };
             let given = first.len() + second.as_ref().map_or(0, Encoding::len);
@@ -123,7 +123,7 @@ impl Tokenizer {
                 };
                 (first, second) =
                     truncate_encodings(first, second, &params).map_err(|error| refused(index, &error.to_string()))?;
-                // The library would process and join the parts behind the cut, too.
+                // Otherwise the library would process and combine the truncated parts too.
                 first.take_overflowing();
                 second.as_mut().map(Encoding::take_overflowing);
                 is_cut = true;
@@ -132,7 +132,7 @@ impl Tokenizer {
         self.finish(input, first, second, is_cut, options)
     }
 
-    /// The text as sentence-transformers hands it to the tokenizer.
+    /// Prepares a text for the tokenizer as sentence-transformers does.
     fn prepared<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let stripped = match self.config.strip_texts {
             Some(true) => text.trim_matches(is_python_space),
@@ -150,7 +150,7 @@ impl Tokenizer {
         first: Encoding,
         second: Option<Encoding>,
         is_cut: bool,
-        options: &Options,
+        options: &TokenizeOptions,
     ) -> Result<TokenRow, TextError> {
         let encoding = self
             .core
@@ -184,32 +184,32 @@ impl Tokenizer {
 }
 
 impl Tokenizer {
-    /// A place of the prepared text in the text.
+    /// Maps a position in the prepared text to the original text.
     fn place(&self, text: &str, at: usize) -> usize {
         let start = match self.config.strip_texts {
             Some(true) => text.len() - text.trim_start_matches(is_python_space).len(),
             Some(false) | None => 0,
         };
-        // A lowered text may have another length.
+        // Lowercasing may change the length of a text.
         let at = text.len().min(start + at);
         (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
     }
 }
 
-/// Whether Python's `str.strip` takes a character off.
+/// Whether Python's `str.strip` removes a character.
 fn is_python_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
 impl Core {
-    /// Tokens of one text, without special ones.
+    /// Tokenizes one text, without special tokens.
     fn sequence(
         &self,
         index: usize,
         text: &str,
         type_id: u32,
         stop: Option<(usize, TruncationDirection)>,
-        options: &Options,
+        options: &TokenizeOptions,
     ) -> Result<Encoding, TextError> {
         let clock = Clock::start(&options.limits);
         let run = self.normalize.run(text.len(), clock);
@@ -226,7 +226,7 @@ impl Core {
             .tokenize_in_pretokenized(&mut parts, stop)
             .and_then(|()| parts.into_encoding(None, type_id, offsets));
         let mut encoding = encoding.map_err(|error| refused(index, &excerpt(&error.to_string())))?;
-        // Without offsets, the library leaves it out.
+        // Without offsets, the library does not set the type ids.
         encoding.set_type_ids(vec![type_id; encoding.len()]);
         Ok(encoding)
     }
@@ -240,9 +240,9 @@ fn refused(index: usize, problem: &str) -> TextError {
     }
 }
 
-/// The options of a request, resolved for a tokenizer.
-struct Plan<'a> {
-    options: &'a Options,
+/// The options of a request, combined with those of the tokenizer.
+struct EncodePlan<'a> {
+    options: &'a TokenizeOptions,
     max_length: Option<usize>,
     strategy: Option<TruncationStrategy>,
     direction: TruncationDirection,
@@ -250,15 +250,15 @@ struct Plan<'a> {
     multiple_of: usize,
 }
 
-impl<'a> Plan<'a> {
-    fn new(tokenizer: &Tokenizer, options: &'a Options) -> Result<Self, TextError> {
+impl<'a> EncodePlan<'a> {
+    fn new(tokenizer: &Tokenizer, options: &'a TokenizeOptions) -> Result<Self, TextError> {
         let max_length = tokenizer.max_length(options);
         let least_length = match (options.fixed_length, options.padding) {
             (Some(length), _) => length,
             (None, Padding::Longest) => 0,
             (None, Padding::MaxLength) => max_length.ok_or_else(|| {
                 TextError::Options(
-                    "padding to max_length needs one, and neither the request nor the model's files say it".to_owned(),
+                    "padding to max_length needs a maximum length; set \"max_length\" in the request or in the model's files".to_owned(),
                 )
             })?,
         };
@@ -283,14 +283,14 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// The number of tokens behind which a text is not read on, as the library has it.
+    /// The number of tokens after which tokenizing stops, in the library's form.
     fn stop(&self, type_id: u32, is_pair: bool) -> Option<(usize, TruncationDirection)> {
         let strategy = self.strategy?;
         if strategy == TruncationStrategy::OnlySecond && type_id == 0 {
             return None;
         }
-        // One more for a text alone, to see whether there is more. The lengths of pairs decide
-        // which one is cut.
+        // For a single text one more, to see whether it is too long. For pairs, both lengths decide
+        // which text is truncated.
         Some((self.max_length? + usize::from(!is_pair), self.direction))
     }
 }

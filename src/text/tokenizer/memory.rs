@@ -1,7 +1,7 @@
-//! Bytes that a tokenizer keeps in memory, bounded from above.
+//! Upper bounds for the memory of a tokenizer and of its requests.
 //!
-//! The numbers are measured with a counting allocator on tokenizers of each model and of several
-//! sizes, and rounded up.
+//! The numbers were measured with a counting allocator, on tokenizers of each model type and of
+//! several sizes, and rounded up.
 
 use serde_json::Value;
 use tokenizers::AddedToken;
@@ -9,14 +9,14 @@ use tokenizers::AddedToken;
 use super::Tokenizer;
 use crate::text::model::ModelSize;
 use crate::text::normalize::Growth;
-use crate::text::options::{Options, Truncation};
+use crate::text::options::{TokenizeOptions, Truncation};
 use crate::text::request::TextInput;
 
 /// Bytes of a tokenizer without a vocabulary.
 const BASE: usize = 128 << 10;
 /// A regular expression with classes of Unicode, compiled.
 const PATTERN: usize = 256 << 10;
-/// A token of a BPE, WordPiece or WordLevel model: two entries of hash tables and two texts.
+/// A token of a BPE, WordPiece or WordLevel model: two hash table entries and two strings.
 const TOKEN: usize = 176;
 /// A merge of a BPE model.
 const MERGE: usize = 40;
@@ -26,22 +26,21 @@ const ADDED_BYTE: usize = 24;
 /// A byte of the text of a step, such as a table of replacements.
 const STEP_BYTE: usize = 4;
 
-/// Bytes that a byte of a text takes at the peak: its place in the text before, for each byte, and
-/// the words, of which it may be one.
+/// Peak memory for a byte of a text: the alignment with the original for each byte, and the words;
+/// every byte may be a word.
 const TEXT_BYTE: usize = 400;
-/// The same for a byte of another character than of ASCII, where the normalizer takes characters
-/// apart: "ﷺ" becomes 18 letters in four words.
+/// The same for a byte of a non-ASCII character, if the normalizer decomposes characters: "ﷺ"
+/// becomes 18 letters in four words.
 const GROWING_BYTE: usize = 1000;
-/// A token that is not cut off, before it is one of the request's.
+/// A token that survives truncation, in the library's form.
 const RAW_TOKEN: usize = 300;
-/// A token of the request, and where it stands.
+/// A token in the row of a request, and its position.
 const ROW_TOKEN: usize = 9;
 const ROW_OFFSET: usize = 28;
 
 impl Tokenizer {
-    /// Bytes that [`Tokenizer::encode`] takes at its peak, bounded from above. The tensors are not
-    /// among them.
-    pub fn request_memory(&self, inputs: &[TextInput], options: &Options) -> u64 {
+    /// Upper bound of the peak memory of [`Tokenizer::encode`] in bytes, without the tensors.
+    pub fn request_memory(&self, inputs: &[TextInput], options: &TokenizeOptions) -> u64 {
         let most = match options.truncation {
             Truncation::Never => None,
             Truncation::LongestFirst | Truncation::OnlyFirst | Truncation::OnlySecond => self.max_length(options),
@@ -90,7 +89,7 @@ impl Measure {
     }
 }
 
-/// Bytes of all texts in a value.
+/// Bytes of all strings in a value.
 fn text_bytes(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),

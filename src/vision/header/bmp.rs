@@ -13,7 +13,7 @@ pub(in crate::vision) struct Bmp {
     width: u32,
     height: u32,
     pub bits_per_pixel: u16,
-    /// The mask of green, where the file has masks.
+    /// The mask of green, if the file has masks.
     pub green_mask: Option<u32>,
 }
 
@@ -29,7 +29,7 @@ impl Bmp {
                 green_mask: None,
             });
         }
-        // A negative height: the rows go from top to bottom.
+        // With a negative height, the rows go from top to bottom.
         let signed = |at| source.u32_le(at).map(|size| size as i32);
         let (width, height) = (signed(18)?, signed(22)?);
         let compression = source.u32_le(30)?;

@@ -1,8 +1,8 @@
-//! Numbers at places of a file that may end before them.
+//! Reads numbers at positions of a file that may be truncated.
 
 use crate::vision::{PictureFormat, VisionError};
 
-/// A file whose end is an error of its format.
+/// The bytes of a file; reading past the end is an error of its format.
 #[derive(Clone, Copy)]
 pub(in crate::vision) struct Bytes<'a> {
     pub bytes: &'a [u8],
@@ -10,7 +10,7 @@ pub(in crate::vision) struct Bytes<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    /// `count` bytes from `at` on.
+    /// Returns `count` bytes from `at` on.
     pub(in crate::vision) fn slice(self, at: usize, count: usize) -> Result<&'a [u8], VisionError> {
         at.checked_add(count)
             .and_then(|end| self.bytes.get(at..end))

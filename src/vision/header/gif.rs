@@ -1,4 +1,4 @@
-//! The blocks of a GIF file up to its first frame.
+//! Reads the blocks of a GIF file up to its first frame.
 
 use super::Header;
 use super::cursor::Bytes;
@@ -7,11 +7,10 @@ use crate::vision::{PictureFormat, VisionError};
 
 const FORMAT: PictureFormat = PictureFormat::Gif;
 
-/// The screen of a GIF file and the place of the first frame on it.
+/// The screen of a GIF file and the position of the first frame on it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::vision) struct Gif {
-    /// Sizes of the picture: the screen, or more where the frame reaches beyond it, as Pillow has
-    /// it.
+    /// Size of the image: the screen, or more if the frame extends beyond it, as in Pillow.
     pub width: u32,
     pub height: u32,
     pub left: u32,
@@ -31,7 +30,7 @@ impl Gif {
         let mut at = SCREEN + palette_bytes(flags);
         loop {
             match source.u8(at)? {
-                // An extension: its kind, then blocks of up to 255 bytes until an empty one.
+                // An extension has its kind, then blocks of up to 255 bytes until an empty one.
                 b'!' => {
                     at += 2;
                     loop {
@@ -67,7 +66,7 @@ impl Gif {
             width: self.width,
             height: self.height,
             orientation: Orientation::Upright,
-            // The indices of the frame and the pixels of the picture.
+            // The indices of the frame and the pixels of the image.
             decoding: pixels * 3 + u64::from(self.frame_width) * u64::from(self.frame_height),
         }
     }

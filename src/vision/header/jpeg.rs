@@ -1,4 +1,4 @@
-//! The segments of a JPEG file up to its first scan, and the way through the scans to its end.
+//! Reads the segments of a JPEG file up to its first scan, and finds its scans.
 
 use super::Header;
 use super::cursor::Bytes;
@@ -17,7 +17,7 @@ pub(in crate::vision) struct Jpeg {
     pub adobe: Option<u8>,
     progressive: bool,
     orientation: Orientation,
-    /// The place of the first scan's header, and of the data behind it.
+    /// The positions of the first scan's header and of the data after it.
     first_scan: usize,
     first_data: usize,
     scan_components: u8,
@@ -25,7 +25,7 @@ pub(in crate::vision) struct Jpeg {
 
 #[derive(Debug, Clone, Copy)]
 pub(in crate::vision) struct Component {
-    /// The place in the file of the component's identifier.
+    /// The position of the component's identifier in the file.
     pub at: usize,
     pub id: u8,
     horizontal: u8,
@@ -35,7 +35,7 @@ pub(in crate::vision) struct Component {
 /// A marker and the contents of its segment.
 struct Segment<'a> {
     marker: u8,
-    /// The place of the contents.
+    /// The position of the contents.
     at: usize,
     contents: &'a [u8],
 }
@@ -66,10 +66,10 @@ impl Jpeg {
                 contents,
             } = segment(bytes, at)?;
             match marker {
-                EOI => return Err(VisionError::malformed(FORMAT, "it ends before its first scan")),
+                EOI => return Err(VisionError::malformed(FORMAT, "there is no scan")),
                 DHT | JPG | DAC => {}
                 SOF0..=SOF15 if frame.is_some() => {
-                    return Err(VisionError::malformed(FORMAT, "it has two frame headers"));
+                    return Err(VisionError::malformed(FORMAT, "there are two frame headers"));
                 }
                 SOF0..=SOF15 => frame = Some(frame_header(bytes, marker, contents_at, contents)?),
                 APP1 if exif.is_none() && contents.starts_with(b"Exif\0") => exif = Some(contents),
@@ -99,9 +99,9 @@ impl Jpeg {
         }
     }
 
-    /// Follows the scans to the end of the picture, and gives the place of each scan's header.
+    /// Follows the scans to the end of the image, and returns the position of each scan's header.
     ///
-    /// The decoder paints grey where data is missing, so a file that is cut short is found here.
+    /// The decoder fills missing data with grey, so truncated files have to be found here.
     pub(in crate::vision) fn scans(&self, bytes: &[u8]) -> Result<Vec<usize>, VisionError> {
         let mut scans = vec![self.first_scan];
         let mut at = self.first_data;
@@ -133,23 +133,23 @@ impl Jpeg {
                 .map(|c| u64::from(c.horizontal) * u64::from(c.vertical));
             rows * columns * 64 * blocks.sum::<u64>()
         };
-        // A row of blocks, its copies for upsampling, two bytes a sample.
+        // A row of blocks and its copies for upsampling, two bytes per sample.
         let row = self.components.len() as u64 * columns * across * 8 * down * 8 * 2 * 3;
         let whole = self.progressive || usize::from(self.scan_components) < self.components.len();
         let coefficients = if whole { samples(rows) * 2 } else { 0 };
-        // Grey is decoded as one byte a pixel, and spread to three.
+        // Grey is decoded as one byte per pixel, then expanded to three.
         let output = if self.components.len() == 1 { 4 } else { 3 } * pixels;
         Header {
             width: self.width.into(),
             height: self.height.into(),
             orientation: self.orientation,
-            // The decoder has a copy of the file, and may be given one with other names.
+            // The decoder copies the file, which may itself be a copy with renamed components.
             decoding: output + coefficients + row + 2 * file_bytes as u64,
         }
     }
 }
 
-/// Reads a frame header: the kind of frame, its sizes and components.
+/// Reads a frame header: the kind of frame, its size and components.
 fn frame_header(
     bytes: &[u8],
     marker: u8,
@@ -177,13 +177,13 @@ fn frame_header(
         return Err(VisionError::unsupported(FORMAT, format!("{count} colour components")));
     }
     let Some(listed) = contents.get(6..6 + 3 * count) else {
-        return Err(VisionError::malformed(FORMAT, "its frame header is too short"));
+        return Err(VisionError::malformed(FORMAT, "the frame header is too short"));
     };
     let mut components = Vec::with_capacity(count);
     for (index, component) in listed.chunks_exact(3).enumerate() {
         let (horizontal, vertical) = (component[1] >> 4, component[1] & 15);
         if !(1..=4).contains(&horizontal) || !(1..=4).contains(&vertical) {
-            let problem = format!("it has a sampling factor of {horizontal} x {vertical}");
+            let problem = format!("invalid sampling factor {horizontal} x {vertical}");
             return Err(VisionError::malformed(FORMAT, problem));
         }
         components.push(Component {
@@ -196,7 +196,7 @@ fn frame_header(
     Ok((kind, width, height, components))
 }
 
-/// The next segment at or after `at`; bytes between segments are skipped, as libjpeg does.
+/// Finds the next segment at or after `at`. Skips bytes between segments, as libjpeg does.
 fn segment(bytes: &[u8], mut at: usize) -> Result<Segment<'_>, VisionError> {
     let source = Bytes { bytes, format: FORMAT };
     loop {
@@ -208,7 +208,7 @@ fn segment(bytes: &[u8], mut at: usize) -> Result<Segment<'_>, VisionError> {
         let marker = source.u8(at)?;
         at += 1;
         match marker {
-            // Stuffing, and markers without contents.
+            // Stuffing, or a marker without contents.
             0 | 1 | 0xd0..=SOI => {}
             EOI => {
                 return Ok(Segment {
@@ -233,7 +233,7 @@ fn segment(bytes: &[u8], mut at: usize) -> Result<Segment<'_>, VisionError> {
     }
 }
 
-/// The place of the first marker after `at` that is not part of a scan's data.
+/// Finds the first marker after `at` that is not part of a scan's data.
 fn next_marker(bytes: &[u8], mut at: usize) -> Result<usize, VisionError> {
     loop {
         let rest = bytes.get(at..).unwrap_or_default();

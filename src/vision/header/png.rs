@@ -1,4 +1,4 @@
-//! The chunks of a PNG file.
+//! Reads the chunks of a PNG file.
 
 use super::Header;
 use super::cursor::Bytes;
@@ -7,7 +7,7 @@ use crate::vision::{PictureFormat, VisionError};
 
 const FORMAT: PictureFormat = PictureFormat::Png;
 
-/// The header chunk of a PNG file, and the others that matter.
+/// The relevant fields of the header chunk and of other chunks.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::vision) struct Png {
     width: u32,
@@ -26,7 +26,7 @@ impl Png {
     pub(in crate::vision) fn parse(bytes: &[u8]) -> Result<Self, VisionError> {
         let source = Bytes { bytes, format: FORMAT };
         if source.slice(SIGNATURE + 4, 4)? != b"IHDR" {
-            return Err(VisionError::malformed(FORMAT, "it does not begin with a header chunk"));
+            return Err(VisionError::malformed(FORMAT, "the first chunk is not a header"));
         }
         let (width, height) = (source.u32_be(16)?, source.u32_be(20)?);
         let (depth, colour) = (source.u8(24)?, source.u8(25)?);
@@ -36,7 +36,7 @@ impl Png {
         }
         let (mut exif, mut xmp, mut transparent) = (None, None, false);
         let mut at = SIGNATURE;
-        // A chunk that is cut short ends the walk; where it matters, the decoder says so.
+        // A truncated chunk ends the loop; the decoder reports it if it matters.
         while let (Ok(length), Ok(name)) = (source.u32_be(at), source.slice(at + 4, 4)) {
             let Ok(contents) = source.slice(at + 8, length as usize) else {
                 break;
@@ -54,7 +54,7 @@ impl Png {
             0 => 1,
             4 => 2,
             6 => 4,
-            // A palette is expanded.
+            // A palette is expanded to RGB.
             _ => 3,
         };
         let channels = channels + u64::from(transparent);
@@ -69,7 +69,7 @@ impl Png {
 
     pub(in crate::vision) fn header(&self) -> Header {
         let pixels = u64::from(self.width) * u64::from(self.height);
-        // Grey is spread into a second buffer; colours are packed in place.
+        // Grey is expanded into a second buffer; colours are packed in place.
         let spread = if self.is_grey { 3 } else { 0 };
         Header {
             width: self.width,

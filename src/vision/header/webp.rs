@@ -1,4 +1,4 @@
-//! The chunks of a WebP file.
+//! Reads the chunks of a WebP file.
 
 use super::Header;
 use super::cursor::Bytes;
@@ -12,16 +12,16 @@ const PREFIX: usize = 12;
 /// Bytes before the contents of a chunk: name and length.
 const FRAME: usize = 8;
 
-/// Reads the sizes from the first chunk, and the metadata from the others.
+/// Reads the size from the first chunk, and the metadata from the others.
 pub(in crate::vision) fn parse(bytes: &[u8]) -> Result<Header, VisionError> {
     let source = Bytes { bytes, format: FORMAT };
     let contents = PREFIX + FRAME;
-    // Bounds of the decoder's buffers in bytes a pixel: YUV planes, the pixels with alpha, and for
-    // animations the canvas.
+    // Upper bounds of the decoder's buffers in bytes per pixel: YUV planes, the pixels with
+    // alpha, and the canvas for animations.
     let (width, height, bytes_per_pixel) = match source.slice(PREFIX, 4)? {
         b"VP8 " => {
             if source.slice(contents + 3, 3)? != [0x9d, 0x01, 0x2a] {
-                return Err(VisionError::malformed(FORMAT, "it does not begin with a key frame"));
+                return Err(VisionError::malformed(FORMAT, "the first frame is not a key frame"));
             }
             let size = |at| source.u16_le(at).map(|size| u32::from(size & 0x3fff));
             (size(contents + 6)?, size(contents + 8)?, 6)
@@ -30,7 +30,7 @@ pub(in crate::vision) fn parse(bytes: &[u8]) -> Result<Header, VisionError> {
             if source.u8(contents)? != 0x2f {
                 return Err(VisionError::malformed(
                     FORMAT,
-                    "its lossless data has another signature",
+                    "the lossless data has the wrong signature",
                 ));
             }
             let sizes = source.u32_le(contents + 1)?;
@@ -42,7 +42,10 @@ pub(in crate::vision) fn parse(bytes: &[u8]) -> Result<Header, VisionError> {
             if source.u8(contents)? & 2 == 0 { 12 } else { 18 },
         ),
         name => {
-            let problem = format!("its first chunk is {:?}", String::from_utf8_lossy(name));
+            let problem = format!(
+                "the first chunk is {:?}, expected VP8, VP8L or VP8X",
+                String::from_utf8_lossy(name)
+            );
             return Err(VisionError::malformed(FORMAT, problem));
         }
     };
@@ -57,7 +60,7 @@ pub(in crate::vision) fn parse(bytes: &[u8]) -> Result<Header, VisionError> {
             b"XMP " => xmp = xmp.or(Some(contents)),
             _ => {}
         }
-        // Chunks are of even length.
+        // Chunks have an even length.
         at += FRAME + (length as usize).next_multiple_of(2);
     }
     Ok(Header {

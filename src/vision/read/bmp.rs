@@ -1,4 +1,4 @@
-//! BMP files.
+//! Decodes BMP files.
 
 use std::io::Cursor;
 
@@ -21,8 +21,8 @@ pub(super) fn read(bytes: &[u8], header: &Header) -> Result<Picture, VisionError
     Ok(picture)
 }
 
-/// Gives five and six bits the levels that Pillow gives them: it rounds down where the decoder
-/// rounds to the nearest.
+/// Converts five and six bits to Pillow's levels: Pillow rounds down, the decoder rounds to the
+/// nearest.
 fn round_down(rgb: &mut [u8], green_levels: u32) {
     let table = |levels: u32| -> [u8; 256] {
         std::array::from_fn(|level| {

@@ -1,12 +1,12 @@
-//! The first frame of GIF files.
+//! Decodes the first frame of GIF files.
 
 use std::num::NonZeroU64;
 
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
 use super::cause_of;
+use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::header::gif::Gif;
-use crate::vision::room::{byte_count, filled, room_for};
 use crate::vision::{Picture, PictureFormat, VisionError};
 
 const FORMAT: PictureFormat = PictureFormat::Gif;
@@ -15,7 +15,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
     let screen = Gif::parse(bytes)?;
     let frame_bytes = byte_count(screen.frame_width, screen.frame_height, 1)?;
     if frame_bytes == 0 {
-        return Err(VisionError::malformed(FORMAT, "its first frame has no pixels"));
+        return Err(VisionError::malformed(FORMAT, "the first frame has no pixels"));
     }
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
@@ -29,9 +29,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
         return Err(VisionError::malformed(FORMAT, "it has no frame"));
     };
     if (u32::from(frame.width), u32::from(frame.height)) != (screen.frame_width, screen.frame_height) {
-        return Err(VisionError::malformed(FORMAT, "its first frame has two sizes"));
+        return Err(VisionError::malformed(FORMAT, "the first frame has two sizes"));
     }
-    // Pillow leaves indices that the palette does not have a grey of their own.
+    // As in Pillow, indices outside the palette are shades of grey.
     let mut palette: [[u8; 3]; 256] = std::array::from_fn(|index| [index as u8; 3]);
     let transparent = frame.transparent;
     let colours = decoder
@@ -48,20 +48,20 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
     paint(&screen, &indices, &palette, background)
 }
 
-/// Places the frame on the screen, whose other pixels are the background.
+/// Draws the frame on the screen; the other pixels are the background.
 fn paint(screen: &Gif, indices: &[u8], palette: &[[u8; 3]; 256], background: [u8; 3]) -> Result<Picture, VisionError> {
-    let mut rgb = room_for(byte_count(screen.width, screen.height, 3)?)?;
-    let spare = |rgb: &mut Vec<u8>, pixels: u32| (0..pixels).for_each(|_| rgb.extend_from_slice(&background));
+    let mut rgb = reserved(byte_count(screen.width, screen.height, 3)?)?;
+    let fill = |rgb: &mut Vec<u8>, pixels: u32| (0..pixels).for_each(|_| rgb.extend_from_slice(&background));
     let mut rows = indices.chunks_exact(screen.frame_width as usize);
     for y in 0..screen.height {
         match y.checked_sub(screen.top).and_then(|_| rows.next()) {
             Some(row) => {
-                spare(&mut rgb, screen.left);
+                fill(&mut rgb, screen.left);
                 row.iter()
                     .for_each(|&index| rgb.extend_from_slice(&palette[usize::from(index)]));
-                spare(&mut rgb, screen.width - screen.left - screen.frame_width);
+                fill(&mut rgb, screen.width - screen.left - screen.frame_width);
             }
-            None => spare(&mut rgb, screen.width),
+            None => fill(&mut rgb, screen.width),
         }
     }
     Ok(Picture {

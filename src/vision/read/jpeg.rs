@@ -1,4 +1,4 @@
-//! JPEG files.
+//! Decodes JPEG files.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -16,7 +16,7 @@ pub(super) fn read(bytes: &[u8], header: &Header) -> Result<Picture, VisionError
     decoded(bytes, &jpeg, has_no_transform, header)
 }
 
-/// Decodes a file that is parsed. `is_rgb`: its three components are red, green and blue.
+/// Decodes a parsed file. `is_rgb` means that its three components are red, green and blue.
 pub(super) fn decoded(bytes: &[u8], jpeg: &Jpeg, is_rgb: bool, header: &Header) -> Result<Picture, VisionError> {
     let scans = jpeg.scans(bytes)?;
     let bytes = if is_rgb {
@@ -29,10 +29,10 @@ pub(super) fn decoded(bytes: &[u8], jpeg: &Jpeg, is_rgb: bool, header: &Header) 
     decode(decoder, PictureFormat::Jpeg, header)
 }
 
-/// A file whose three components are red, green and blue, with their names as identifiers.
+/// Renames the three components of a file to "R", "G" and "B".
 ///
-/// Adobe's segment says that a file has no colour transform. The decoder takes such a file for
-/// CMYK, unless its components have these identifiers.
+/// Adobe's segment marks files without a colour transform. The decoder takes such a file for CMYK
+/// unless its components have these identifiers.
 fn named_as_rgb<'a>(bytes: &'a [u8], jpeg: &Jpeg, scans: &[usize]) -> Cow<'a, [u8]> {
     const NAMES: [u8; 3] = *b"RGB";
     let ids: Vec<u8> = jpeg.components.iter().map(|component| component.id).collect();

@@ -1,4 +1,4 @@
-//! The first picture of TIFF files.
+//! Decodes the first image of TIFF files.
 
 mod jpeg;
 mod palette;
@@ -14,9 +14,9 @@ use tiff::{ColorType, TiffError};
 use self::palette::{as_grey, colour_map};
 use self::samples::{divide_by_alpha, interleaved, rgb_of_cmyk, unpacked};
 use super::{cause_of, rgb_of};
+use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::header::Header;
 use crate::vision::orientation::Orientation;
-use crate::vision::room::{byte_count, filled, room_for};
 use crate::vision::{Picture, PictureFormat, VisionError};
 
 const FORMAT: PictureFormat = PictureFormat::Tiff;
@@ -26,23 +26,23 @@ type Source<'a> = Decoder<Cursor<Cow<'a, [u8]>>>;
 /// The meaning of the samples of a pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Samples {
-    /// One sample of so many bits, and others that do not count.
+    /// One grey sample with this number of bits, and others that are ignored.
     Grey {
         bits: u8,
         samples: usize,
     },
-    /// Indices of so many bits into the colour map.
+    /// Indices with this number of bits into the colour map.
     Palette {
         bits: u8,
     },
-    /// Grey levels as floats: 0 is black and 255 white, as in Pillow.
+    /// Grey levels as floats: 0 is black and 255 is white, as in Pillow.
     Float,
-    /// Red, green and blue in front, of one or two bytes.
+    /// Red, green and blue come first, with one or two bytes each.
     Colour {
         bytes: usize,
         samples: usize,
     },
-    /// Colours that are multiplied by the alpha behind them.
+    /// Colours premultiplied by the alpha after them.
     Premultiplied,
     Cmyk {
         bytes: usize,
@@ -54,7 +54,7 @@ enum Samples {
     },
 }
 
-/// A file as far as it is known before its pixels are read.
+/// An opened file, before its pixels are read.
 struct Opened<'a> {
     decoder: Source<'a>,
     width: u32,
@@ -74,12 +74,12 @@ pub(in crate::vision) fn header(bytes: &[u8]) -> Result<Header, VisionError> {
     let pixels = u64::from(width) * u64::from(height);
     let decoded = match samples {
         Samples::Grey { bits, samples } => 3 + samples as u64 * u64::from(bits).div_ceil(8),
-        // A copy of the file is made.
+        // The file is copied.
         Samples::Palette { .. } => 4,
         Samples::Float => 7,
         Samples::Colour { bytes, samples } | Samples::Cmyk { bytes, samples } => (bytes * samples) as u64,
         Samples::Premultiplied => 4,
-        // The pixels of the picture, and of a strip with its coefficients.
+        // The pixels of the image, and of a strip with its coefficients.
         Samples::Jpeg { .. } => 8,
     };
     let copied = if matches!(samples, Samples::Palette { .. } | Samples::Jpeg { .. }) {
@@ -91,12 +91,12 @@ pub(in crate::vision) fn header(bytes: &[u8]) -> Result<Header, VisionError> {
         width,
         height,
         orientation: Orientation::from_number(orientation.unwrap_or(1)),
-        // The samples, and once more a strip or tile of them.
+        // The samples, and a strip or tile of them a second time.
         decoding: pixels.saturating_mul(decoded).saturating_mul(2).saturating_add(copied),
     })
 }
 
-/// Reads the picture.
+/// Decodes the image.
 pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
     let Opened {
         mut decoder,
@@ -109,10 +109,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
     }
     let planar = decoder.image_buffer_layout().map_err(|error| cause(&error))?;
     let row_bytes = planar.row_stride.map_or(0, |bytes| bytes.get());
-    // Twice the bound of a picture's bytes: eight bytes a pixel are the most that is read.
+    // Twice the maximum of eight bytes per pixel.
     let bound = byte_count(width, height, 16)?;
     if planar.complete_len > bound {
-        return Err(VisionError::malformed(FORMAT, "its samples do not fit its sizes"));
+        return Err(VisionError::malformed(
+            FORMAT,
+            "the samples do not match the image size",
+        ));
     }
     let mut data = filled(0u8, planar.complete_len)?;
     decoder.read_image_bytes(&mut data).map_err(|error| cause(&error))?;
@@ -124,7 +127,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
         Samples::Grey { bits: 8, samples } => rgb_of(data, samples, 1),
         Samples::Grey { bits: 16, samples } => rgb_of(data, samples, 2),
         Samples::Grey { bits, .. } => {
-            // As Pillow: the largest value is white.
+            // The largest value is white, as in Pillow.
             let scale = 255 / ((1u16 << bits) - 1) as u8;
             rgb_of(
                 unpacked(&data, row_bytes, width, bits)?
@@ -142,7 +145,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
             } else {
                 unpacked(&data, row_bytes, width, bits)?
             };
-            let mut rgb = room_for(byte_count(width, height, 3)?)?;
+            let mut rgb = reserved(byte_count(width, height, 3)?)?;
             indices
                 .iter()
                 .for_each(|&index| rgb.extend_from_slice(&map[usize::from(index)]));
@@ -162,16 +165,19 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
             rgb_of(data, 4, 1)
         }
         Samples::Cmyk { bytes, samples } => Ok(rgb_of_cmyk(data, samples, bytes)),
-        // Read above.
+        // Handled above.
         Samples::Jpeg { .. } => Ok(data),
     }?;
     if rgb.len() != byte_count(width, height, 3)? {
-        return Err(VisionError::malformed(FORMAT, "its samples do not fit its sizes"));
+        return Err(VisionError::malformed(
+            FORMAT,
+            "the samples do not match the image size",
+        ));
     }
     Ok(Picture { width, height, rgb })
 }
 
-/// Opens the file and decides what its samples mean.
+/// Opens the file and determines the meaning of its samples.
 fn open(bytes: &[u8]) -> Result<Opened<'_>, VisionError> {
     let mut decoder = decoder(Cow::Borrowed(bytes))?;
     let photometric = decoder
@@ -189,7 +195,7 @@ fn open(bytes: &[u8]) -> Result<Opened<'_>, VisionError> {
     let samples = if CompressionMethod::from_u16_exhaustive(compression) == CompressionMethod::ModernJPEG {
         jpeg::check(&mut decoder, photometric)?
     } else if photometric == Some(PhotometricInterpretation::RGBPalette) {
-        // The decoder reads no palettes; to it the indices are levels of grey.
+        // The decoder does not support palettes, so let it read the indices as grey levels.
         decoder = self::decoder(Cow::Owned(as_grey(bytes)?))?;
         match bits[..] {
             [bits @ (1 | 2 | 4 | 8)] => Samples::Palette { bits },
@@ -215,7 +221,7 @@ fn open(bytes: &[u8]) -> Result<Opened<'_>, VisionError> {
 
 fn decoder(bytes: Cow<'_, [u8]>) -> Result<Source<'_>, VisionError> {
     let mut limits = Limits::default();
-    // No chunk has more bytes than the file; the buffer of pixels is made here.
+    // No chunk has more bytes than the file. The pixel buffer is allocated in this module.
     limits.intermediate_buffer_size = bytes.len();
     let decoder = Decoder::new(Cursor::new(bytes)).map_err(|error| cause(&error))?;
     Ok(decoder.with_limits(limits))
@@ -273,9 +279,10 @@ fn meaning(decoder: &mut Source<'_>) -> Result<Samples, VisionError> {
     }
 }
 
-/// Refuses tiles that are much larger than the picture, which would be decoded only to be cut off.
+/// Refuses tiles that are much larger than the image, because most of their pixels would be
+/// decoded in vain.
 fn check_chunks(decoder: &Source<'_>, width: u32, height: u32) -> Result<(), VisionError> {
-    const SPARE: u64 = 1 << 26;
+    const SLACK: u64 = 1 << 26;
     if decoder.get_chunk_type() == ChunkType::Strip {
         return Ok(());
     }
@@ -283,7 +290,7 @@ fn check_chunks(decoder: &Source<'_>, width: u32, height: u32) -> Result<(), Vis
     let padded = |size: u32, chunk: u32| u64::from(size).next_multiple_of(u64::from(chunk.max(1)));
     let pixels = u64::from(width) * u64::from(height);
     let decoded = padded(width, across).saturating_mul(padded(height, down));
-    if decoded > pixels.saturating_mul(2).saturating_add(SPARE) {
+    if decoded > pixels.saturating_mul(2).saturating_add(SLACK) {
         let problem = format!("it has {width} x {height} pixels in tiles of {across} x {down}");
         return Err(VisionError::malformed(FORMAT, problem));
     }
@@ -303,7 +310,7 @@ fn sample_bytes(samples: Samples) -> usize {
 fn cause(error: &TiffError) -> VisionError {
     match error {
         TiffError::UnsupportedError(feature) => VisionError::unsupported(FORMAT, feature.to_string()),
-        TiffError::LimitsExceeded => VisionError::malformed(FORMAT, "it needs more memory than its sizes say"),
+        TiffError::LimitsExceeded => VisionError::malformed(FORMAT, "it needs more memory than its size indicates"),
         TiffError::IoError(error) => cause_of(FORMAT, error),
         TiffError::FormatError(_) | TiffError::IntSizeError | TiffError::UsageError(_) => cause_of(FORMAT, error),
     }

@@ -4,7 +4,7 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 use super::{LIMITS, fixture, json};
-use crate::vision::{Limits, VisionError, probe, read};
+use crate::vision::{ImageLimits, VisionError, probe, read};
 
 fn picture(name: &str) -> Vec<u8> {
     std::fs::read(fixture("pictures").join(name)).unwrap()
@@ -18,7 +18,7 @@ fn refusal(bytes: &[u8]) -> VisionError {
     read(bytes, &LIMITS).unwrap_err()
 }
 
-/// A PNG of black pixels with these sizes, in as few bytes as deflate makes of them.
+/// A PNG of black pixels with this size, compressed as far as possible.
 fn black_png(width: u32, height: u32, rows: u32) -> Vec<u8> {
     let mut crc = flate2::Crc::new();
     let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
@@ -43,7 +43,7 @@ fn black_png(width: u32, height: u32, rows: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_bomb_of_60000_by_60000_pixels_is_refused_by_its_header() {
+fn rejects_a_bomb_of_60000_by_60000_pixels_by_its_header() {
     let bomb = black_png(60_000, 60_000, 150);
     assert!(bomb.len() < 2048, "{}", bomb.len());
     let refused = VisionError::TooManyPixels {
@@ -56,7 +56,7 @@ fn a_bomb_of_60000_by_60000_pixels_is_refused_by_its_header() {
 }
 
 #[test]
-fn sizes_at_the_ends_of_their_types_are_refused() {
+fn rejects_sizes_at_the_limits_of_their_types() {
     for (name, at, sizes) in [
         ("rgb.png", 16, &[0xff; 8][..]),
         ("rgb.png", 16, &[0; 8]),
@@ -72,14 +72,14 @@ fn sizes_at_the_ends_of_their_types_are_refused() {
 }
 
 #[test]
-fn a_file_cut_anywhere_is_an_error_or_whole() {
+fn a_truncated_file_is_an_error_or_decodes_completely() {
     for name in names() {
         let bytes = picture(&name);
         let whole = read(&bytes, &LIMITS).unwrap();
         for end in 0..bytes.len() {
             match read(&bytes[..end], &LIMITS) {
                 Err(_) => {}
-                // Only what follows the pixels is missing.
+                // Only data after the pixels is missing.
                 Ok(picture) => assert!(
                     picture.rgb() == whole.rgb()
                         || (picture.width(), picture.height()) == (whole.height(), whole.width()),
@@ -92,7 +92,7 @@ fn a_file_cut_anywhere_is_an_error_or_whole() {
 }
 
 #[test]
-fn a_truncated_picture_says_so() {
+fn the_error_of_a_truncated_image_says_so() {
     for name in [
         "420.jpg",
         "progressive.jpg",
@@ -108,14 +108,11 @@ fn a_truncated_picture_says_so() {
     }
     let bytes = picture("420.jpg");
     let text = refusal(&bytes[..bytes.len() - 2]).to_string();
-    assert_eq!(
-        text,
-        "the JPEG picture cannot be read: it ends too early; the file is truncated"
-    );
+    assert_eq!(text, "the JPEG image cannot be read: the file is truncated");
 }
 
 #[test]
-fn another_format_behind_the_first_bytes_is_malformed() {
+fn rejects_the_magic_bytes_of_one_format_before_the_data_of_another() {
     let png = picture("rgb.png");
     for head in [
         &b"\xff\xd8\xff\xe0"[..],
@@ -128,14 +125,14 @@ fn another_format_behind_the_first_bytes_is_malformed() {
         polyglot.extend_from_slice(&png);
         assert!(read(&polyglot, &LIMITS).is_err(), "{head:?}");
     }
-    // A page behind a picture is nothing to a reader of pictures.
+    // The reader ignores an HTML page after an image.
     let mut page = png;
     page.extend_from_slice(b"<script>alert(1)</script>");
     assert!(read(&page, &LIMITS).is_ok());
 }
 
 #[test]
-fn a_segment_without_end_is_refused() {
+fn rejects_endless_segments() {
     let mut fill = b"\xff\xd8\xff".to_vec();
     fill.resize(1 << 20, 0xff);
     assert!(read(&fill, &LIMITS).is_err());
@@ -147,7 +144,7 @@ fn a_segment_without_end_is_refused() {
     assert!(read(&chunks, &LIMITS).is_err());
 }
 
-/// A generator of numbers whose sequence is the same on every machine.
+/// A random number generator with the same sequence on every machine.
 struct Random(u64);
 
 impl Random {
@@ -160,9 +157,9 @@ impl Random {
 }
 
 #[test]
-fn no_mutation_of_a_file_panics_or_gives_other_sizes_than_its_header() {
-    // Sizes may be mutated, too; what is decoded stays small.
-    let limits = Limits {
+fn mutated_files_do_not_panic_and_have_the_size_in_their_header() {
+    // Mutations may change the size; the limits keep decoded images small.
+    let limits = ImageLimits {
         pixels: 1 << 16,
         ..LIMITS
     };

@@ -17,7 +17,7 @@ fn manifest_refusal(config: &serde_json::Value) -> String {
 }
 
 #[test]
-fn files_about_other_things_are_no_processors() {
+fn files_without_image_steps_are_not_processors() {
     let sound = json!({"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000,
         "do_normalize": true, "feature_size": 1, "padding_value": 0.0});
     assert_eq!(parse(&sound), Ok(None));
@@ -29,7 +29,7 @@ fn files_about_other_things_are_no_processors() {
 }
 
 #[test]
-fn old_names_and_new_ones_are_one_processor() {
+fn old_and_new_names_mean_the_same_processor() {
     let of = |key: &str, name: &str| parse(&json!({key: name, "size": 224})).unwrap().unwrap().steps();
     let current = of("image_processor_type", "CLIPImageProcessor");
     assert_eq!(of("feature_extractor_type", "CLIPFeatureExtractor"), current);
@@ -39,7 +39,7 @@ fn old_names_and_new_ones_are_one_processor() {
 }
 
 #[test]
-fn one_number_is_what_the_processor_takes_it_for() {
+fn the_processor_determines_the_meaning_of_a_single_number() {
     let resize = |name: &str| {
         let steps = parse(&json!({"feature_extractor_type": name, "size": 300}))
             .unwrap()
@@ -54,13 +54,13 @@ fn one_number_is_what_the_processor_takes_it_for() {
     );
     assert_eq!(
         resize("DetrFeatureExtractor"),
-        "resize the shortest edge to 300, the longest to 1333 at most, bilinear"
+        "resize the shortest edge to 300, the longest to at most 1333, bilinear"
     );
     assert_eq!(resize("SomethingNewFeatureExtractor"), "resize to 300 x 300, bilinear");
 }
 
 #[test]
-fn an_unknown_processor_is_treated_by_its_keys() {
+fn the_keys_determine_the_steps_of_an_unknown_processor() {
     let config = json!({"image_processor_type": "NewImageProcessor", "do_resize": true,
         "size": {"shortest_edge": 256}, "do_center_crop": true, "crop_size": {"height": 224, "width": 224},
         "resample": 3, "do_rescale": true, "rescale_factor": 0.00392156862745098, "do_normalize": true,
@@ -78,7 +78,7 @@ fn an_unknown_processor_is_treated_by_its_keys() {
 }
 
 #[test]
-fn missing_steps_are_refused_by_name() {
+fn errors_name_the_unsupported_step() {
     assert_eq!(
         refusal(&json!({"image_processor_type": "Owlv2ImageProcessor", "size": {"height": 960, "width": 960}})),
         "Owlv2ImageProcessor needs resizing with a Gaussian filter, which is not supported"
@@ -97,17 +97,17 @@ fn missing_steps_are_refused_by_name() {
 }
 
 #[test]
-fn wrong_values_are_refused_with_their_key() {
+fn errors_name_the_key_of_an_invalid_value() {
     let vit = |key: &str, value: serde_json::Value| {
         refusal(&json!({"image_processor_type": "ViTImageProcessor", key: value}))
     };
     assert!(vit("size", json!("large")).starts_with("size: "));
     assert!(vit("size", json!({"height": 224})).contains("\"height\" and \"width\""));
-    assert!(vit("size", json!({"height": 0, "width": 5})).contains("0 is no edge of a picture"));
+    assert!(vit("size", json!({"height": 0, "width": 5})).contains("0 is not a valid edge"));
     assert!(vit("size", json!(1_000_000)).contains("expected 1 to 16384"));
     assert!(vit("resample", json!(9)).starts_with("resample: "));
     assert!(vit("image_mean", json!([0.5, 0.5])).contains("it has 2 numbers"));
-    assert!(vit("image_std", json!([0.5, 0.0, 0.5])).contains("to divide by"));
+    assert!(vit("image_std", json!([0.5, 0.0, 0.5])).contains("no 0 in"));
     assert!(vit("do_resize", json!("yes")).starts_with("do_resize: "));
     assert_eq!(Processor::parse("[1]"), Err(ProcessorError::NotAnObject));
     assert!(matches!(Processor::parse("{"), Err(ProcessorError::Json(_))));
@@ -117,18 +117,18 @@ fn wrong_values_are_refused_with_their_key() {
 fn a_misspelt_key_of_a_manifest_is_an_error_with_the_nearest_one() {
     assert_eq!(
         manifest_refusal(&json!({"image_means": [0.5, 0.5, 0.5]})),
-        "\"image_means\" is not a key for pictures; did you mean \"image_mean\"?"
+        "\"image_means\" is not a key of \"image\"; did you mean \"image_mean\"?"
     );
     assert_eq!(
         manifest_refusal(&json!({"size": {"hight": 224, "width": 224}})),
-        "\"size.hight\" is not a key for pictures; did you mean \"height\"?"
+        "\"size.hight\" is not a key of \"image\"; did you mean \"height\"?"
     );
     assert!(manifest_refusal(&json!({"layout": "CHW"})).starts_with("layout: "));
     assert!(manifest_refusal(&json!({"antialias": false, "resample": "bicubic"})).starts_with("antialias: "));
 }
 
 #[test]
-fn a_manifest_replaces_single_keys_of_a_file() {
+fn a_manifest_overrides_single_keys_of_a_file() {
     let file = json!({"image_processor_type": "ViTImageProcessor", "size": 224, "resample": 2});
     let base = parse(&file).unwrap().unwrap();
     let both = Processor::parse_manifest(r#"{"resample": "lanczos", "do_normalize": false}"#, Some(&base)).unwrap();

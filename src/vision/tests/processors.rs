@@ -16,7 +16,7 @@ fn floats(tensor: &Tensor) -> &[f32] {
     tensor.as_slice().unwrap()
 }
 
-/// A level in 255, in the units of the tensor.
+/// One level of 255, in the units of the tensor.
 fn one_level(config: &Json) -> f32 {
     let keys = config.get("pretrained_cfg").unwrap_or(config);
     let scale = match (&keys["do_rescale"], &keys["rescale_factor"], &keys["rescale_value"]) {
@@ -37,7 +37,7 @@ fn one_level(config: &Json) -> f32 {
 }
 
 #[test]
-fn every_processor_gives_the_tensors_of_its_reference() {
+fn tensors_of_every_processor_match_the_reference() {
     let mut wrong = Vec::new();
     let (mut equal, mut all) = (0usize, 0usize);
     for case in fixture_json("processors.json").as_array().unwrap() {
@@ -88,7 +88,7 @@ fn every_processor_gives_the_tensors_of_its_reference() {
 }
 
 #[test]
-fn a_processor_survives_a_journal() {
+fn a_processor_survives_a_round_trip_through_the_journal() {
     for case in fixture_json("processors.json").as_array().unwrap() {
         let processor = match (&case["config"], &case["manifest"]) {
             (Json::Null, config) => manifest(config),
@@ -103,7 +103,7 @@ const VIT: &str = r#"{"image_processor_type": "ViTImageProcessor", "size": {"hei
     "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}"#;
 
 #[test]
-fn the_last_axis_may_be_the_one_of_channels() {
+fn the_last_axis_may_be_the_channels() {
     let processor = Processor::parse(VIT).unwrap().unwrap();
     let first = processor.bind(&nchw(3, 6, 8)).unwrap();
     let last = processor.bind(&nhwc(3, 6, 8)).unwrap();
@@ -121,7 +121,7 @@ fn the_last_axis_may_be_the_one_of_channels() {
 }
 
 #[test]
-fn half_floats_are_the_floats_rounded() {
+fn half_floats_are_rounded_floats() {
     let processor = Processor::parse(VIT).unwrap().unwrap();
     let open = || Dim::Dynamic(None);
     let half = input(DataType::F16, [open(), Dim::Fixed(3), open(), open()]);
@@ -138,7 +138,7 @@ fn half_floats_are_the_floats_rounded() {
 }
 
 #[test]
-fn a_model_of_bytes_gets_bytes_unless_the_file_scales_them() {
+fn a_uint8_input_gets_bytes_unless_the_file_scales_them() {
     let dims = [Dim::Fixed(1), Dim::Fixed(6), Dim::Fixed(8), Dim::Fixed(3)];
     let bytes = input(DataType::U8, dims);
     let picture = noise((8, 6), false);
@@ -161,7 +161,7 @@ fn a_model_of_bytes_gets_bytes_unless_the_file_scales_them() {
 }
 
 #[test]
-fn a_model_of_one_channel_gets_grey_by_pillows_weights() {
+fn an_input_with_one_channel_gets_grey_with_pillows_weights() {
     let bound = manifest(&json!({"do_rescale": false})).bind(&nchw(1, 1, 2)).unwrap();
     let picture = Picture {
         width: 2,
@@ -174,7 +174,7 @@ fn a_model_of_one_channel_gets_grey_by_pillows_weights() {
 }
 
 #[test]
-fn the_model_gives_a_size_that_the_file_leaves_open() {
+fn the_size_comes_from_the_model_if_the_file_has_none() {
     let bound = manifest(&json!({})).bind(&nchw(3, 20, 30)).unwrap();
     assert_eq!(bound.output_size(), Some((20, 30)));
     let processor = Processor::parse(r#"{"image_processor_type": "CLIPImageProcessor"}"#)
@@ -189,7 +189,7 @@ fn the_model_gives_a_size_that_the_file_leaves_open() {
 }
 
 #[test]
-fn timms_test_size_counts_where_it_is_the_models() {
+fn timms_test_size_applies_if_it_matches_the_model() {
     let processor = processor(&json!({"pretrained_cfg": {
         "input_size": [3, 224, 224], "test_input_size": [3, 288, 288], "crop_pct": 0.9, "test_crop_pct": 1.0,
     }}));
@@ -205,18 +205,18 @@ fn timms_test_size_counts_where_it_is_the_models() {
 }
 
 #[test]
-fn a_contradiction_between_file_and_model_names_both_sizes() {
+fn the_error_of_a_size_mismatch_names_both_sizes() {
     let processor = Processor::parse(VIT).unwrap().unwrap();
     let refusal = processor.bind(&nchw(3, 224, 224)).unwrap_err().to_string();
     assert_eq!(
         refusal,
-        "the file makes pictures of 6 x 8, the model takes 224 x 224 (height x width)"
+        "the file makes images of 6 x 8, but the model takes 224 x 224 (height x width)"
     );
     let open = processor_of_open_size()
         .bind(&nchw(3, 224, 224))
         .unwrap_err()
         .to_string();
-    assert!(open.contains("depends on the picture"), "{open}");
+    assert!(open.contains("depends on the image"), "{open}");
 }
 
 fn processor_of_open_size() -> Processor {
@@ -226,12 +226,12 @@ fn processor_of_open_size() -> Processor {
 }
 
 #[test]
-fn inputs_that_take_no_pictures_are_refused_with_the_reason() {
+fn rejects_inputs_that_cannot_take_images_and_says_why() {
     let processor = Processor::parse(VIT).unwrap().unwrap();
     let refusal = |spec| processor.bind(&spec).unwrap_err().to_string();
     let open = || Dim::Dynamic(None);
     let many = input(DataType::F32, [Dim::Fixed(8), Dim::Fixed(3), open(), open()]);
-    assert!(refusal(many).contains("8 pictures at a time"));
+    assert!(refusal(many).contains("8 images at a time"));
     let whole = input(DataType::I64, [open(), Dim::Fixed(3), open(), open()]);
     assert!(refusal(whole).contains("float32, float16 or uint8"));
     let four = input(DataType::F32, [open(), Dim::Fixed(4), Dim::Fixed(9), Dim::Fixed(9)]);
@@ -242,7 +242,7 @@ fn inputs_that_take_no_pictures_are_refused_with_the_reason() {
 }
 
 #[test]
-fn a_shape_alone_may_tell_a_picture() {
+fn the_shape_of_an_input_may_imply_images() {
     let bound = |spec| Processor::for_input(&spec).map(|processor| processor.bind(&spec).unwrap().output_size());
     assert_eq!(bound(nchw(3, 20, 30)), Some(Some((20, 30))));
     assert_eq!(bound(nhwc(1, 28, 28)), Some(Some((28, 28))));
@@ -256,7 +256,7 @@ fn a_shape_alone_may_tell_a_picture() {
 }
 
 #[test]
-fn coordinates_go_back_to_the_picture() {
+fn coordinates_are_mapped_back_to_the_image() {
     let corners = |placement: &Placement| {
         let (left, top, width, height) = placement.visible;
         let (left, top) = (left as f32, top as f32);
@@ -273,7 +273,7 @@ fn coordinates_go_back_to_the_picture() {
     assert_eq!(placement.input, (160, 160));
     assert_eq!(placement.visible, (0, 20, 160, 120));
     assert_eq!(corners(&placement), [0.0, 0.0, 640.0, 480.0]);
-    // A crop of the centre shows a part: 300 x 200 becomes 150 x 100, of it 100 x 100.
+    // A centre crop shows a part: 300 x 200 becomes 150 x 100, cropped to 100 x 100.
     let clip = json!({"image_processor_type": "CLIPImageProcessor", "size": 100, "crop_size": 100});
     let bound = processor(&clip).bind(&open_input()).unwrap();
     let (_, placement) = bound.apply(noise((300, 200), true)).unwrap();
@@ -288,18 +288,18 @@ fn coordinates_go_back_to_the_picture() {
 }
 
 #[test]
-fn a_narrow_picture_is_resized_where_it_is_seen_alone() {
+fn only_the_visible_part_of_a_narrow_image_is_resized() {
     let clip = json!({"image_processor_type": "CLIPImageProcessor"});
     let bound = processor(&clip).bind(&open_input()).unwrap();
     let (tensor, _) = bound.apply(noise((1, 60_000), false)).unwrap();
     assert_eq!(tensor.shape(), [1, 3, 224, 224]);
     let kept = processor_of_open_size().bind(&open_input()).unwrap();
     let refusal = kept.apply(noise((1, 60_000), false)).unwrap_err().to_string();
-    assert!(refusal.contains("resizing gives 0 x"), "{refusal}");
+    assert!(refusal.contains("resizing results in 0 x"), "{refusal}");
 }
 
 #[test]
-fn the_steps_are_in_their_order() {
+fn describes_the_steps_in_order() {
     let steps = |config: Json| processor(&config).steps();
     assert_eq!(
         steps(json!({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "resample": 3})),
@@ -315,17 +315,17 @@ fn the_steps_are_in_their_order() {
         manifest(&json!({"letterbox": true, "layout": "NHWC", "channel_order": "BGR"})).steps(),
         [
             "decode to RGB, upright",
-            "resize to fit into the model's size, keeping the aspect, bilinear without antialias",
+            "resize to fit into the model's size, keeping the aspect ratio, bilinear without antialias",
             "pad to the model's size on all sides with 114",
             "scale by 1/255",
-            "put blue first",
+            "swap red and blue",
             "order the axes as NHWC",
         ]
     );
 }
 
 #[test]
-fn memory_covers_the_picture_and_the_tensor() {
+fn the_memory_estimate_covers_the_image_and_the_tensor() {
     let bytes = std::fs::read(super::fixture("pictures/large-420.jpg")).unwrap();
     let probe = crate::vision::probe(&bytes, &super::LIMITS).unwrap();
     assert_eq!(probe.picture_bytes(), 61 * 43 * 3);

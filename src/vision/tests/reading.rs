@@ -1,10 +1,10 @@
 use super::{LIMITS, bytes_of, fixture, json, number};
-use crate::vision::{Limits, PictureFormat, VisionError, is_picture, probe, read};
+use crate::vision::{ImageLimits, PictureFormat, VisionError, is_picture, probe, read};
 
-/// How far a decoder may be from Pillow's: the largest difference of a level, and the mean one.
+/// The tolerated difference from Pillow's decoder: the maximum and the mean, in levels.
 fn tolerance(name: &str) -> (u8, f64) {
     match name.rsplit_once('.') {
-        // Inverse transforms round differently, and chroma is spread by other filters.
+        // Inverse transforms round differently, and chroma is upsampled with different filters.
         Some((stem, "jpg")) if stem.contains("cmyk") || stem.contains("ycck") => (8, 1.5),
         Some((stem, "jpg")) if stem.contains("444") || stem.contains("grey") || stem.contains("rgb") => (4, 0.7),
         Some((_, "jpg")) => (24, 2.0),
@@ -15,7 +15,7 @@ fn tolerance(name: &str) -> (u8, f64) {
 }
 
 #[test]
-fn every_fixture_has_the_pixels_that_pillow_gives_it() {
+fn pixels_of_every_fixture_match_pillow() {
     let expected = json("reading.json");
     let mut wrong = Vec::new();
     for (name, picture) in expected.as_object().unwrap() {
@@ -59,7 +59,7 @@ fn every_fixture_has_the_pixels_that_pillow_gives_it() {
 }
 
 #[test]
-fn formats_are_told_apart_by_their_first_bytes() {
+fn detects_formats_by_their_first_bytes() {
     let table: [(&[u8], Option<PictureFormat>); 9] = [
         (b"\xff\xd8\xff\xe0\0\x10JFIF", Some(PictureFormat::Jpeg)),
         (b"\x89PNG\r\n\x1a\n", Some(PictureFormat::Png)),
@@ -77,17 +77,17 @@ fn formats_are_told_apart_by_their_first_bytes() {
 }
 
 #[test]
-fn other_bytes_are_refused_with_their_beginning() {
+fn the_error_for_other_bytes_quotes_their_beginning() {
     let refusal = |bytes: &[u8]| read(bytes, &LIMITS).unwrap_err().to_string();
-    assert!(refusal(b"{\"instances\": [1]}").contains("they begin \"{\\\"instances\\\"\""));
-    assert!(refusal(b"\x93NUMPY\x01\0").contains("they begin 93 4e 55"));
+    assert!(refusal(b"{\"instances\": [1]}").contains("the bytes begin \"{\\\"instances\\\"\""));
+    assert!(refusal(b"\x93NUMPY\x01\0").contains("the bytes begin 93 4e 55"));
     assert!(refusal(b"").contains("the body is empty"));
 }
 
 #[test]
-fn both_bounds_are_named_before_anything_is_decoded() {
+fn both_limits_are_checked_before_decoding() {
     let bytes = std::fs::read(fixture("pictures/rgb.png")).unwrap();
-    let limits = Limits { pixels: 390, ..LIMITS };
+    let limits = ImageLimits { pixels: 390, ..LIMITS };
     let refusal = read(&bytes, &limits).unwrap_err();
     assert_eq!(
         refusal,
@@ -99,9 +99,9 @@ fn both_bounds_are_named_before_anything_is_decoded() {
     );
     assert_eq!(
         refusal.to_string(),
-        "the picture has 23 x 17 = 391 pixels; at most 390 are accepted"
+        "the image has 23 x 17 = 391 pixels, at most 390 allowed"
     );
-    let limits = Limits { bytes: 100, ..LIMITS };
+    let limits = ImageLimits { bytes: 100, ..LIMITS };
     let refusal = probe(&bytes, &limits).unwrap_err().to_string();
-    assert!(refusal.ends_with("at most 100 are accepted"), "{refusal}");
+    assert!(refusal.ends_with("at most 100 allowed"), "{refusal}");
 }

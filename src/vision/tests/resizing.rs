@@ -18,7 +18,7 @@ fn whole((width, height): (u32, u32)) -> Part {
 }
 
 #[test]
-fn every_filter_gives_pillows_levels_within_one() {
+fn levels_of_every_filter_are_within_one_of_pillow() {
     let mut equal = 0usize;
     let mut all = 0usize;
     for case in json("resizing.json").as_array().unwrap() {
@@ -53,7 +53,7 @@ fn every_filter_gives_pillows_levels_within_one() {
 }
 
 #[test]
-fn filters_have_numbers_and_names() {
+fn filters_are_parsed_from_numbers_and_names() {
     let table = [
         ("0", Filter::Nearest),
         ("1", Filter::Lanczos),
@@ -72,7 +72,7 @@ fn filters_have_numbers_and_names() {
 }
 
 #[test]
-fn sizes_round_as_their_references_do() {
+fn sizes_are_rounded_as_in_the_references() {
     let shortest = |edge| Target::Shortest {
         edge,
         longest: None,
@@ -96,7 +96,7 @@ fn sizes_round_as_their_references_do() {
         (Target::Longest(1024), (1023, 7), (1024, 7)),
         (Target::Within(Size { height: 90, width: 120 }), (201, 333), (54, 90)),
         (Target::Letterbox(Size::square(640)), (1000, 333), (640, 213)),
-        // round(0.5) is 0 in Python, and 0 is no size.
+        // round(0.5) is 0 in Python, and 0 is not a valid size.
         (Target::Letterbox(Size::square(640)), (1280, 1), (640, 0)),
         (Target::Multiple(32), (100, 31), (96, 0)),
     ];
@@ -106,9 +106,9 @@ fn sizes_round_as_their_references_do() {
 }
 
 proptest! {
-    /// A part of a resized picture is that part of the whole resized picture.
+    /// Resizing a part gives the same pixels as that part of the whole resized image.
     #[test]
-    fn a_part_is_a_part_of_the_whole(
+    fn a_resized_part_equals_the_part_of_the_whole(
         from in (1u32..90, 1u32..90),
         to in (1u32..120, 1u32..120),
         cut in (0.0f64..1.0, 0.0f64..1.0, 0.0f64..1.0, 0.0f64..1.0),
@@ -137,7 +137,7 @@ proptest! {
         }
     }
 
-    /// Every rule gives sizes for every picture without a panic, and keeps its promise.
+    /// Every rule computes a size for every image without a panic, and keeps its promise.
     #[test]
     fn rules_keep_their_promises(
         width in 1u32..100_000,

@@ -238,7 +238,7 @@ fn the_manifest_allows_or_forbids_batches() {
             r#"{"batching": 8}"#,
             "batching: expected true, false or {\"max_rows\": N}",
         ),
-        (r#"["model.onnx", true]"#, "it must be an object"),
+        (r#"["model.onnx", true]"#, "expected a JSON object"),
         (r#"{"batching": {"max_rows": 0}}"#, "with an N of 1 or more"),
         (
             r#"{"batching": {"max_rows": 2, "wait": 1}}"#,

@@ -16,7 +16,7 @@ use super::caller::{Caller, CallerHandle};
 use crate::engine::InferenceError;
 use crate::engine::memory::RequestMemory;
 use crate::engine::run::batch;
-use crate::engine::run::model::{Ledger, Model, Work};
+use crate::engine::run::model::{Model, ModelBudget, RequestBudget, Work};
 use crate::engine::run::placement::{is_long, thread_time};
 use crate::engine::run::pool::PoolError;
 use crate::tensor::{Inputs, Value};
@@ -48,7 +48,7 @@ pub(super) struct DecodedRequest {
 /// The typed part of a request. It sends one answer: in `decode` if that returns `None`, otherwise
 /// in one of the other methods.
 pub(super) trait ErasedRequest: Send {
-    fn decode(&mut self, ledger: &dyn Ledger) -> Option<Inputs>;
+    fn decode(&mut self, budget: &dyn RequestBudget) -> Option<Inputs>;
     fn outputs(&self) -> Option<&[usize]>;
     /// Like [`Work::further`].
     fn further(&self) -> &[Inputs];
@@ -75,8 +75,8 @@ impl<W: Work> TypedRequest<W> {
 }
 
 impl<W: Work> ErasedRequest for TypedRequest<W> {
-    fn decode(&mut self, ledger: &dyn Ledger) -> Option<Inputs> {
-        match guarded(|| self.work.decode(ledger)) {
+    fn decode(&mut self, budget: &dyn RequestBudget) -> Option<Inputs> {
+        match guarded(|| self.work.decode(budget)) {
             Ok((inputs, plan)) => {
                 self.plan = Some(plan);
                 Some(inputs)
@@ -176,7 +176,10 @@ impl PendingRequest {
                         return None;
                     }
                 };
-                let inputs = self.request.decode(&*model.resident)?;
+                let inputs = self.request.decode(&ModelBudget {
+                    model,
+                    deadline: self.deadline,
+                })?;
                 // A run has one value of each optional input, so such a request cannot be joined.
                 let is_one_run = self.request.further().is_empty() && self.request.apart(None).is_none();
                 let is_joint = inputs.optional.is_empty() && is_one_run;

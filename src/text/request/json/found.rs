@@ -1,4 +1,4 @@
-//! The keys of a body that have its texts, and what they are for together.
+//! Collects the texts of a body by their keys, and combines them at the end of the object.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::text::request::{Collected, RequestError, TextForm, TextInput};
 
-/// The keys under which a body has its texts.
+/// The keys for texts in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     Inputs,
@@ -37,7 +37,7 @@ impl Key {
     }
 }
 
-/// Texts by the key they stood under; what they are for is known at the end of the object.
+/// Texts by their key. Their meaning is known only at the end of the object.
 #[derive(Default)]
 pub(super) struct Found {
     pub text: Option<String>,
@@ -48,12 +48,12 @@ pub(super) struct Found {
     pub sentences: Option<Vec<String>>,
     pub form: Option<TextForm>,
     pub parameters: Option<Map<String, Value>>,
-    /// Keys that are none of the above, and where their values are.
+    /// The other keys, with the ranges of their values.
     pub rest: Vec<(String, Range<usize>)>,
 }
 
 impl Found {
-    /// Adds the texts that stood under several keys; `None` where there are none at all.
+    /// Adds the texts of all keys to `collected`; `None` if there are none.
     pub fn assemble(&mut self, collected: &mut Collected<'_>) -> Result<Option<TextForm>, RequestError> {
         let refuse = |key: &str, problem: &str| Err(RequestError::item(key, problem));
         let form = match (self.form.take(), self.single()?) {
@@ -86,7 +86,7 @@ impl Found {
         Ok(Some(TextForm::One))
     }
 
-    /// The one thing that the keys say together.
+    /// Combines the keys that belong together.
     fn single(&mut self) -> Result<Option<Single>, RequestError> {
         let text = match (self.text.take(), self.text_pair.take()) {
             (Some(text), pair) => Some(Single::Text(text, pair)),
@@ -94,7 +94,7 @@ impl Found {
             (None, Some(_)) => {
                 return Err(RequestError::item(
                     "text_pair",
-                    "the first text of the pair is missing; give it as \"text\"",
+                    "the first text of the pair is missing; add it as \"text\"",
                 ));
             }
         };
@@ -105,7 +105,7 @@ impl Found {
             (Some(_), None) => {
                 return Err(RequestError::item(
                     "query",
-                    "the texts to rank are missing; give them as \"texts\"",
+                    "the texts to rank are missing; add them as \"texts\"",
                 ));
             }
         };
@@ -115,13 +115,13 @@ impl Found {
             (Some(_), None) => {
                 return Err(RequestError::item(
                     "source_sentence",
-                    "the other texts are missing; give them as \"sentences\"",
+                    "the other texts are missing; add them as \"sentences\"",
                 ));
             }
             (None, Some(_)) => {
                 return Err(RequestError::item(
                     "sentences",
-                    "the text to compare with is missing; give it as \"source_sentence\"",
+                    "the text to compare with is missing; add it as \"source_sentence\"",
                 ));
             }
         };
@@ -133,14 +133,14 @@ impl Found {
     }
 }
 
-const MIXED: &str = "texts are given under several keys that do not belong together";
+const MIXED: &str = "the texts are under several keys that do not belong together";
 
-/// Texts that stood under keys of their own.
+/// Texts under keys with a specific meaning.
 enum Single {
     Text(String, Option<String>),
     Texts(Vec<String>),
-    /// A query, and the texts to rank by it.
+    /// A query and the texts to rank.
     Ranking(String, Vec<String>),
-    /// A text, and those to compare with it.
+    /// A text and the texts to compare with it.
     Similarity(String, Vec<String>),
 }

@@ -1,18 +1,18 @@
-//! Strips and tiles that are JPEG files.
+//! Decodes strips and tiles that are JPEG files.
 //!
-//! The TIFF decoder believes the sizes that these files have, however large they are, and does not
-//! spread their chroma. So they are read as any other JPEG file is, and put in their places.
+//! The TIFF decoder trusts the sizes in these files, however large, and does not upsample their
+//! chroma. So they are decoded like other JPEG files, and copied to their positions.
 
 use tiff::decoder::ChunkType;
 use tiff::tags::{PhotometricInterpretation, PlanarConfiguration, Tag};
 
 use super::{FORMAT, Samples, Source, cause};
+use crate::vision::allocation::{byte_count, filled};
 use crate::vision::header::jpeg::Jpeg;
 use crate::vision::read::jpeg::decoded;
-use crate::vision::room::{byte_count, filled};
 use crate::vision::{Picture, VisionError};
 
-/// Decides whether files of this kind are read.
+/// Checks that files of this kind are supported.
 pub(super) fn check(
     decoder: &mut Source<'_>,
     photometric: Option<PhotometricInterpretation>,
@@ -46,10 +46,10 @@ pub(super) fn read(
         Ok(list.unwrap_or_default())
     };
     let (places, lengths) = (list(places)?, list(lengths)?);
-    // Strips that share their bytes would be read again and again.
+    // Strips that share bytes would be decoded many times.
     let all = lengths.iter().fold(0u64, |sum, length| sum.saturating_add(*length));
     if all > bytes.len() as u64 {
-        return Err(VisionError::malformed(FORMAT, "its strips are longer than the file"));
+        return Err(VisionError::malformed(FORMAT, "the strips are longer than the file"));
     }
     let tables = decoder.find_tag(Tag::JPEGTables).map_err(|error| cause(&error))?;
     let tables = match tables {
@@ -58,7 +58,7 @@ pub(super) fn read(
     };
     let chunk = decoder.chunk_dimensions();
     let across = width.div_ceil(chunk.0.max(1));
-    // One strip may be declared to have more rows than any picture.
+    // A single strip may be declared with more rows than the image has.
     let most_rows = match decoder.get_chunk_type() {
         ChunkType::Strip => chunk.1.min(height),
         ChunkType::Tile => chunk.1,
@@ -86,7 +86,7 @@ pub(super) fn read(
     Ok(Picture { width, height, rgb })
 }
 
-/// A strip as a file of its own: the common tables come before its frame.
+/// Makes a complete file of a strip: the common tables come before its frame.
 fn file(bytes: &[u8], place: u64, length: u64, tables: &[u8]) -> Result<Vec<u8>, VisionError> {
     let strip = usize::try_from(place)
         .ok()

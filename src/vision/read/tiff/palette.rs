@@ -1,15 +1,15 @@
-//! Palettes, which the decoder does not read: it is shown levels of grey, and these are taken for
-//! the indices that they are.
+//! Reads palettes. The decoder does not support them, so it is given a file that declares grey
+//! levels; these are the indices.
 
 use tiff::tags::{PhotometricInterpretation, Tag};
 
 use super::{FORMAT, Source, cause};
 use crate::vision::VisionError;
-use crate::vision::room::room_for;
+use crate::vision::allocation::reserved;
 
-/// The file with its pixels declared as levels of grey.
+/// Copies the file with its pixels declared as grey levels.
 pub(super) fn as_grey(bytes: &[u8]) -> Result<Vec<u8>, VisionError> {
-    let not_found = || VisionError::malformed(FORMAT, "its directory cannot be read");
+    let not_found = || VisionError::malformed(FORMAT, "the directory cannot be read");
     let little = bytes.first() == Some(&b'I');
     let number = |at: usize, count: usize| -> Option<usize> {
         let field = bytes.get(at..at.checked_add(count)?)?;
@@ -38,7 +38,7 @@ pub(super) fn as_grey(bytes: &[u8]) -> Result<Vec<u8>, VisionError> {
             .map(|(at, _)| at + value_at)
     };
     let at = find().ok_or_else(not_found)?;
-    let mut grey: Vec<u8> = room_for(bytes.len())?;
+    let mut grey: Vec<u8> = reserved(bytes.len())?;
     grey.extend_from_slice(bytes);
     let value = PhotometricInterpretation::BlackIsZero.to_u16();
     let value = if little {
@@ -50,7 +50,7 @@ pub(super) fn as_grey(bytes: &[u8]) -> Result<Vec<u8>, VisionError> {
     Ok(grey)
 }
 
-/// The colours of a palette; of their 16 bits the higher eight count.
+/// Reads the colours of a palette, and keeps the upper eight of their 16 bits.
 pub(super) fn colour_map(decoder: &mut Source<'_>, bits: u8) -> Result<[[u8; 3]; 256], VisionError> {
     let map: Vec<u16> = decoder
         .find_tag_unsigned_vec(Tag::ColorMap)
@@ -58,7 +58,7 @@ pub(super) fn colour_map(decoder: &mut Source<'_>, bits: u8) -> Result<[[u8; 3];
         .unwrap_or_default();
     let count = 1usize << bits;
     if map.len() < 3 * count {
-        return Err(VisionError::malformed(FORMAT, "its colour map is too short"));
+        return Err(VisionError::malformed(FORMAT, "the colour map is too short"));
     }
     let mut colours = [[0; 3]; 256];
     for (index, colour) in colours.iter_mut().enumerate().take(count) {

@@ -1,17 +1,17 @@
-//! Samples to bytes and colours.
+//! Converts samples to bytes and colours.
 
 use super::FORMAT;
 use crate::vision::VisionError;
-use crate::vision::room::room_for;
+use crate::vision::allocation::reserved;
 
-/// Pixels whose samples come one after another, from planes of single samples.
+/// Interleaves the samples of separate planes.
 pub(super) fn interleaved(
     data: &[u8],
     plane_bytes: usize,
     planes: usize,
     sample_bytes: usize,
 ) -> Result<Vec<u8>, VisionError> {
-    let mut pixels = room_for(plane_bytes * planes)?;
+    let mut pixels = reserved(plane_bytes * planes)?;
     for at in (0..plane_bytes).step_by(sample_bytes) {
         for plane in 0..planes {
             let sample = data
@@ -23,17 +23,17 @@ pub(super) fn interleaved(
     Ok(pixels)
 }
 
-/// One byte for each sample of fewer than eight bits, the first in the highest bits.
+/// Expands samples of fewer than eight bits to bytes; the first sample is in the highest bits.
 pub(super) fn unpacked(data: &[u8], row_bytes: usize, width: u32, bits: u8) -> Result<Vec<u8>, VisionError> {
     let width = width as usize;
     let in_byte = usize::from(8 / bits);
     let mask = ((1u16 << bits) - 1) as u8;
     let rows = data.chunks_exact(row_bytes.max(1));
-    let mut samples = room_for(rows.len() * width)?;
+    let mut samples = reserved(rows.len() * width)?;
     for row in rows {
         for x in 0..width {
             let Some(byte) = row.get(x / in_byte) else {
-                return Err(VisionError::malformed(FORMAT, "its rows are too short"));
+                return Err(VisionError::malformed(FORMAT, "the rows are too short"));
             };
             let shift = 8 - usize::from(bits) * (x % in_byte + 1);
             samples.push(byte >> shift & mask);
@@ -42,7 +42,7 @@ pub(super) fn unpacked(data: &[u8], row_bytes: usize, width: u32, bits: u8) -> R
     Ok(samples)
 }
 
-/// Undoes the multiplication of colours by alpha, rounding as Pillow does.
+/// Undoes premultiplied alpha, with Pillow's rounding.
 pub(super) fn divide_by_alpha(pixels: &mut [u8]) {
     for [red, green, blue, alpha] in pixels.as_chunks_mut::<4>().0 {
         let divide = |level: u8| match *alpha {
@@ -54,7 +54,7 @@ pub(super) fn divide_by_alpha(pixels: &mut [u8]) {
     }
 }
 
-/// The colours that Pillow makes of inks: 255 is full ink.
+/// Converts inks to colours as Pillow does; 255 is full ink.
 pub(super) fn rgb_of_cmyk(mut data: Vec<u8>, samples: usize, sample_bytes: usize) -> Vec<u8> {
     let pixel_bytes = samples * sample_bytes;
     let pixels = data.len() / pixel_bytes;

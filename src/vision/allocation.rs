@@ -1,23 +1,23 @@
-//! Memory as large as a picture, asked for so that "no" is an answer: a vector that cannot grow
-//! ends the process, and one request may not do that.
+//! Allocates image buffers so that a failure is an error of one request. A failed allocation of a
+//! plain vector would abort the process.
 
 use crate::vision::VisionError;
 
-/// An empty vector with room for `count` items.
-pub(super) fn room_for<T>(count: usize) -> Result<Vec<T>, VisionError> {
+/// Allocates an empty vector with capacity for `count` items.
+pub(super) fn reserved<T>(count: usize) -> Result<Vec<T>, VisionError> {
     let mut items = Vec::new();
     items.try_reserve_exact(count).map_err(|_| VisionError::OutOfMemory)?;
     Ok(items)
 }
 
-/// `count` copies of `item`.
+/// Allocates a vector with `count` copies of `item`.
 pub(super) fn filled<T: Clone>(item: T, count: usize) -> Result<Vec<T>, VisionError> {
-    let mut items = room_for(count)?;
+    let mut items = reserved(count)?;
     items.resize(count, item);
     Ok(items)
 }
 
-/// The bytes of a picture of these sizes.
+/// The number of bytes of an image with this size.
 pub(super) fn byte_count(width: u32, height: u32, bytes_per_pixel: usize) -> Result<usize, VisionError> {
     usize::try_from(u64::from(width) * u64::from(height))
         .ok()
