@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
-//!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task
+//!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task  ->  disk_cache
 //!      ->  archive, background, connections, peer, private, shared, tensor, wire
 //! ```
 //!
@@ -25,6 +25,7 @@
 //! | [`text`] | sentences to tensors |
 //! | [`audio`] | sound to tensors |
 //! | [`task`] | tensors to the answers of a task: labels, boxes, spans, embeddings |
+//! | [`disk_cache`] | the common core of the two caches on disk: archives, prepared models |
 //! | [`archive`] | reads and writes `model.tar.gz`; does not depend on models |
 //! | [`background`] | a thread with its own async runtime |
 //! | [`connections`] | the HTTP server below the routes: limits, deadlines and rules for connections |
@@ -49,6 +50,7 @@ pub mod codec;
 pub mod config;
 pub mod connections;
 pub mod contract;
+pub mod disk_cache;
 pub mod endpoint;
 pub mod engine;
 pub mod handler;

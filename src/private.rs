@@ -1,4 +1,4 @@
-//! Folders and secrets that only this user can read and write.
+//! Folders, temporary files and secrets that only this user can read and write.
 //!
 //! The cache outlives processes, and its default location is below the temporary directory, where
 //! every user of the machine may create folders. Two measures keep other users out. A folder is
@@ -12,4 +12,4 @@ mod temporary;
 
 pub use folder::{Refusal, make};
 pub use key::Key;
-pub use temporary::{Temporary, tidy};
+pub use temporary::{Temporary, TemporaryFile, tidy};

@@ -1,5 +1,5 @@
 //! The disk cache of models that were fetched from a store and unpacked: found by URL, limited in
-//! size, kept across restarts.
+//! size, kept across restarts. `disk_cache.rs` compares it with the cache of prepared models.
 //!
 //! Users of an entry hold a [`Lease`] on it. Over the limit, entries are evicted in the order of
 //! last use. An evicted, replaced or forgotten entry without leases is removed at once, one with
@@ -10,8 +10,8 @@
 //!   counted against the limit: downloads in progress, evicted entries still in use, and entries
 //!   queued for deletion, which are gone before the next download begins.
 //! - An entry's files exist as long as there is a lease on it. The cache removes only what it made.
-//! - A crash leaves no half entry: an entry appears whole, by a rename, and is renamed before it is
-//!   removed (`bucket.rs`).
+//! - A crash leaves no half entry: an entry appears whole, by a rename, and loses its description
+//!   before it is removed (`bucket.rs`).
 //! - No file is touched under the lock. Threads that drop a lease may be serving requests, so they
 //!   remove no files: a thread of the cache does that (`janitor.rs`).
 
@@ -26,14 +26,13 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::version::Version;
-use crate::private;
+use crate::disk_cache::{FolderError, unusable};
 use bucket::EntryFolders;
-use index::Index;
+use index::{EntryUse, Index};
 use janitor::Janitor;
 
 /// Shortest time between two writes of an entry's last use. Only the eviction order after a restart
@@ -42,14 +41,8 @@ const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum DiskCacheError {
-    #[error("{} cannot be used: {source}", path.display())]
-    Unusable {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
     #[error(transparent)]
-    NotOurs(#[from] private::Refusal),
+    Folder(#[from] FolderError),
     #[error("{} is on a file system without locks ({source}); name a folder on another file system", path.display())]
     NoLocks {
         path: PathBuf,
@@ -82,8 +75,6 @@ pub struct Usage {
 /// An entry's properties, in memory.
 #[derive(Debug)]
 struct CacheEntry {
-    /// Distinguishes successive entries of the same URL.
-    id: u64,
     url: String,
     version: Version,
     /// The folder of all files of the entry.
@@ -91,6 +82,7 @@ struct CacheEntry {
     /// The unpacked files, below `folder`.
     content: PathBuf,
     bytes: u64,
+    usage: EntryUse,
     /// When the entry was last known to be the store's version; locked for the access alone.
     checked: Mutex<Option<Instant>>,
     /// When the last use was last written to disk; locked for the access alone.
@@ -98,6 +90,7 @@ struct CacheEntry {
 }
 
 /// The disk cache of one process.
+#[derive(Debug)]
 pub struct DiskCache {
     shared: Arc<CacheShared>,
 }
@@ -105,7 +98,6 @@ pub struct DiskCache {
 struct CacheShared {
     /// Locked for changes in memory only.
     index: Mutex<Index>,
-    next: AtomicU64,
     /// Declared before the bucket: its thread ends before the bucket's lock is released.
     janitor: Janitor,
     bucket: EntryFolders,
@@ -116,14 +108,15 @@ struct CacheShared {
 pub struct Unfinished {
     folder: PathBuf,
     content: PathBuf,
-    janitor: janitor::Jobs,
+    shared: Arc<CacheShared>,
     is_kept: bool,
 }
 
 /// Keeps an entry's files on disk.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Lease(Arc<LeaseHolder>);
 
+#[derive(Debug)]
 struct LeaseHolder {
     entry: Arc<CacheEntry>,
     shared: Arc<CacheShared>,
@@ -134,39 +127,22 @@ impl DiskCache {
     /// of an earlier process there are taken over.
     pub fn open(folder: &Path, bound: u64) -> Result<Self, DiskCacheError> {
         let bucket = EntryFolders::open(folder)?;
-        let janitor = Janitor::start().map_err(|source| DiskCacheError::Unusable {
-            path: folder.to_owned(),
-            source,
-        })?;
-        let jobs = janitor.jobs();
-        let mut index = Index::new(bound);
-        let next = AtomicU64::new(0);
-        for found in bucket.entries(jobs)? {
-            jobs.added(found.description.bytes);
-            let entry = CacheEntry {
-                id: next.fetch_add(1, Ordering::Relaxed),
-                url: found.description.url,
-                version: found.description.version,
-                content: bucket::content(&found.folder),
-                folder: found.folder,
-                bytes: found.description.bytes,
-                checked: Mutex::default(),
-                touched: Mutex::new(Instant::now()),
-            };
+        let janitor = Janitor::start().map_err(unusable(folder))?;
+        let found = bucket.entries(&janitor)?;
+        let shared = Arc::new(CacheShared {
+            index: Mutex::new(Index::new(bound)),
+            janitor,
+            bucket,
+        });
+        for found in found {
+            let description = found.description;
+            let entry = shared.entry(description.url, description.version, found.folder, description.bytes);
             if !found.is_settled {
-                jobs.settle(&entry.folder);
+                shared.janitor.settle(&entry.folder);
             }
-            index.restore(Arc::new(entry));
+            shared.change(|index| index.restore(entry));
         }
-        index.removals().for_each(|entry| jobs.remove(&entry));
-        Ok(Self {
-            shared: Arc::new(CacheShared {
-                index: Mutex::new(index),
-                next,
-                janitor,
-                bucket,
-            }),
-        })
+        Ok(Self { shared })
     }
 
     /// Looks up the entry of `url`. Waits for the disk.
@@ -180,13 +156,17 @@ impl DiskCache {
                 url,
                 "a fetched model was deleted from the disk; it is fetched again when it is needed"
             );
-            self.shared.change(|index| index.forget(entry));
+            self.shared.change(|index| {
+                if index.can_find(entry) {
+                    index.forget(url);
+                }
+            });
             return None;
         }
         let mut touched = lock(&entry.touched);
         if touched.elapsed() > TOUCH_INTERVAL {
             *touched = Instant::now();
-            self.shared.janitor.jobs().touch(&entry.folder);
+            self.shared.janitor.touch(entry);
         }
         drop(touched);
         Some(lease)
@@ -195,12 +175,12 @@ impl DiskCache {
     /// Creates a folder to be filled. Waits for queued deletions, so that they do not fill up the
     /// disk.
     pub fn begin(&self) -> Result<Unfinished, DiskCacheError> {
-        self.shared.janitor.jobs().wait();
+        self.shared.janitor.wait();
         let folder = self.shared.bucket.unfinished()?;
         Ok(Unfinished {
             content: bucket::content(&folder),
             folder,
-            janitor: self.shared.janitor.jobs().clone(),
+            shared: Arc::clone(&self.shared),
             is_kept: false,
         })
     }
@@ -211,25 +191,16 @@ impl DiskCache {
         let shared = &self.shared;
         let (folder, bytes) = shared.bucket.finish(&unfinished.folder, url, version)?;
         unfinished.is_kept = true;
-        shared.janitor.jobs().added(bytes);
-        shared.janitor.jobs().settle(&folder);
-        let entry = Arc::new(CacheEntry {
-            id: shared.next.fetch_add(1, Ordering::Relaxed),
-            url: url.to_owned(),
-            version: version.clone(),
-            content: bucket::content(&folder),
-            folder,
-            bytes,
-            checked: Mutex::new(Some(Instant::now())),
-            touched: Mutex::new(Instant::now()),
-        });
+        shared.janitor.settle(&folder);
+        let entry = shared.entry(url.to_owned(), version.clone(), folder, bytes);
+        *lock(&entry.checked) = Some(Instant::now());
         shared.change(|index| index.keep(Arc::clone(&entry)));
         Ok(self.leased(entry))
     }
 
     /// Forgets the entry of `url`. Existing leases stay valid.
     pub fn forget(&self, url: &str) {
-        self.shared.change(|index| index.forget_url(url));
+        self.shared.change(|index| index.forget(url));
     }
 
     /// Removes the entries without leases, where the disk has less room than the limit. Returns
@@ -241,7 +212,7 @@ impl DiskCache {
     pub fn usage(&self) -> Usage {
         let (entries, leased) = lock(&self.shared.index).count();
         Usage {
-            bytes: self.shared.janitor.jobs().bytes(),
+            bytes: self.shared.janitor.bytes(),
             entries,
             leased,
         }
@@ -254,16 +225,30 @@ impl DiskCache {
 }
 
 impl CacheShared {
+    /// An entry that was added to the disk, to be added to the index.
+    fn entry(&self, url: String, version: Version, folder: PathBuf, bytes: u64) -> Arc<CacheEntry> {
+        self.janitor.added(bytes);
+        Arc::new(CacheEntry {
+            url,
+            version,
+            content: bucket::content(&folder),
+            folder,
+            bytes,
+            usage: EntryUse::default(),
+            checked: Mutex::default(),
+            touched: Mutex::new(Instant::now()),
+        })
+    }
+
     /// Changes the index, and queues the entries that dropped out of it for deletion.
     fn change<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
         let mut index = lock(&self.index);
         let changed = change(&mut index);
-        let jobs = self.janitor.jobs();
-        for entry in index.doomed() {
-            jobs.disown(&entry);
-        }
         for entry in index.removals() {
-            jobs.remove(&entry);
+            match entry.usage.has_leases() {
+                true => self.janitor.disown(&entry),
+                false => self.janitor.remove(&entry),
+            }
         }
         changed
     }
@@ -279,7 +264,7 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.is_kept {
-            self.janitor.discard(&self.folder);
+            self.shared.janitor.discard(&self.folder);
         }
     }
 }
@@ -316,17 +301,9 @@ impl Drop for LeaseHolder {
     }
 }
 
-impl fmt::Debug for DiskCache {
+impl fmt::Debug for CacheShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DiskCache")
-            .field("folder", &self.shared.bucket.folder())
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lease").field(&self.0.entry).finish()
+        f.debug_tuple("DiskCache").field(&self.bucket.folder()).finish()
     }
 }
 

@@ -6,13 +6,13 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{LocationError, StoreError};
 use super::listing::{FolderListing, ListingLimits, StoredFile};
 use super::name::Name;
 use super::version::Version;
+use crate::disk_cache::FileStamp;
 
 /// A store that is a directory.
 #[derive(Debug)]
@@ -161,15 +161,7 @@ impl Read for LocalFile {
 }
 
 fn version(about: &Metadata) -> Version {
-    let tag = format!(
-        "{}-{}-{}-{}.{:09}",
-        about.dev(),
-        about.ino(),
-        about.len(),
-        about.mtime(),
-        about.mtime_nsec()
-    );
-    Version::of(Some(&tag), None, about.len())
+    Version::of(Some(&FileStamp::of(about).to_string()), None, about.len())
 }
 
 fn wrong(error: &io::Error, url: &str) -> StoreError {

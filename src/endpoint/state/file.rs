@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::disk_cache::is_at;
 use crate::endpoint::control::{
     Arns, AwsError, DesiredEndpoint, Endpoint, EndpointPhase, Records, Tags, parse_endpoint_config, parse_model,
 };
@@ -168,8 +169,7 @@ impl StateFile {
                 Ok(()) | Err(TryLockError::Error(_)) => {}
             }
             // Checks that no other process replaced the file between opening and locking it.
-            let there = fs::metadata(&self.path).map_err(unread)?;
-            if file.metadata().map_err(unread)?.ino() == there.ino() {
+            if is_at(&file, &self.path) {
                 return Ok(Some(file));
             }
         }

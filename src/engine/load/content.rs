@@ -18,6 +18,7 @@ use std::sync::LazyLock;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::disk_cache::FileStamp;
 use known::KnownHashes;
 
 /// Known hashes of files, shared by the whole process.
@@ -94,6 +95,16 @@ pub fn hash(
         content.add(name, hash);
     }
     Ok(content.hash())
+}
+
+/// Hashes `file`, whose position must be at its start. A long file is read once until it changes.
+pub fn hash_file(file: &File) -> io::Result<blake3::Hash> {
+    FILES.hash(file)
+}
+
+/// Remembers the `hash` of a file that had the stamp `hashed` and was only renamed since.
+pub fn remember_renamed(file: &File, hashed: &FileStamp, hash: blake3::Hash) -> io::Result<()> {
+    FILES.renamed(file, hashed, hash)
 }
 
 /// Combines the hashes of a model's files into its content hash.

@@ -34,7 +34,6 @@ mod verdict;
 mod weighing;
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -48,7 +47,7 @@ use process::ChildProcess;
 use queue::{NextJob, Queue};
 use verdict::prepare;
 
-pub use cache::{Prepared, PreparedCache, PreparedCacheError, free_bytes, is_in_memory};
+pub use cache::{Prepared, PreparedCache};
 pub use child::run as run_child;
 pub use platform::Platform;
 pub use probe::{answered, ones};
@@ -186,14 +185,5 @@ fn serve(requests: &Queue<PrepareRequest>, config: &ChildConfig) {
             NextJob::Idle => child = None,
             NextJob::Closed => return,
         }
-    }
-}
-
-/// Removes a file that a child may have left unfinished.
-pub fn discard(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::debug!(%error, "failed to remove an unfinished file");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine::load::artifact::{Facts, PrivateCopy};
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::prepare::{
-    self, Findings, Platform, PrepareError, PrepareJob, Prepared, PreparedCache, PreparedCacheError, Preparer,
+    self, Findings, Platform, PrepareError, PrepareJob, Prepared, PreparedCache, Preparer,
 };
 use crate::engine::memory::{self, Replacement};
 use crate::engine::onnxruntime::runtime::Libraries;
@@ -46,11 +46,7 @@ impl Preparing {
     pub fn start(config: &PrepareConfig, libraries: &Libraries, platform: &Platform) -> std::io::Result<Self> {
         let cache = match PreparedCache::open(&config.folder, config.folder_bytes, platform) {
             Ok(cache) => cache,
-            Err(
-                error @ (PreparedCacheError::Unusable { .. }
-                | PreparedCacheError::NotOurs(_)
-                | PreparedCacheError::InMemory { .. }),
-            ) => {
+            Err(error) => {
                 tracing::warn!(
                     "prepared models are not kept: {error}; set --cache-dir to another folder. Without it, models take \
                      longer to load and need more memory"

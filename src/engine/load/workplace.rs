@@ -7,9 +7,9 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use crate::disk_cache::{free_bytes, is_in_memory};
 use crate::engine::load::artifact::{Artifact, ArtifactError, PrivateCopy};
 use crate::engine::load::content::ContentHash;
-use crate::engine::load::prepare::{free_bytes, is_in_memory};
 use crate::private::{self, Refusal, Temporary};
 
 /// A tmpfs that almost every container has.

@@ -3,12 +3,11 @@
 //! ```text
 //! archives-0/lock                            locked as long as the process lives
 //!            key                             a secret that the names of entries depend on
-//!            v2/<url>-<description>-<n>/     an entry, named by hashes; n distinguishes equal ones
+//!            v3/<url>-<description>/         an entry, named by hashes
 //!                   entry.json               its description; the file's time is the last use
 //!                   content/                 the unpacked files
 //!                   settled                  exists when the files above were synced to the disk
-//!            v2/unfinished-<random>/         the same, being filled
-//!            v2/removed-<entry>/             the same, being removed
+//!            v3/unfinished-<random>/         the same, being filled
 //! ```
 //!
 //! Processes that share the parent folder take different numbers, each the first free one. So after
@@ -16,46 +15,44 @@
 //! its own.
 //!
 //! Invariants: a folder with the name of an entry is a whole entry, since it gets the name when it
-//! is complete and loses it before it is removed. This holds after a crash of the process. After a
-//! crash of the machine, files may survive without their content, so a new boot trusts only entries
-//! that were settled. Syncing each entry at once would cost a first request more than the download.
-//! No other user may write here (`private.rs`). Everything here belongs to the cache, and a folder
-//! without the name that the key gives it is not trusted.
+//! is complete, and loses its description before it is removed. This holds after a crash of the
+//! process. After a crash of the machine, files may survive without their content, so a new boot
+//! trusts only entries that were settled. Syncing each entry at once would cost a first request
+//! more than the download. Everything here belongs to the cache, and a folder without the name that
+//! the key gives it is not trusted.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::description::{EntryDescription, weigh};
-use super::janitor::Jobs;
+use super::janitor::Janitor;
 use super::{DiskCacheError, lock};
-use crate::private::{self, Key, Refusal};
+use crate::disk_cache::{self, CacheFolder, discard, is_at, paths, unusable};
+use crate::private::Key;
 use crate::store::version::Version;
 
 /// Most processes that may share a folder.
 pub const MAX_PROCESSES: usize = 64;
 
 const LOCK: &str = "lock";
-const KEY: &str = Key::FILE;
 
 /// Raised when the meaning of the files changes.
-const FORMAT: &str = "v2";
+pub const FORMAT: &str = "v3";
 
 const DESCRIPTION: &str = "entry.json";
 const SETTLED: &str = "settled";
-const REMOVED: &str = "removed-";
 const UNFINISHED: &str = "unfinished-";
 
 pub struct EntryFolders {
     /// `archives-<number>`.
-    folder: PathBuf,
+    folder: CacheFolder,
     /// The locked file; replaced when another program has deleted the folder.
     held: Mutex<File>,
-    key: Key,
     boot: Option<String>,
 }
 
@@ -73,14 +70,9 @@ impl EntryFolders {
         for number in 0..MAX_PROCESSES {
             let folder = folder.join(format!("archives-{number}"));
             if let Some(held) = claim(&folder)? {
-                let key = Key::open(&folder).map_err(|source| DiskCacheError::Unusable {
-                    path: folder.clone(),
-                    source,
-                })?;
                 return Ok(Self {
-                    folder,
+                    folder: CacheFolder::open(&folder)?,
                     held: Mutex::new(held),
-                    key,
                     boot: boot(),
                 });
             }
@@ -91,32 +83,31 @@ impl EntryFolders {
     }
 
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
     /// The entries of an earlier process, the least recently used first. Everything else is
     /// removed.
-    pub fn entries(&self, jobs: &Jobs) -> Result<Vec<FoundEntry>, DiskCacheError> {
-        for path in listed(&self.folder)? {
-            if ![LOCK, KEY, FORMAT].iter().any(|name| path.ends_with(name)) {
-                jobs.discard(&path);
+    pub fn entries(&self, janitor: &Janitor) -> Result<Vec<FoundEntry>, DiskCacheError> {
+        let list = |folder: &Path| paths(folder).map_err(unusable(folder));
+        for path in list(self.folder())? {
+            if ![LOCK, Key::FILE, FORMAT].iter().any(|name| path.ends_with(name)) {
+                janitor.discard(&path);
             }
         }
+        let mut entries = Vec::new();
+        for path in list(&self.folder().join(FORMAT))? {
+            match self.entry(&path) {
+                Some(entry) => entries.push(entry),
+                None => janitor.discard(&path),
+            }
+        }
+        entries.sort_unstable_by_key(|entry| entry.description.kept);
         let mut found: HashMap<String, FoundEntry> = HashMap::new();
-        for path in listed(&self.folder.join(FORMAT))? {
-            let Some(entry) = self.entry(&path) else {
-                jobs.discard(&path);
-                continue;
-            };
+        for entry in entries {
             // A crash interrupted the removal of the older of two entries with the same URL.
-            let url = entry.description.url.clone();
-            match found.get(&url) {
-                Some(other) if other.description.kept > entry.description.kept => jobs.discard(&path),
-                _ => {
-                    if let Some(older) = found.insert(url, entry) {
-                        jobs.discard(&older.folder);
-                    }
-                }
+            if let Some(older) = found.insert(entry.description.url.clone(), entry) {
+                janitor.discard(&older.folder);
             }
         }
         let mut found: Vec<FoundEntry> = found.into_values().collect();
@@ -125,10 +116,9 @@ impl EntryFolders {
     }
 
     fn entry(&self, folder: &Path) -> Option<FoundEntry> {
-        let name = folder.file_name()?.to_str()?;
         let is_folder = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
         let content = content(folder);
-        if name.starts_with(REMOVED) || name.starts_with(UNFINISHED) || !is_folder(folder) || !is_folder(&content) {
+        if !is_folder(folder) || !is_folder(&content) {
             return None;
         }
         let path = folder.join(DESCRIPTION);
@@ -137,7 +127,7 @@ impl EntryFolders {
         let is_settled = folder.join(SETTLED).exists();
         let is_whole = is_settled || (description.boot.is_some() && description.boot == self.boot);
         let is_itself =
-            name.starts_with(&description.name(&self.key).ok()?) && weigh(&content).ok()? == description.bytes;
+            folder.ends_with(description.name(&self.folder).ok()?) && weigh(&content).ok()? == description.bytes;
         (is_whole && is_itself).then(|| FoundEntry {
             folder: folder.to_owned(),
             description,
@@ -149,21 +139,12 @@ impl EntryFolders {
     /// Creates a folder to be filled.
     pub fn unfinished(&self) -> Result<PathBuf, DiskCacheError> {
         self.ensure_held()?;
-        let format = self.folder.join(FORMAT);
-        let unusable = |source| DiskCacheError::Unusable {
-            path: format.clone(),
-            source,
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&format)
-            .map_err(unusable)?;
-        let folder = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .tempdir_in(&format)
-            .map_err(unusable)?;
-        fs::create_dir(content(folder.path())).map_err(unusable)?;
+        let format = self.folder().join(FORMAT);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&format);
+        made.map_err(unusable(&format))?;
+        let folder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&format);
+        let folder = folder.map_err(unusable(&format))?;
+        fs::create_dir(content(folder.path())).map_err(unusable(&format))?;
         Ok(folder.keep())
     }
 
@@ -182,33 +163,24 @@ impl EntryFolders {
             boot: self.boot.clone(),
         };
         description.write(&unfinished.join(DESCRIPTION)).map_err(write)?;
-        let name = description.name(&self.key).map_err(write)?;
-        for number in 0u64.. {
-            let folder = unfinished.with_file_name(format!("{name}-{number}"));
-            match fs::rename(unfinished, &folder) {
-                Ok(()) => return Ok((folder, description.bytes)),
-                // An equal entry that is in use and to be removed.
-                Err(error) if is_there(&error) => {}
-                Err(error) => return Err(write(error)),
-            }
-        }
-        Err(write(io::ErrorKind::AlreadyExists.into()))
+        // No entry has this name: the description has the time.
+        let folder = unfinished.with_file_name(description.name(&self.folder).map_err(write)?);
+        fs::rename(unfinished, &folder).map_err(write)?;
+        Ok((folder, description.bytes))
     }
 
     /// Ensures that the folder still belongs to this process.
     fn ensure_held(&self) -> Result<(), DiskCacheError> {
         let mut held = lock(&self.held);
-        if is_at(&held, &self.folder.join(LOCK)) {
+        let folder = self.folder();
+        if is_at(&held, &folder.join(LOCK)) {
             return Ok(());
         }
-        tracing::warn!(folder = %self.folder.display(), "the folder of fetched models was deleted; it is created again");
-        *held = claim(&self.folder)?.ok_or_else(|| DiskCacheError::Lost {
-            path: self.folder.clone(),
+        tracing::warn!(folder = %folder.display(), "the folder of fetched models was deleted; it is created again");
+        *held = claim(folder)?.ok_or_else(|| DiskCacheError::Lost {
+            path: folder.to_owned(),
         })?;
-        self.key.put(&self.folder).map_err(|source| DiskCacheError::Unusable {
-            path: self.folder.clone(),
-            source,
-        })
+        Ok(self.folder.ensure()?)
     }
 }
 
@@ -219,36 +191,18 @@ pub fn content(folder: &Path) -> PathBuf {
 
 /// Removes an entry.
 pub fn remove(folder: &Path) -> io::Result<()> {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let removed = folder.with_file_name(format!("{REMOVED}{name}"));
-    let renamed = fs::rename(folder, &removed);
-    match renamed {
-        // An earlier removal failed.
-        Err(error) if is_there(&error) => fs::remove_dir_all(folder),
-        // Another program has removed it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => fs::remove_dir_all(removed),
-    }
-}
-
-/// Removes a file or folder that is not an entry.
-pub fn discard(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    }
+    disown(folder)?;
+    discard(folder)
 }
 
 /// Hides an entry from the next process.
 pub fn disown(folder: &Path) -> io::Result<()> {
-    fs::remove_file(folder.join(DESCRIPTION))
+    discard(&folder.join(DESCRIPTION))
 }
 
 /// Records the use of an entry.
 pub fn touch(folder: &Path) -> io::Result<()> {
-    File::open(folder.join(DESCRIPTION))?.set_modified(SystemTime::now())
+    disk_cache::touch(&folder.join(DESCRIPTION))
 }
 
 /// Syncs the files of an entry to the disk.
@@ -273,15 +227,8 @@ pub fn settle(folder: &Path) -> io::Result<()> {
 
 /// Creates and locks `folder`; `None` when another process holds it.
 fn claim(folder: &Path) -> Result<Option<File>, DiskCacheError> {
-    let unusable = |source| DiskCacheError::Unusable {
-        path: folder.to_owned(),
-        source,
-    };
     loop {
-        match private::make(folder) {
-            Err(Refusal::Unusable { source, .. }) => return Err(unusable(source)),
-            made => made?,
-        }
+        disk_cache::make(folder)?;
         let path = folder.join(LOCK);
         let file = File::options()
             .write(true)
@@ -289,7 +236,7 @@ fn claim(folder: &Path) -> Result<Option<File>, DiskCacheError> {
             .truncate(false)
             .mode(0o600)
             .open(&path);
-        let file = file.map_err(unusable)?;
+        let file = file.map_err(unusable(folder))?;
         match file.try_lock() {
             // The lock file was deleted between opening and locking.
             Ok(()) if !is_at(&file, &path) => {}
@@ -302,36 +249,6 @@ fn claim(folder: &Path) -> Result<Option<File>, DiskCacheError> {
                 });
             }
         }
-    }
-}
-
-/// Whether `path` leads to this very `file`, rather than to another one of the same name.
-fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(file), Ok(there)) = (file.metadata(), fs::metadata(path)) else {
-        return false;
-    };
-    (file.dev(), file.ino()) == (there.dev(), there.ino())
-}
-
-/// Whether a rename failed because the name is taken.
-fn is_there(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
-    )
-}
-
-/// The paths in `folder`, which may be missing.
-fn listed(folder: &Path) -> Result<Vec<PathBuf>, DiskCacheError> {
-    let unusable = |source| DiskCacheError::Unusable {
-        path: folder.to_owned(),
-        source,
-    };
-    match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-            .map_err(unusable),
     }
 }
 

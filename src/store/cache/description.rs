@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::private::Key;
+use crate::disk_cache::CacheFolder;
 use crate::store::version::Version;
 
 /// URLs and versions are short.
@@ -43,10 +43,10 @@ impl EntryDescription {
         serde_json::from_slice(&text).ok()
     }
 
-    /// The beginning of the entry's name. It depends on the whole description and on the key: an
-    /// entry that was created or changed without the key does not have its name.
-    pub fn name(&self, key: &Key) -> io::Result<String> {
-        let hash = |purpose, text: &[u8]| key.hasher(purpose).update(text).finalize().to_hex();
+    /// The entry's name. It depends on the whole description and on the folder's key: an entry that
+    /// was created or changed without the key does not have its name.
+    pub fn name(&self, folder: &CacheFolder) -> io::Result<String> {
+        let hash = |purpose, text: &[u8]| folder.hash(purpose, text).to_hex();
         let url = hash("longshore 2026 url of an archive", self.url.as_bytes());
         let description = hash("longshore 2026 description of an archive", &serde_json::to_vec(self)?);
         Ok(format!("{}-{}", &url[..16], &description[..32]))
@@ -100,11 +100,12 @@ mod tests {
             version: "etag \"2\"".to_owned().into(),
             ..description.clone()
         };
-        let key = Key::of_process();
-        let name = |description: &EntryDescription, key: &Key| description.name(key).unwrap();
-        assert_ne!(name(&description, &key), name(&other, &key));
-        assert_eq!(name(&description, &key)[..17], name(&other, &key)[..17]);
-        assert_ne!(name(&description, &key), name(&description, &Key::of_process()));
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let [ours, theirs] = [&ours, &theirs].map(|folder| CacheFolder::open(folder.path()).unwrap());
+        let name = |description: &EntryDescription, folder: &CacheFolder| description.name(folder).unwrap();
+        assert_ne!(name(&description, &ours), name(&other, &ours));
+        assert_eq!(name(&description, &ours)[..17], name(&other, &ours)[..17]);
+        assert_ne!(name(&description, &ours), name(&description, &theirs));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -18,33 +18,23 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::{CacheEntry, bucket};
+use crate::disk_cache;
 
 /// Time without jobs after which entries are synced to the disk.
 const QUIET: Duration = Duration::from_secs(5);
 
+type Work = Box<dyn FnOnce() + Send>;
+
 enum JanitorJob {
-    /// The folder of an entry, and its bytes.
-    Remove(PathBuf, u64),
-    /// The folder of an entry to be removed when its leases end.
-    Disown(PathBuf),
-    /// The folder of an entry that was used.
-    Touch(PathBuf),
-    Settle(PathBuf),
-    /// A path that is not an entry.
-    Discard(PathBuf),
-    Signal(Sender<()>),
-    End,
+    Now(Work),
+    /// After a quiet time, or never.
+    WhenQuiet(Work),
 }
 
 pub struct Janitor {
-    jobs: Jobs,
+    /// `None` when the thread is to end.
+    jobs: Option<Sender<JanitorJob>>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Queues jobs, from any thread.
-#[derive(Debug, Clone)]
-pub struct Jobs {
-    sender: Sender<JanitorJob>,
     /// Bytes of the entries on disk.
     bytes: Arc<AtomicU64>,
 }
@@ -52,36 +42,16 @@ pub struct Jobs {
 impl Janitor {
     pub fn start() -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
-        let jobs = Jobs {
-            sender,
-            bytes: Arc::default(),
-        };
-        let bytes = Arc::clone(&jobs.bytes);
         let thread = thread::Builder::new()
             .name("archives".to_owned())
-            .spawn(move || work(&receiver, &bytes))?;
+            .spawn(move || work(&receiver))?;
         Ok(Self {
-            jobs,
+            jobs: Some(sender),
             thread: Some(thread),
+            bytes: Arc::default(),
         })
     }
 
-    pub fn jobs(&self) -> &Jobs {
-        &self.jobs
-    }
-}
-
-impl Drop for Janitor {
-    fn drop(&mut self) {
-        self.jobs.ask(JanitorJob::End);
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was reported when it happened.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Jobs {
     /// Bytes of the entries on disk.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -93,79 +63,90 @@ impl Jobs {
     }
 
     pub fn remove(&self, entry: &CacheEntry) {
-        self.ask(JanitorJob::Remove(entry.folder.clone(), entry.bytes));
+        let (total, bytes) = (Arc::clone(&self.bytes), entry.bytes);
+        self.ask(JanitorJob::Now(job("removed", &entry.folder, move |folder| {
+            bucket::remove(folder)?;
+            total.fetch_sub(bytes, Ordering::Relaxed);
+            Ok(())
+        })));
     }
 
     /// Hides an entry with leases from the next process.
     pub fn disown(&self, entry: &CacheEntry) {
-        self.ask(JanitorJob::Disown(entry.folder.clone()));
+        self.ask(JanitorJob::Now(job("marked", &entry.folder, bucket::disown)));
     }
 
-    pub fn touch(&self, folder: &Path) {
-        self.ask(JanitorJob::Touch(folder.to_owned()));
+    /// Records the use of an entry.
+    pub fn touch(&self, entry: &CacheEntry) {
+        self.ask(JanitorJob::Now(job("marked", &entry.folder, bucket::touch)));
     }
 
     pub fn settle(&self, folder: &Path) {
-        self.ask(JanitorJob::Settle(folder.to_owned()));
+        self.ask(JanitorJob::WhenQuiet(job(
+            "written to the disk",
+            folder,
+            bucket::settle,
+        )));
     }
 
+    /// Removes a path that is not an entry.
     pub fn discard(&self, path: &Path) {
-        // The cache may have ended before a folder was filled.
-        if !self.ask(JanitorJob::Discard(path.to_owned())) {
-            report(bucket::discard(path), "removed", path);
-        }
+        self.ask(JanitorJob::Now(job("removed", path, disk_cache::discard)));
     }
 
     /// Waits until the jobs queued before are done.
     pub fn wait(&self) {
-        let (sender, receiver) = mpsc::channel();
-        if self.ask(JanitorJob::Signal(sender)) {
-            // Without an answer, the thread has ended.
-            let _ = receiver.recv();
-        }
+        let (sender, receiver) = mpsc::channel::<()>();
+        self.ask(JanitorJob::Now(Box::new(|| drop(sender))));
+        // The answer is the end of the channel.
+        let _ = receiver.recv();
     }
 
-    fn ask(&self, job: JanitorJob) -> bool {
-        self.sender.send(job).is_ok()
+    fn ask(&self, job: JanitorJob) {
+        if let Some(jobs) = &self.jobs {
+            // Fails only after a panic of the thread, which was reported when it happened.
+            let _ = jobs.send(job);
+        }
     }
 }
 
-fn work(jobs: &Receiver<JanitorJob>, bytes: &AtomicU64) {
-    let mut unsettled = VecDeque::new();
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(jobs: &Receiver<JanitorJob>) {
+    let mut waiting: VecDeque<Work> = VecDeque::new();
     loop {
-        let job = if unsettled.is_empty() {
+        let job = if waiting.is_empty() {
             jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
             jobs.recv_timeout(QUIET)
         };
         match job {
-            Ok(JanitorJob::Remove(folder, size)) => {
-                let removed = bucket::remove(&folder);
-                if removed.is_ok() {
-                    bytes.fetch_sub(size, Ordering::Relaxed);
-                }
-                report(removed, "removed", &folder);
-            }
-            Ok(JanitorJob::Disown(folder)) => report(bucket::disown(&folder), "marked", &folder),
-            Ok(JanitorJob::Touch(folder)) => report(bucket::touch(&folder), "marked", &folder),
-            Ok(JanitorJob::Discard(path)) => report(bucket::discard(&path), "removed", &path),
-            Ok(JanitorJob::Settle(folder)) => unsettled.push_back(folder),
-            Ok(JanitorJob::Signal(asker)) => drop(asker),
+            Ok(JanitorJob::Now(work)) => work(),
+            Ok(JanitorJob::WhenQuiet(work)) => waiting.push_back(work),
             Err(RecvTimeoutError::Timeout) => {
-                if let Some(folder) = unsettled.pop_front() {
-                    report(bucket::settle(&folder), "written to the disk", &folder);
+                if let Some(work) = waiting.pop_front() {
+                    work();
                 }
             }
-            Ok(JanitorJob::End) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
-fn report(done: io::Result<()>, what: &str, path: &Path) {
-    match done {
-        // Another program has removed it.
+/// A job at `path`, which another program may have removed.
+fn job(what: &'static str, path: &Path, run: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) -> Work {
+    let path = path.to_owned();
+    Box::new(move || match run(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => tracing::warn!(path = %path.display(), "a fetched model cannot be {what}: {error}"),
         Ok(()) => {}
-    }
+    })
 }

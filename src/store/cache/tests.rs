@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::description::{EntryDescription, OVERHEAD, weigh};
 use super::*;
-use crate::private::Key;
+use crate::disk_cache::CacheFolder;
 
 /// Bytes of an entry with one block of content.
 const SMALL: u64 = OVERHEAD + 2 * 4096;
@@ -56,8 +56,8 @@ fn assert_whole(lease: &Lease, url: &str, tag: &str) {
 
 /// The folders of the entries in the cache, after all jobs are done.
 fn entries(cache: &DiskCache) -> BTreeSet<PathBuf> {
-    cache.shared.janitor.jobs().wait();
-    let entries = fs::read_dir(cache.shared.bucket.folder().join("v2"))
+    cache.shared.janitor.wait();
+    let entries = fs::read_dir(cache.shared.bucket.folder().join(bucket::FORMAT))
         .into_iter()
         .flatten();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -112,7 +112,7 @@ fn after_crash(folder: &Path, urls: &[&str]) -> Vec<Option<String>> {
     // Everything other than the entries was removed.
     assert_eq!(cache.usage().bytes, on_disk(&cache));
     assert_eq!(entries(&cache).len(), found.iter().flatten().count());
-    let left = fs::read_dir(copy.path().join("archives-0/v2")).into_iter().flatten();
+    let left = fs::read_dir(copy.path().join("archives-0/v3")).into_iter().flatten();
     assert_eq!(left.count(), found.iter().flatten().count());
     found
 }
@@ -252,7 +252,7 @@ fn an_abandoned_folder_is_gone_before_the_next_one_is_begun() {
     drop(cache);
     drop(last);
     drop(next);
-    assert_eq!(fs::read_dir(folder.path().join("archives-0/v2")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path().join("archives-0/v3")).unwrap().count(), 0);
 }
 
 #[test]
@@ -271,16 +271,15 @@ fn a_crash_leaves_whole_entries_only() {
     assert_eq!(after_crash(root, &["a", "b"]), [some("1"), some("1")]);
     // Still in use, but not to be found.
     drop(keep(&cache, "b", "2", 1));
-    cache.shared.janitor.jobs().wait();
+    cache.shared.janitor.wait();
     assert_eq!(after_crash(root, &["a", "b"]), [some("1"), some("2")]);
     cache.forget("b");
-    cache.shared.janitor.jobs().wait();
+    cache.shared.janitor.wait();
     assert_eq!(after_crash(root, &["a", "b"]), [some("1"), None]);
     drop(b);
     // A crash during its removal.
     let entry = entries(&cache).pop_first().unwrap();
-    let removed = entry.with_file_name(format!("removed-{}", entry.file_name().unwrap().to_str().unwrap()));
-    fs::rename(&entry, &removed).unwrap();
+    fs::remove_file(entry.join("entry.json")).unwrap();
     assert_eq!(after_crash(root, &["a"]), [None]);
 }
 
@@ -292,7 +291,7 @@ fn the_newer_of_two_versions_is_found_after_a_crash() {
     let description = old.path().with_file_name("entry.json");
     let text = fs::read(&description).unwrap();
     let new = keep(&cache, "a", "2", 1);
-    cache.shared.janitor.jobs().wait();
+    cache.shared.janitor.wait();
     fs::write(description, text).unwrap();
     assert_eq!(after_crash(folder.path(), &["a"]), [Some("2".to_owned())]);
     drop((old, new));
@@ -316,8 +315,8 @@ fn boot_of_yesterday(entry: &Path) {
     fs::remove_file(&path).unwrap();
     description.write(&path).unwrap();
     // The name that an entry with this description has.
-    let key = Key::open(entry.ancestors().nth(2).unwrap()).unwrap();
-    let name = format!("{}-0", description.name(&key).unwrap());
+    let folder = CacheFolder::open(entry.ancestors().nth(2).unwrap()).unwrap();
+    let name = description.name(&folder).unwrap();
     fs::rename(entry, entry.with_file_name(name)).unwrap();
 }
 
@@ -343,7 +342,7 @@ fn an_entry_made_without_the_key_is_not_trusted() {
     drop(keep(&cache, "a", "1", 1));
     let entry = entries(&cache).pop_first().unwrap();
     drop((cache, DiskCache::open(ours.path(), ROOMY).unwrap()));
-    let entries = ours.path().join("archives-0/v2");
+    let entries = ours.path().join("archives-0/v3");
     fs::create_dir_all(&entries).unwrap();
     fs::rename(&entry, entries.join(entry.file_name().unwrap())).unwrap();
     assert!(DiskCache::open(ours.path(), ROOMY).unwrap().get("a").is_none());
@@ -367,14 +366,14 @@ fn files_that_the_cache_did_not_make_are_not_touched() {
     fs::write(folder.path().join("note"), "x").unwrap();
     fs::create_dir(folder.path().join("prepared")).unwrap();
     drop(DiskCache::open(folder.path(), ROOMY).unwrap().begin().unwrap());
-    let v2 = folder.path().join("archives-0/v2");
-    symlink(elsewhere.path(), v2.join("removed-link")).unwrap();
-    symlink(elsewhere.path(), v2.join("link")).unwrap();
+    let entries = folder.path().join("archives-0/v3");
+    symlink(elsewhere.path(), entries.join("removed-link")).unwrap();
+    symlink(elsewhere.path(), entries.join("link")).unwrap();
     symlink(elsewhere.path(), folder.path().join("archives-0/v0")).unwrap();
-    fs::create_dir(v2.join("stray")).unwrap();
-    symlink(elsewhere.path(), v2.join("stray/link")).unwrap();
+    fs::create_dir(entries.join("stray")).unwrap();
+    symlink(elsewhere.path(), entries.join("stray/link")).unwrap();
     drop(open_again(folder.path(), ROOMY));
-    assert_eq!(fs::read_dir(&v2).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&entries).unwrap().count(), 0);
     assert!(!folder.path().join("archives-0/v0").is_symlink());
     assert!(elsewhere.path().join("precious").exists());
     assert!(folder.path().join("note").exists() && folder.path().join("prepared").is_dir());
@@ -410,7 +409,7 @@ fn the_last_use_is_recorded_on_disk() {
     let lease = keep(&cache, "a", "1", 1);
     let path = lease.path().with_file_name("entry.json");
     let age = || {
-        cache.shared.janitor.jobs().wait();
+        cache.shared.janitor.wait();
         fs::metadata(&path)
             .unwrap()
             .modified()
@@ -484,18 +483,30 @@ fn a_folder_that_cannot_be_used_is_refused_with_its_cause() {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let error = DiskCache::open(&file, ROOMY).unwrap_err();
-    assert!(matches!(error, DiskCacheError::Unusable { .. }), "{error}");
+    assert!(
+        matches!(error, DiskCacheError::Folder(FolderError::Unusable { .. })),
+        "{error}"
+    );
     let error = DiskCache::open(Path::new("/proc/self"), ROOMY).unwrap_err();
-    assert!(matches!(error, DiskCacheError::Unusable { .. }), "{error}");
+    assert!(
+        matches!(error, DiskCacheError::Folder(FolderError::Unusable { .. })),
+        "{error}"
+    );
     let place = folder.path().join("archives-0");
     fs::create_dir(&place).unwrap();
     fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
     let error = DiskCache::open(folder.path(), ROOMY).unwrap_err();
-    assert!(matches!(error, DiskCacheError::NotOurs { .. }), "{error}");
+    assert!(
+        matches!(error, DiskCacheError::Folder(FolderError::NotOurs { .. })),
+        "{error}"
+    );
     fs::remove_dir(&place).unwrap();
     symlink("/tmp", &place).unwrap();
     let error = DiskCache::open(folder.path(), ROOMY).unwrap_err();
-    assert!(matches!(error, DiskCacheError::NotOurs { .. }), "{error}");
+    assert!(
+        matches!(error, DiskCacheError::Folder(FolderError::NotOurs { .. })),
+        "{error}"
+    );
 }
 
 #[derive(Debug, Clone)]

@@ -9,22 +9,25 @@
 //! nor while it was read. File systems measure time in ticks, and would not show a second write
 //! within the tick of the first (git has the same rule for its index). One kind of change is
 //! missed: a write through an existing writable mapping, until the system writes it to disk. So
-//! this hash only selects which content to look up. Everything that is derived from a content
-//! comes from a private copy, which is hashed as it is written (`artifact/copy.rs`).
+//! the hash of an uploaded file only selects which content to look up. Everything that is derived
+//! from a content comes from a private copy, which is hashed as it is written
+//! (`artifact/copy.rs`). Prepared forms are hashed here, too. Only this user can write them, so the
+//! hash of a new one is cached at once.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use moka::sync::Cache;
+
+use crate::disk_cache::FileStamp;
 
 /// Smallest file, in bytes, whose hash is cached. Hashing a smaller one takes less time than the
 /// rest of a load.
 const LONG: u64 = 256 << 10;
 
 /// Number of files whose hashes are cached, at some 200 bytes each.
-const FILES: u64 = 16_384;
+const FILES: u64 = 65_536;
 
 /// Time without a change that is required before a file is read. The coarsest clock of a file
 /// system ticks every 2 s (FAT).
@@ -35,17 +38,6 @@ const SETTLED: Duration = Duration::from_secs(2);
 pub struct KnownHashes {
     hashes: Cache<FileStamp, blake3::Hash>,
     settled: Duration,
-}
-
-/// Identifies a file and a state of its content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct FileStamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    /// Seconds and nanoseconds since 1970, as is `changed`.
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl KnownHashes {
@@ -63,40 +55,37 @@ impl KnownHashes {
     /// Returns the hash of `file`, whose position must be at its start.
     pub fn hash(&self, file: &File) -> io::Result<blake3::Hash> {
         let stamp = FileStamp::of(&file.metadata()?);
-        if stamp.length < LONG {
+        if stamp.bytes < LONG {
             return read(file);
         }
         if let Some(hash) = self.hashes.get(&stamp) {
             return Ok(hash);
         }
-        let was_settled = stamp.is_settled(SystemTime::now(), self.settled);
+        let was_settled = is_settled(stamp.changed, SystemTime::now(), self.settled);
         let hash = read(file)?;
         if was_settled && FileStamp::of(&file.metadata()?) == stamp {
             self.hashes.insert(stamp, hash);
         }
         Ok(hash)
     }
+
+    /// Caches the `hash` of a long file that had the stamp `hashed` and was only renamed since.
+    pub fn renamed(&self, file: &File, hashed: &FileStamp, hash: blake3::Hash) -> io::Result<()> {
+        let stamp = FileStamp::of(&file.metadata()?);
+        if stamp.bytes >= LONG && stamp.has_same_content(hashed) {
+            self.hashes.insert(stamp, hash);
+        }
+        Ok(())
+    }
 }
 
-impl FileStamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether the last change was at least `settled` before `now`.
-    fn is_settled(&self, now: SystemTime, settled: Duration) -> bool {
-        let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(self.changed.0), u32::try_from(self.changed.1)) else {
-            return false;
-        };
-        let changed = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        now.duration_since(changed).is_ok_and(|since| since >= settled)
-    }
+/// Whether the last change, at `changed`, was at least `settled` before `now`.
+fn is_settled(changed: (i64, i64), now: SystemTime, settled: Duration) -> bool {
+    let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(changed.0), u32::try_from(changed.1)) else {
+        return false;
+    };
+    let changed = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+    now.duration_since(changed).is_ok_and(|since| since >= settled)
 }
 
 fn read(file: &File) -> io::Result<blake3::Hash> {
@@ -159,6 +148,25 @@ mod tests {
     }
 
     #[test]
+    fn the_hash_of_a_renamed_file_is_cached_unless_it_was_written_meanwhile() {
+        let known = KnownHashes::new();
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        for is_written in [true, false] {
+            fs::write(&from, vec![1; LONG as usize]).unwrap();
+            let model = File::open(&from).unwrap();
+            let stamp = FileStamp::of(&model.metadata().unwrap());
+            if is_written {
+                fs::write(&from, vec![2; LONG as usize + 1]).unwrap();
+            }
+            fs::rename(&from, &to).unwrap();
+            known.renamed(&model, &stamp, blake3::hash(b"a hash")).unwrap();
+            assert_eq!(remembered(&known), u64::from(!is_written));
+        }
+        assert_eq!(hash(&known, &to), blake3::hash(b"a hash"));
+    }
+
+    #[test]
     fn hashes_of_short_and_of_recently_written_files_are_not_cached() {
         let known = KnownHashes::settled_after(OLD);
         let short = vec![1; LONG as usize - 1];
@@ -173,16 +181,7 @@ mod tests {
     #[test]
     fn a_file_is_settled_if_it_did_not_change_for_the_given_time() {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
-        let settled = |changed: (i64, i64)| {
-            let stamp = FileStamp {
-                device: 0,
-                inode: 0,
-                length: 0,
-                modified: (0, 0),
-                changed,
-            };
-            stamp.is_settled(now, Duration::from_secs(2))
-        };
+        let settled = |changed| is_settled(changed, now, Duration::from_secs(2));
         assert!(settled((998, 0)) && settled((0, 0)));
         assert!(!settled((998, 1)) && !settled((1000, 0)));
         // Times in the future and before 1970: clocks differ, so such a file does not count as

@@ -1,4 +1,5 @@
-//! Prepared models on disk, found by the hash of their content.
+//! Prepared models on disk, found by the hash of their content. `disk_cache.rs` compares this cache
+//! with the one of archives.
 //!
 //! An entry consists of two files. `prepared-<name>.ort` is the model that is mapped.
 //! `prepared-<name>.json` starts with its own hash, followed by the findings about the model and
@@ -10,8 +11,9 @@
 //! Invariants:
 //! - Files appear complete, by a rename, and are never written again: a mapping outlives its file's
 //!   name. The folder may be deleted, or shared between processes, at any time.
-//! - A file is used only after this process has checked its hash, which finds the remains of a
-//!   crash or of a bad disk. So no load waits for the disk to be synchronised.
+//! - A file is used only after this process has checked its hash (`content/known.rs` remembers
+//!   it), which finds the remains of a crash or of a bad disk. So no load waits for the disk to be
+//!   synchronised.
 //! - The folder and its parents belong to this user alone, because a user who could write there
 //!   would control the answers of all models (`private.rs`). Names and the hashes of descriptions
 //!   depend on the folder's key, so a file from another source is not accepted.
@@ -20,58 +22,36 @@
 //!   goes first.
 
 mod beside;
-mod entry;
 mod eviction;
 mod folder;
 #[cfg(test)]
 mod tests;
-mod unfinished;
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
+use super::Findings;
 use super::platform::Platform;
-use super::{Findings, discard};
+use crate::disk_cache::{self, CacheFolder, FileStamp, FolderError, is_at, is_in_memory, unusable};
 use crate::engine::load::artifact::Facts;
-use crate::engine::load::content::ContentHash;
-use crate::private::{self, Key, Refusal};
+use crate::engine::load::content::{ContentHash, hash_file, remember_renamed};
+use crate::private::{self, TemporaryFile};
 
-use entry::{EntryDescription, PreparedFileStamp, hash};
-use eviction::{EvictionLedger, PendingBytes};
-use folder::{FolderEntry, PREFIX, entries, has_space, remove_unkeyed_entries};
-
-pub use folder::{free_bytes, is_in_memory};
-pub use unfinished::Unfinished;
+use eviction::DiskSpace;
+use folder::{PREFIX, entries, has_space, remove_unkeyed_entries};
 
 /// Part of every name. Raised when the meaning of the files changes.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// Maximum number of contents in memory. More are a sign of contents that do not come again.
 const MOST_REMEMBERED: usize = 100_000;
-
-#[derive(Debug, thiserror::Error)]
-pub enum PreparedCacheError {
-    #[error("{} cannot be used: {source}", folder.display())]
-    Unusable {
-        folder: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error(transparent)]
-    NotOurs(#[from] Refusal),
-    #[error(
-        "{} is on tmpfs; prepared models stored there would use the memory they are meant to save",
-        folder.display()
-    )]
-    InMemory { folder: PathBuf },
-}
 
 /// A content's findings and, if there is one, its prepared form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,20 +62,48 @@ pub struct Prepared {
     pub facts: Facts,
 }
 
+/// The content of `prepared-<name>.json`, after a line with its keyed hash.
+#[derive(Debug, Serialize, Deserialize)]
+struct EntryDescription {
+    findings: Findings,
+    facts: Facts,
+    /// Hash of the prepared file, if there is one.
+    hash: Option<String>,
+}
+
 /// A folder of prepared models; without a folder, the findings of this process.
 #[derive(Debug)]
 pub struct PreparedCache {
-    folder: Option<PathBuf>,
-    ledger: EvictionLedger,
+    folder: Option<CacheFolder>,
+    /// Locked while a file is added, so that all together stay within the limit.
+    space: Mutex<DiskSpace>,
     /// The platform part of the names.
     platform: String,
-    key: Key,
-    /// Stamps of the files whose hash was checked, by the hash of their paths. (A path would be a
-    /// small allocation among those of the model.) Locked to look up and insert.
-    checked: Mutex<HashMap<blake3::Hash, PreparedFileStamp>>,
     /// The findings, if there is no folder.
     remembered: Mutex<HashMap<ContentHash, (Findings, Facts)>>,
     has_logged: AtomicBool,
+}
+
+impl EntryDescription {
+    /// Serialises the entry: a line with the keyed hash of the rest, then the rest. Only the owner
+    /// of the folder's key can compute the hash.
+    fn to_bytes(&self, folder: &CacheFolder) -> io::Result<Vec<u8>> {
+        let text = serde_json::to_vec(self)?;
+        let hash = Self::hash(folder, &text).to_hex();
+        Ok([hash.as_bytes(), b"\n", &text].concat())
+    }
+
+    /// Parses an entry. `None` if it was not written with this folder's key, or is damaged.
+    fn from_bytes(bytes: &[u8], folder: &CacheFolder) -> Option<Self> {
+        let (hash, text) = bytes.split_at_checked(2 * blake3::OUT_LEN)?;
+        let text = text.strip_prefix(b"\n")?;
+        let is_whole = blake3::Hash::from_hex(hash).is_ok_and(|hash| hash == Self::hash(folder, text));
+        is_whole.then(|| serde_json::from_slice(text).ok()).flatten()
+    }
+
+    fn hash(folder: &CacheFolder, text: &[u8]) -> blake3::Hash {
+        folder.hash("longshore 2026 description of a prepared model", text)
+    }
 }
 
 impl PreparedCache {
@@ -103,43 +111,32 @@ impl PreparedCache {
     pub fn without_folder() -> Self {
         Self {
             folder: None,
-            ledger: EvictionLedger::new(0),
+            space: Mutex::new(DiskSpace::new(0)),
             platform: String::new(),
-            key: Key::of_process(),
-            checked: Mutex::default(),
             remembered: Mutex::default(),
             has_logged: AtomicBool::new(false),
         }
     }
 
     /// Opens or creates `folder`, for at most `limit` bytes. `platform` is part of all names.
-    pub fn open(folder: &Path, limit: u64, platform: &Platform) -> Result<Self, PreparedCacheError> {
-        let unusable = |source| PreparedCacheError::Unusable {
-            folder: folder.to_owned(),
-            source,
-        };
-        private::make(folder).map_err(|refusal| match refusal {
-            Refusal::Unusable { source, .. } => unusable(source),
-            refusal => refusal.into(),
-        })?;
-        if is_in_memory(folder).map_err(unusable)? {
-            return Err(PreparedCacheError::InMemory {
-                folder: folder.to_owned(),
+    pub fn open(folder: &Path, limit: u64, platform: &Platform) -> Result<Self, FolderError> {
+        disk_cache::make(folder)?;
+        if is_in_memory(folder).map_err(unusable(folder))? {
+            return Err(FolderError::InMemory {
+                path: folder.to_owned(),
             });
         }
-        unfinished::tidy(folder);
         private::tidy(folder);
-        remove_unkeyed_entries(folder);
+        remove_unkeyed_entries(folder).map_err(unusable(folder))?;
         // Fail now rather than at the first model if the folder is not writable.
-        drop(Unfinished::new(folder).map_err(unusable)?);
+        drop(TemporaryFile::new(folder).map_err(unusable(folder))?);
         let cache = Self {
-            folder: Some(folder.to_owned()),
-            ledger: EvictionLedger::new(limit),
+            folder: Some(CacheFolder::open(folder)?),
+            space: Mutex::new(DiskSpace::new(limit)),
             platform: format!("{VERSION}\n{platform}"),
-            key: Key::open(folder).map_err(unusable)?,
             ..Self::without_folder()
         };
-        cache.scan_and_evict(folder).map_err(unusable)?;
+        cache.add(folder, 0, || Ok(())).map_err(unusable(folder))?;
         Ok(cache)
     }
 
@@ -155,18 +152,18 @@ impl PreparedCache {
         };
         let (description, file) = self.files(folder, content);
         let bytes = fs::read(&description).ok()?;
-        let entry = EntryDescription::from_bytes(&bytes, &self.key).filter(|entry| {
+        let entry = EntryDescription::from_bytes(&bytes, folder).filter(|entry| {
             let hash = entry.hash.as_deref();
-            hash.is_none_or(|hash| self.is_unchanged(&file, hash, entry.bytes))
+            hash.is_none_or(|hash| is_whole(&file, hash))
         });
         let Some(entry) = entry else {
             tracing::warn!(%content, "a prepared model is damaged or gone; it is prepared again");
-            self.remove(&description, &file);
+            remove(&description, &file);
             return None;
         };
         let file = entry.hash.is_some().then_some(file);
         // Eviction goes by the time of the last use.
-        let _ = File::open(&description).and_then(|file| file.set_modified(SystemTime::now()));
+        let _ = disk_cache::touch(&description);
         Some(Prepared {
             file,
             findings: entry.findings,
@@ -188,12 +185,10 @@ impl PreparedCache {
     }
 
     /// Creates the file for a prepared form, before [`Self::keep`]; `None` without a usable folder.
-    pub fn unfinished(&self) -> Option<Unfinished> {
+    pub fn unfinished(&self) -> Option<TemporaryFile> {
         let folder = self.folder.as_ref()?;
-        // The folder may have been deleted, and another user may have created it again.
-        let made = private::make(folder).map_err(io::Error::other);
-        let made = made.and_then(|()| self.key.put(folder));
-        match made.and_then(|()| Unfinished::new(folder)) {
+        let ensured = folder.ensure().map_err(io::Error::other);
+        match ensured.and_then(|()| TemporaryFile::new(folder.path())) {
             Ok(unfinished) => Some(unfinished),
             Err(error) => {
                 self.log_once(folder, &error);
@@ -207,7 +202,7 @@ impl PreparedCache {
     pub fn keep(
         &self,
         content: &ContentHash,
-        unfinished: Option<Unfinished>,
+        unfinished: Option<TemporaryFile>,
         findings: Findings,
         facts: Facts,
     ) -> Prepared {
@@ -215,7 +210,7 @@ impl PreparedCache {
         let unfinished = unfinished.filter(|_| findings.prepared);
         match &self.folder {
             // If the disk is full, the missing prepared form says nothing about the model.
-            Some(folder) if could_be_written && !findings.prepared && !has_space(folder, facts.widest()) => {
+            Some(folder) if could_be_written && !findings.prepared && !has_space(folder.path(), facts.widest()) => {
                 self.log_once(folder, &io::ErrorKind::StorageFull.into());
             }
             None => {
@@ -241,9 +236,9 @@ impl PreparedCache {
 
     fn write(
         &self,
-        folder: &Path,
+        folder: &CacheFolder,
         content: &ContentHash,
-        unfinished: Option<Unfinished>,
+        unfinished: Option<TemporaryFile>,
         findings: &Findings,
         facts: Facts,
     ) -> io::Result<Option<PathBuf>> {
@@ -252,121 +247,89 @@ impl PreparedCache {
             findings: findings.clone(),
             facts,
             hash: None,
-            bytes: 0,
         };
-        let mut stamp = None;
-        if let Some(unfinished) = &unfinished {
-            // Use the descriptor, and check that the name still refers to the same file.
-            let written = PreparedFileStamp::of_metadata(&unfinished.file().metadata()?);
-            if PreparedFileStamp::of(unfinished.path())? != written {
+        let mut bytes = 0;
+        let mut form = None;
+        if let Some(unfinished) = unfinished {
+            let mut written = unfinished.file();
+            // The descriptor is used, so the name has to refer to the same file.
+            if !is_at(written, unfinished.path()) {
                 return Err(io::Error::other("another file has replaced the prepared form"));
             }
-            entry.bytes = written.size;
-            entry.hash = Some(hash(unfinished.file())?);
-            stamp = Some(written);
+            let stamp = FileStamp::of(&written.metadata()?);
+            written.rewind()?;
+            let hash = hash_file(written)?;
+            entry.hash = Some(hash.to_string());
+            bytes = stamp.bytes;
+            form = Some((unfinished, stamp, hash));
         }
-        let text = entry.to_bytes(&self.key)?;
-        let pending = self.reserve_space(folder, entry.bytes + text.len() as u64)?;
-        let new = Unfinished::new(folder)?;
-        let mut written = new.file();
-        written.write_all(&text)?;
-        if let (Some(unfinished), Some(stamp)) = (unfinished, stamp) {
-            unfinished.finish(&file)?;
-            self.checked(&file, stamp);
-        }
-        new.finish(&description)?;
-        pending.commit();
+        let text = entry.to_bytes(folder)?;
+        let bytes = bytes + text.len() as u64;
+        self.add(folder.path(), bytes, || {
+            let new = TemporaryFile::new(folder.path())?;
+            new.file().write_all(&text)?;
+            if let Some((unfinished, stamp, hash)) = form {
+                remember_renamed(&unfinished.finish(&file)?, &stamp, hash)?;
+            }
+            new.finish(&description).map(drop)
+        })?;
         Ok(entry.hash.map(|_| file))
     }
 
     /// Logs that models cannot be kept: once, because it will be so for many.
-    fn log_once(&self, folder: &Path, error: &io::Error) {
+    fn log_once(&self, folder: &CacheFolder, error: &io::Error) {
         if !self.has_logged.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, folder = %folder.display(), "prepared models cannot be kept");
+            tracing::warn!(%error, folder = %folder.path().display(), "prepared models cannot be kept");
         }
     }
 
-    /// Whether `file` is unchanged since it was written. Reads it once per process and file.
-    fn is_unchanged(&self, file: &Path, expected: &str, bytes: u64) -> bool {
-        let Ok(stamp) = PreparedFileStamp::of(file) else {
-            return false;
-        };
-        if stamp.size != bytes {
-            return false;
-        }
-        if lock(&self.checked).get(&path_hash(file)) == Some(&stamp) {
-            return true;
-        }
-        let whole = File::open(file)
-            .and_then(|file| hash(&file))
-            .is_ok_and(|found| found == expected);
-        if whole {
-            self.checked(file, stamp);
-        }
-        whole
-    }
-
-    fn checked(&self, file: &Path, stamp: PreparedFileStamp) {
-        let mut checked = lock(&self.checked);
-        if checked.len() >= MOST_REMEMBERED {
-            checked.clear();
-        }
-        checked.insert(path_hash(file), stamp);
-    }
-
-    fn files(&self, folder: &Path, content: &ContentHash) -> (PathBuf, PathBuf) {
-        let mut hasher = self.key.hasher("longshore 2026 prepared model");
-        hasher.update(content.to_string().as_bytes());
-        hasher.update(self.platform.as_bytes());
-        let name = hasher.finalize().to_hex();
-        let file = |kind: &str| folder.join(format!("{PREFIX}{name}.{kind}"));
+    /// The paths of an entry's description and of its model.
+    fn files(&self, folder: &CacheFolder, content: &ContentHash) -> (PathBuf, PathBuf) {
+        let text = format!("{content}{}", self.platform);
+        let name = folder.hash("longshore 2026 prepared model", text.as_bytes()).to_hex();
+        let file = |kind: &str| folder.path().join(format!("{PREFIX}{name}.{kind}"));
         (file("json"), file("ort"))
     }
 
-    fn remove(&self, description: &Path, file: &Path) {
-        // The description first: without it, the other file is not used.
-        for path in [description, file] {
-            discard(path);
-        }
-        lock(&self.checked).remove(&path_hash(file));
-    }
-
-    /// Reserves `bytes` bytes within the limit and evicts entries if necessary.
-    fn reserve_space(&self, folder: &Path, bytes: u64) -> io::Result<PendingBytes<'_>> {
-        let limit = self.ledger.limit();
-        if bytes > limit {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                format!("a prepared model of {bytes} bytes exceeds the limit of {limit} bytes; raise --cache-size"),
-            ));
-        }
-        let pending = self.ledger.add(bytes);
-        if self.ledger.needs_scan() {
-            self.scan_and_evict(folder)?;
-        }
-        Ok(pending)
-    }
-
-    /// Scans the folder, and removes the least recently used entries until it is within the limit.
-    fn scan_and_evict(&self, folder: &Path) -> io::Result<()> {
-        let scan = self.ledger.begin_scan();
-        let mut entries: Vec<FolderEntry> = entries(folder)?.into_values().collect();
-        let mut seen: u64 = entries.iter().map(|entry| entry.bytes).sum();
-        entries.sort_unstable_by_key(|entry| entry.last);
-        for entry in entries {
-            if self.ledger.excess(&scan, seen) == 0 {
-                break;
+    /// Adds files of `bytes` bytes with `write`. If necessary, evicts the entries before that were
+    /// not used for longest.
+    fn add(&self, folder: &Path, bytes: u64, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut space = lock(&self.space);
+        space.add(bytes, |room| {
+            let mut entries = Vec::from_iter(entries(folder)?);
+            entries.sort_unstable_by_key(|(_, entry)| entry.last);
+            let mut seen = entries.iter().map(|(_, entry)| entry.bytes).sum();
+            for (path, entry) in entries {
+                if seen <= room {
+                    break;
+                }
+                remove(&path.with_extension("json"), &path.with_extension("ort"));
+                seen -= entry.bytes;
             }
-            self.remove(&entry.path.with_extension("json"), &entry.path.with_extension("ort"));
-            seen -= entry.bytes;
-        }
-        self.ledger.end_scan(&scan, seen);
-        Ok(())
+            Ok(seen)
+        })?;
+        write()
     }
 }
 
-fn path_hash(file: &Path) -> blake3::Hash {
-    blake3::hash(file.as_os_str().as_bytes())
+/// Whether the file at `path`, which is not a link, has this hash. Reads a long file once per
+/// process.
+fn is_whole(path: &Path, expected: &str) -> bool {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags).open(path);
+    file.and_then(|file| hash_file(&file))
+        .is_ok_and(|hash| *hash.to_hex() == *expected)
+}
+
+fn remove(description: &Path, file: &Path) {
+    // The description first: without it, the other file is not used.
+    for path in [description, file] {
+        if let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%error, "failed to remove a file of a prepared model");
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

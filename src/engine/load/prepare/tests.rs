@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 

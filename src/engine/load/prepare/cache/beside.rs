@@ -5,29 +5,27 @@
 //! still has to load the model again. Models with the same side file share one copy. It counts
 //! against the limit of prepared models, and is used only after its hash was checked.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::PathBuf;
 
+use super::PreparedCache;
 use super::folder::PREFIX;
-use super::{PreparedCache, Unfinished};
+use crate::disk_cache::{self, CacheFolder};
+use crate::private::TemporaryFile;
 
 impl PreparedCache {
     /// Keeps `bytes`, whose hash is `hash`. Does nothing without a usable folder.
     pub fn keep_side_file(&self, hash: &blake3::Hash, bytes: &[u8]) {
         let Some(folder) = &self.folder else { return };
-        let path = self.side_file_path(folder, hash);
+        let path = side_file_path(folder, hash);
         if path.exists() {
             return;
         }
-        let written = self.reserve_space(folder, bytes.len() as u64).and_then(|pending| {
-            let new = Unfinished::new(folder)?;
-            let mut file = new.file();
-            file.write_all(bytes)?;
-            new.finish(&path)?;
-            pending.commit();
-            Ok(())
+        let written = self.add(folder.path(), bytes.len() as u64, || {
+            let new = TemporaryFile::new(folder.path())?;
+            new.file().write_all(bytes)?;
+            new.finish(&path).map(drop)
         });
         if let Err(error) = written {
             self.log_once(folder, &error);
@@ -36,23 +34,22 @@ impl PreparedCache {
 
     /// Reads the bytes with this `hash`, if they are kept.
     pub fn side_file(&self, hash: &blake3::Hash) -> Option<Vec<u8>> {
-        let path = self.side_file_path(self.folder.as_ref()?, hash);
+        let path = side_file_path(self.folder.as_ref()?, hash);
         let bytes = fs::read(&path).ok()?;
         if blake3::hash(&bytes) != *hash {
             tracing::warn!(file = %path.display(), "a kept file is damaged and is removed");
-            super::discard(&path);
+            let _ = disk_cache::discard(&path);
             return None;
         }
         // Eviction goes by the time of the last use.
-        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        let _ = disk_cache::touch(&path);
         Some(bytes)
     }
+}
 
-    /// The path of a side file. It has the extension of a description, so that it counts as an
-    /// entry against the limit.
-    fn side_file_path(&self, folder: &Path, hash: &blake3::Hash) -> PathBuf {
-        let mut hasher = self.key.hasher("longshore 2026 file beside a model");
-        hasher.update(hash.as_bytes());
-        folder.join(format!("{PREFIX}{}.json", hasher.finalize().to_hex()))
-    }
+/// The path of a side file. It has the extension of a description, so that it counts as an entry
+/// against the limit.
+fn side_file_path(folder: &CacheFolder, hash: &blake3::Hash) -> PathBuf {
+    let name = folder.hash("longshore 2026 file beside a model", hash.as_bytes());
+    folder.path().join(format!("{PREFIX}{}.json", name.to_hex()))
 }

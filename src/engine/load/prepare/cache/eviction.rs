@@ -1,111 +1,51 @@
 //! Accounts for the disk space of prepared models, and decides when entries must be evicted.
 //!
-//! Between two scans of the folder, a ledger counts what this process adds.
+//! Between two scans of the folder, the account counts what this process adds. A scan of thousands
+//! of files before each new one would take longer than to write it, on a network's file system.
 //!
 //! Invariants: what this process adds, together with what the last scan saw, stays within the
 //! limit. Additions of other processes are seen once this process has added a sixteenth of the
 //! limit, or the limit is reached.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::io;
 
-/// The ledger of the disk space.
+/// The account of the disk space, in bytes. Locked while a file is added.
 #[derive(Debug)]
-pub struct EvictionLedger {
+pub struct DiskSpace {
     limit: u64,
-    /// Bytes of files that are being written.
-    pending: AtomicU64,
-    added: Mutex<Added>,
+    /// Files in the folder at the end of the last scan; `None` before the first.
+    seen: Option<u64>,
+    /// Files that this process has added since.
+    added: u64,
 }
 
-#[derive(Debug, Default)]
-struct Added {
-    /// Bytes added since the process started.
-    total: u64,
-    /// The last scan of the folder: the bytes in it, and `total` at its start.
-    seen: u64,
-    at: u64,
-}
-
-/// Bytes of a file that is being written. Not counted after a drop, unless they were committed.
-#[derive(Debug)]
-pub struct PendingBytes<'a> {
-    ledger: &'a EvictionLedger,
-    bytes: u64,
-}
-
-/// A scan of the folder that has started.
-#[derive(Debug)]
-pub struct FolderScan {
-    at: u64,
-}
-
-impl EvictionLedger {
+impl DiskSpace {
     pub fn new(limit: u64) -> Self {
         Self {
             limit,
-            pending: AtomicU64::new(0),
-            added: Mutex::default(),
+            seen: None,
+            added: 0,
         }
     }
 
-    pub fn limit(&self) -> u64 {
-        self.limit
-    }
-
-    /// Counts `bytes` bytes as being written, whether or not they fit.
-    pub fn add(&self, bytes: u64) -> PendingBytes<'_> {
-        self.pending.fetch_add(bytes, Ordering::Relaxed);
-        PendingBytes { ledger: self, bytes }
-    }
-
-    /// Whether the folder must be scanned before the pending files are written.
-    pub fn needs_scan(&self) -> bool {
-        let added = self.added();
-        let since = added.total - added.at;
-        let taken = added.seen.saturating_add(since).saturating_add(self.pending());
-        taken > self.limit || since > self.limit / 16
-    }
-
-    pub fn begin_scan(&self) -> FolderScan {
-        FolderScan { at: self.added().total }
-    }
-
-    /// Bytes over the limit if the folder holds `seen` bytes.
-    pub fn excess(&self, scan: &FolderScan, seen: u64) -> u64 {
-        let since = self.added().total - scan.at;
-        let taken = seen.saturating_add(since).saturating_add(self.pending());
-        taken.saturating_sub(self.limit)
-    }
-
-    /// Ends a scan that saw `seen` bytes. Bytes that were added meanwhile may be among them, and
-    /// then count twice until the next scan.
-    pub fn end_scan(&self, scan: &FolderScan, seen: u64) {
-        let mut added = self.added();
-        added.seen = seen;
-        added.at = scan.at;
-    }
-
-    fn pending(&self) -> u64 {
-        self.pending.load(Ordering::Relaxed)
-    }
-
-    fn added(&self) -> MutexGuard<'_, Added> {
-        // Nothing panics while the lock is held.
-        self.added.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl PendingBytes<'_> {
-    /// Counts the bytes as added to the folder.
-    pub fn commit(self) {
-        self.ledger.added().total += self.bytes;
-    }
-}
-
-impl Drop for PendingBytes<'_> {
-    fn drop(&mut self) {
-        self.ledger.pending.fetch_sub(self.bytes, Ordering::Relaxed);
+    /// Counts a file of `bytes` bytes that is to be added now. If the folder has to be scanned
+    /// before, `evict` reduces it to the number of bytes that it is given, and returns how many are
+    /// left.
+    pub fn add(&mut self, bytes: u64, evict: impl FnOnce(u64) -> io::Result<u64>) -> io::Result<()> {
+        let limit = self.limit;
+        let Some(room) = limit.checked_sub(bytes) else {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("a prepared model of {bytes} bytes exceeds the limit of {limit} bytes; raise --cache-size"),
+            ));
+        };
+        let is_within = |seen: u64| seen.saturating_add(self.added) <= room && self.added <= limit / 16;
+        if !self.seen.is_some_and(is_within) {
+            self.seen = Some(evict(room)?);
+            self.added = 0;
+        }
+        self.added += bytes;
+        Ok(())
     }
 }
 
@@ -113,36 +53,37 @@ impl Drop for PendingBytes<'_> {
 mod tests {
     use super::*;
 
+    /// Adds `bytes`. Returns the bytes that a scan had to leave, if there was one: it finds `seen`
+    /// bytes.
+    fn add(space: &mut DiskSpace, bytes: u64, seen: u64) -> Option<u64> {
+        let mut scanned = None;
+        let added = space.add(bytes, |room| {
+            scanned = Some(room);
+            Ok(seen.min(room))
+        });
+        added.unwrap();
+        scanned
+    }
+
     #[test]
-    fn pending_bytes_count_and_dropped_ones_do_not() {
-        let ledger = EvictionLedger::new(160);
-        let scan = ledger.begin_scan();
-        ledger.end_scan(&scan, 100);
-        drop(ledger.add(100));
-        let first = ledger.add(55);
-        assert!(!ledger.needs_scan());
-        let second = ledger.add(10);
-        assert!(ledger.needs_scan(), "together they exceed the limit");
-        assert_eq!(ledger.excess(&scan, 100), 5);
-        drop(first);
-        assert!(!ledger.needs_scan());
-        second.commit();
-        assert_eq!(ledger.excess(&scan, 200), 50);
+    fn added_bytes_count_and_refused_ones_do_not() {
+        let mut space = DiskSpace::new(1600);
+        assert_eq!(add(&mut space, 0, 1530), Some(1600), "the first scan");
+        assert!(space.add(1601, |_| Ok(0)).is_err());
+        assert!(space.add(1600, |_| Err(io::ErrorKind::NotFound.into())).is_err());
+        assert_eq!(add(&mut space, 55, 0), None);
+        assert_eq!(add(&mut space, 15, 0), None);
+        assert_eq!(add(&mut space, 1, 1600), Some(1599), "together they exceed the limit");
+        assert_eq!(add(&mut space, 1, 1600), Some(1599));
     }
 
     #[test]
     fn the_folder_is_scanned_again_after_adding_a_sixteenth_of_the_limit() {
-        let ledger = EvictionLedger::new(1600);
-        for _ in 0..4 {
-            ledger.add(25).commit();
-            assert!(!ledger.needs_scan());
+        let mut space = DiskSpace::new(1600);
+        for index in 0..5 {
+            assert_eq!(add(&mut space, 25, 0).is_some(), index == 0);
         }
-        ledger.add(1).commit();
-        assert!(ledger.needs_scan());
-        let scan = ledger.begin_scan();
-        ledger.add(7).commit();
-        ledger.end_scan(&scan, 1000);
-        assert!(!ledger.needs_scan());
-        assert_eq!(ledger.excess(&scan, 1600), 7, "added during the scan");
+        assert!(add(&mut space, 1, 0).is_some());
+        assert!(add(&mut space, 1, 0).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The files in the cache's folder, and the file system of the folder.
+//! The files in the cache's folder.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,22 +6,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::discard;
+use crate::disk_cache::{discard, free_bytes, paths};
 
 /// Prefix of all entries. Earlier versions had none, and their names did not depend on a key.
 pub(super) const PREFIX: &str = "prepared-";
 
 /// An entry in the folder.
+#[derive(Default)]
 pub(super) struct FolderEntry {
-    /// Path of the entry's files, without their extensions.
-    pub(super) path: PathBuf,
     pub(super) bytes: u64,
     pub(super) last: Option<SystemTime>,
 }
 
-/// Lists all entries in the folder, by their paths without extensions.
+/// Lists all entries in the folder, by the paths of their files without extensions.
 pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, FolderEntry>> {
-    let mut entries = HashMap::new();
+    let mut entries: HashMap<PathBuf, FolderEntry> = HashMap::new();
     for entry in fs::read_dir(folder)?.flatten() {
         let file = entry.path();
         if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
@@ -31,12 +30,7 @@ pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, FolderEntry>
             continue;
         }
         let Ok(metadata) = entry.metadata() else { continue };
-        let path = file.with_extension("");
-        let used = entries.entry(path.clone()).or_insert(FolderEntry {
-            path,
-            bytes: 0,
-            last: None,
-        });
+        let used = entries.entry(file.with_extension("")).or_default();
         used.bytes += metadata.len();
         // Each use touches the description; no file is older than its entry.
         used.last = used.last.max(metadata.modified().ok());
@@ -46,20 +40,17 @@ pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, FolderEntry>
 
 /// Removes entries of earlier versions. Their names could be predicted, so another user may have
 /// written them.
-pub(super) fn remove_unkeyed_entries(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let is_hash =
-            |stem: &str| stem.len() == 2 * blake3::OUT_LEN && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !path.file_stem().and_then(|stem| stem.to_str()).is_some_and(is_hash) {
-            continue;
-        }
-        match path.extension().and_then(|kind| kind.to_str()) {
-            Some("ort" | "json") => discard(&path),
-            Some("tensorrt") => drop(fs::remove_dir_all(&path)),
-            Some(_) | None => {}
+pub(super) fn remove_unkeyed_entries(folder: &Path) -> io::Result<()> {
+    let is_hash = |stem: &str| stem.len() == 2 * blake3::OUT_LEN && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for path in paths(folder)? {
+        let is_kind = path
+            .extension()
+            .is_some_and(|kind| ["ort", "json", "tensorrt"].iter().any(|ours| kind == *ours));
+        if is_kind && path.file_stem().and_then(|stem| stem.to_str()).is_some_and(is_hash) {
+            discard(&path)?;
         }
     }
+    Ok(())
 }
 
 /// Whether the disk has space for the prepared form of a model of `weights` bytes. False if the
@@ -68,18 +59,4 @@ pub(super) fn has_space(folder: &Path, weights: u64) -> bool {
     const SPARE: u64 = 1 << 20;
     let needed = weights.saturating_mul(2).saturating_add(SPARE);
     free_bytes(folder).is_ok_and(|free| free >= needed)
-}
-
-/// Bytes that this user may still write to the folder's file system.
-pub fn free_bytes(folder: &Path) -> io::Result<u64> {
-    let system = rustix::fs::statvfs(folder)?;
-    Ok(system.f_bavail.saturating_mul(system.f_frsize))
-}
-
-/// Whether the folder is on a file system in memory: its mapped files cannot be dropped and reread.
-pub fn is_in_memory(folder: &Path) -> io::Result<bool> {
-    const TMPFS: i64 = 0x0102_1994;
-    const RAMFS: i64 = 0x8584_58f6;
-    let kind = rustix::fs::statfs(folder)?.f_type;
-    Ok(kind == TMPFS || kind == RAMFS)
 }

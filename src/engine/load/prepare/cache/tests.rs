@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::load::axes::Axes;
+use crate::private::Key;
 
 const PLENTY: u64 = 1 << 20;
 
@@ -229,16 +230,16 @@ fn a_folder_that_others_can_write_to_is_refused_at_the_start_and_later() {
     };
     for mode in [0o770, 0o720, 0o702, 0o777] {
         let error = PreparedCache::open(&at("open", mode), PLENTY, &platform("")).unwrap_err();
-        assert!(matches!(error, PreparedCacheError::NotOurs { .. }), "{mode:o} {error}");
+        assert!(matches!(error, FolderError::NotOurs { .. }), "{mode:o} {error}");
     }
     assert!(PreparedCache::open(&at("readable", 0o755), PLENTY, &platform("")).is_ok());
     symlink(at("own", 0o700), parent.path().join("link")).unwrap();
     let error = PreparedCache::open(&parent.path().join("link"), PLENTY, &platform("")).unwrap_err();
-    assert!(matches!(error, PreparedCacheError::NotOurs { .. }), "{error}");
+    assert!(matches!(error, FolderError::NotOurs { .. }), "{error}");
     fs::write(parent.path().join("file"), "").unwrap();
     for below in ["file", "file/below"] {
         let error = PreparedCache::open(&parent.path().join(below), PLENTY, &platform("")).unwrap_err();
-        assert!(matches!(error, PreparedCacheError::Unusable { .. }), "{below} {error}");
+        assert!(matches!(error, FolderError::Unusable { .. }), "{below} {error}");
     }
 
     let cache = open(&at("own", 0o700), PLENTY);
@@ -257,7 +258,7 @@ fn a_folder_of_another_user_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(folder.path(), Some(54321), None).unwrap();
     let error = PreparedCache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
-    assert!(matches!(error, PreparedCacheError::NotOurs { .. }), "{error}");
+    assert!(matches!(error, FolderError::NotOurs { .. }), "{error}");
 }
 
 #[test]
@@ -333,7 +334,7 @@ fn a_folder_in_memory_is_refused() {
         return;
     }
     let error = PreparedCache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
-    assert!(matches!(error, PreparedCacheError::InMemory { .. }), "{error}");
+    assert!(matches!(error, FolderError::InMemory { .. }), "{error}");
 }
 
 #[test]
