@@ -156,7 +156,8 @@ proptest! {
 
 #[test]
 fn a_scanned_number_ends_where_json_says() {
-    let table: [(&str, Option<(f64, usize)>, Option<(i64, usize)>); 24] = [
+    type Scanned<T> = Option<(T, usize)>;
+    let table: [(&str, Scanned<f64>, Scanned<i64>); 24] = [
         ("0", Some((0.0, 1)), Some((0, 1))),
         ("-7]", Some((-7.0, 2)), Some((-7, 2))),
         ("-0.0]", Some((-0.0, 4)), None),

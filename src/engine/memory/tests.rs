@@ -87,7 +87,8 @@ fn prepare_up_to_waits_for_other_loads() {
         let more = scope.spawn(|| budget.prepare_up_to(400, 900));
         drop(other);
         let (_more, bytes) = more.join().unwrap().unwrap();
-        assert_eq!(bytes, 900);
+        // All of it, or less if the other load ended between two attempts.
+        assert!((400..=900).contains(&bytes), "{bytes}");
     });
 }
 
