@@ -157,12 +157,7 @@ fn refuse_page(request: &ServiceRequest, verdict: &Verdict) -> Option<HttpRespon
     Some(refusal(StatusCode::FORBIDDEN, ACCESS_DENIED, &message))
 }
 
-async fn control(
-    request: HttpRequest,
-    provisioner: Data<Provisioner>,
-    runtime: Data<Runtime>,
-    payload: Payload,
-) -> HttpResponse {
+async fn control(request: HttpRequest, provisioner: Data<Provisioner>, payload: Payload) -> HttpResponse {
     let body = read(&request, payload).await;
     let target = request.headers().get("x-amz-target").map(HeaderValue::to_str);
     let answer = match (target, body) {
@@ -187,7 +182,7 @@ async fn control(
         }
     };
     let mut reply = HttpResponse::build(status);
-    reply.insert_header((REQUEST_ID, runtime.request_id()));
+    reply.insert_header((REQUEST_ID, runtime::new_id()));
     reply.content_type(CONTENT_TYPE);
     match body {
         // Some actions have an empty response.

@@ -13,8 +13,8 @@ use reqwest::header::HeaderMap;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::Runtime;
 use super::request::{Api, InvocationRequest};
+use super::{Runtime, new_id};
 use crate::connections::{BodyError, discard_body, read_body};
 use crate::endpoint::error::{AwsErrorResponse, RuntimeError};
 use crate::endpoint::event_stream;
@@ -51,7 +51,7 @@ async fn invoke(
     };
     match result.await {
         Ok(response) => {
-            let mut reply = response_builder(&runtime, StatusCode::OK);
+            let mut reply = response_builder(StatusCode::OK);
             reply.insert_header((VARIANT, response.variant));
             forward(&mut reply, &response.headers, None);
             reply.body(response.body)
@@ -73,7 +73,7 @@ async fn stream(
     };
     match result.await {
         Ok(streamed) => {
-            let mut reply = response_builder(&runtime, StatusCode::OK);
+            let mut reply = response_builder(StatusCode::OK);
             reply.insert_header((VARIANT, streamed.variant));
             forward(&mut reply, &streamed.headers, Some(MODEL_CONTENT_TYPE));
             reply.content_type(event_stream::CONTENT_TYPE);
@@ -96,7 +96,7 @@ async fn asynchronous(
     };
     match result.await {
         Ok(locations) => {
-            let mut reply = response_builder(&runtime, StatusCode::ACCEPTED);
+            let mut reply = response_builder(StatusCode::ACCEPTED);
             reply.insert_header(("X-Amzn-SageMaker-OutputLocation", locations.output));
             if let Some(failure) = locations.failure {
                 reply.insert_header(("X-Amzn-SageMaker-FailureLocation", failure));
@@ -135,9 +135,9 @@ async fn read(
     }
 }
 
-fn response_builder(runtime: &Runtime, status: StatusCode) -> HttpResponseBuilder {
+fn response_builder(status: StatusCode) -> HttpResponseBuilder {
     let mut reply = HttpResponse::build(status);
-    reply.insert_header((REQUEST_ID, runtime.ids.next()));
+    reply.insert_header((REQUEST_ID, new_id()));
     reply
 }
 
@@ -145,7 +145,7 @@ fn error_response(runtime: &Runtime, endpoint: &str, error: &RuntimeError) -> Ht
     tracing::info!(endpoint, %error, "an invocation failed");
     let AwsErrorResponse { status, kind, body } = error.answer(runtime.at(endpoint));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut reply = response_builder(runtime, status);
+    let mut reply = response_builder(status);
     if let Some(kind) = kind {
         reply.insert_header((ERROR_TYPE, kind));
     }
