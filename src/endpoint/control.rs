@@ -15,7 +15,6 @@ mod endpoint_config;
 mod error;
 mod list;
 mod model;
-mod pattern;
 mod records;
 mod request;
 mod running;
@@ -35,7 +34,6 @@ pub use arn::{ACCOUNT, Arns, ResourceKind};
 pub use endpoint_config::parse as parse_endpoint_config;
 pub use error::AwsError;
 pub use model::parse as parse_model;
-pub use pattern::is_valid_name as is_name;
 pub use records::{Records, Tags};
 pub use running::{DesiredEndpoint, Endpoint, EndpointPhase};
 

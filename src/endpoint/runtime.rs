@@ -9,7 +9,6 @@ mod asynchronous;
 mod companion;
 mod http;
 mod invoke;
-mod pattern;
 mod request;
 mod routing;
 mod sessions;

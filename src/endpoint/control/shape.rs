@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::error::AwsError;
-use super::pattern::Pattern;
+use crate::endpoint::pattern::Pattern;
 
 /// Maximum characters of a value in a message.
 const SHOWN_CHARS: usize = 256;
