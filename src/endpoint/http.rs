@@ -22,7 +22,7 @@ use actix_web::web::{self, Bytes, Data, Payload, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
-use super::control::AwsError;
+use super::control::ControlError;
 use super::provision::Provisioner;
 use super::runtime::{self, ERROR_TYPE, REQUEST_ID, Runtime};
 use crate::connections::pages::{self, Pages, Verdict};
@@ -169,8 +169,8 @@ async fn control(request: HttpRequest, provisioner: Data<Provisioner>, payload: 
             }
             answer
         }
-        (_, Err(error)) => Err(AwsError::Serialization(error)),
-        (None | Some(Err(_)), _) => Err(AwsError::UnknownOperation(
+        (_, Err(error)) => Err(ControlError::Serialization(error)),
+        (None | Some(Err(_)), _) => Err(ControlError::UnknownOperation(
             "POST / is SageMaker's control plane; name the action in the header X-Amz-Target".to_owned(),
         )),
     };

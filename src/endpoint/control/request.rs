@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::error::AwsError;
+use super::error::ControlError;
 use super::shape::{self, Member};
 
 /// A checked JSON object without null members, which count as absent.
@@ -10,10 +10,10 @@ use super::shape::{self, Member};
 pub(super) struct CheckedRequest<'a>(pub &'a Map<String, Value>);
 
 /// Checks a request's body against its members.
-pub(super) fn check(members: &'static [Member], body: Value) -> Result<Map<String, Value>, AwsError> {
+pub(super) fn check(members: &'static [Member], body: Value) -> Result<Map<String, Value>, ControlError> {
     match without_nulls(body) {
         Value::Object(body) => shape::check(members, &body).map(|()| body),
-        _ => Err(AwsError::Serialization("the body must be a JSON object".to_owned())),
+        _ => Err(ControlError::Serialization("the body must be a JSON object".to_owned())),
     }
 }
 
