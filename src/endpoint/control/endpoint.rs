@@ -250,7 +250,7 @@ fn summary(
             "CapacityReservationConfig",
             "AcceleratorPartitionLayouts",
         ];
-        for (member, value) in picked(given, &GIVEN_BACK) {
+        for (member, value) in picked(given, GIVEN_BACK) {
             summary[member] = value;
         }
         if let Some(pools) = pools(given, running) {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::arn::{Arns, ResourceKind};
 use super::error::ControlError;
 use super::records::Records;
-use super::request::{self, CheckedRequest, picked};
+use super::request::{self, CheckedRequest};
 use super::{ActionContext, ActionResponse, shapes, tags};
 use crate::endpoint::spec::{AsyncConfig, EndpointConfig, Routing, Variant};
 
@@ -190,26 +190,12 @@ pub(super) fn describe(
     records: &Records,
     body: &Map<String, Value>,
 ) -> Result<Value, ControlError> {
-    const GIVEN_BACK: [&str; 9] = [
-        "ProductionVariants",
-        "DataCaptureConfig",
-        "KmsKeyId",
-        "AsyncInferenceConfig",
-        "ExecutionRoleArn",
-        "VpcConfig",
-        "EnableNetworkIsolation",
-        "MetricsConfig",
-        "CrossRegionTrafficConfig",
-    ];
     let config = records.config(context.arns, CheckedRequest(body).name("EndpointConfigName"))?;
-    let mut description = picked(&config.raw, &GIVEN_BACK);
+    let mut description = request::description(&config.raw, shapes::CREATE_ENDPOINT_CONFIG);
     let variants = description.get_mut("ProductionVariants").and_then(Value::as_array_mut);
     for variant in variants.into_iter().flatten().filter_map(Value::as_object_mut) {
         variant.entry("InitialVariantWeight").or_insert_with(|| json!(1.0));
     }
-    description
-        .entry("EnableNetworkIsolation")
-        .or_insert_with(|| json!(false));
     description.insert("EndpointConfigName".to_owned(), json!(config.name));
     description.insert("EndpointConfigArn".to_owned(), json!(config.arn));
     description.insert("CreationTime".to_owned(), json!(config.created));

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::arn::{Arns, ResourceKind};
 use super::error::ControlError;
 use super::records::Records;
-use super::request::{self, CheckedRequest, picked};
+use super::request::{self, CheckedRequest};
 use super::{ActionContext, ActionResponse, shapes, tags};
 use crate::endpoint::loader_variables;
 use crate::endpoint::spec::{Container, Execution, Mode, Model, ONLY_CONTAINER};
@@ -194,16 +194,15 @@ fn check_together(
 
 /// Refuses variables that are unsafe for a container that runs as a process. Models that were
 /// created earlier for images are refused when they are deployed.
-fn refuse_loader_variables(request: CheckedRequest<'_>) -> Result<(), ControlError> {
-    let primary = request
-        .object("PrimaryContainer")
-        .map(|container| ("primaryContainer".to_owned(), container));
-    let several = request.objects("Containers").enumerate();
-    let several = several.map(|(index, container)| (format!("containers.{}.member", index + 1), container));
-    for (path, container) in primary.into_iter().chain(several) {
-        let environment = container.object("Environment");
-        let names = environment.into_iter().flat_map(|environment| environment.0.keys());
-        if let Some(refused) = loader_variables::first_refused(names.map(String::as_str)) {
+fn refuse_loader_variables(model: &Model) -> Result<(), ControlError> {
+    let is_primary = model.raw.get("PrimaryContainer").is_some();
+    for (index, container) in model.containers.iter().enumerate() {
+        let names = container.environment.keys().map(String::as_str);
+        if let Some(refused) = loader_variables::first_refused(names) {
+            let path = match is_primary {
+                true => "primaryContainer".to_owned(),
+                false => format!("containers.{}.member", index + 1),
+            };
             return Err(ControlError::validation(format!("'{path}.environment': {refused}")));
         }
     }
@@ -217,7 +216,7 @@ pub(super) fn create(
 ) -> Result<ActionResponse, ControlError> {
     let model = build(body, context.arns, context.now)?;
     if context.fleet.runs_processes() {
-        refuse_loader_variables(CheckedRequest(body))?;
+        refuse_loader_variables(&model)?;
     }
     records.must_be_new(ResourceKind::Model, &model.arn)?;
     records.add_tags(ResourceKind::Model, &model.name, CheckedRequest(body));
@@ -231,24 +230,13 @@ pub(super) fn describe(
     records: &Records,
     body: &Map<String, Value>,
 ) -> Result<Value, ControlError> {
-    const GIVEN_BACK: [&str; 6] = [
-        "PrimaryContainer",
-        "Containers",
-        "InferenceExecutionConfig",
-        "ExecutionRoleArn",
-        "VpcConfig",
-        "EnableNetworkIsolation",
-    ];
     let model = records.model(context.arns, CheckedRequest(body).name("ModelName"))?;
-    let mut description = picked(&model.raw, &GIVEN_BACK);
+    let mut description = request::description(&model.raw, shapes::CREATE_MODEL);
     if let Some(container) = description.get_mut("PrimaryContainer") {
         add_mode(container);
     }
     let several = description.get_mut("Containers").and_then(Value::as_array_mut);
     several.into_iter().flatten().for_each(add_mode);
-    description
-        .entry("EnableNetworkIsolation")
-        .or_insert_with(|| json!(false));
     description.insert("ModelName".to_owned(), json!(model.name));
     description.insert("ModelArn".to_owned(), json!(model.arn));
     description.insert("CreationTime".to_owned(), json!(model.created));
