@@ -14,6 +14,7 @@
 //!   byte.
 //! - `registry`: all connections.
 //! - `acceptor`: the thread that accepts, enforces deadlines and stops.
+//! - `body`: reads the body of a request.
 //! - `pages`: decides which requests of web pages are served.
 //! - `server`: the threads that serve, and the handle to stop them.
 //! - `turn_away`: answers clients that wait when no server will accept them.
@@ -23,6 +24,7 @@
 //! few stores and no system call.
 
 mod acceptor;
+mod body;
 mod choice;
 mod connection;
 pub mod pages;
@@ -31,6 +33,7 @@ mod server;
 mod stream;
 mod turn_away;
 
+pub use body::{BodyError, discard_body, read_body};
 pub use choice::ConnectionLimits;
 pub use connection::{InFlight, Receiving, Tracked};
 pub use server::{ConnectionConfig, Server, start};

@@ -4,7 +4,7 @@
 //! ```text
 //! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
 //!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task  ->  disk_cache
-//!      ->  archive, background, connections, peer, private, shared, tensor, wire
+//!      ->  archive, background, backoff, connections, peer, private, shared, tensor, wire
 //! ```
 //!
 //! Imports go down only, and modules of one layer do not import each other. `config` is plain data
@@ -28,6 +28,7 @@
 //! | [`disk_cache`] | the common core of the two caches on disk: archives, prepared models |
 //! | [`archive`] | reads and writes `model.tar.gz`; does not depend on models |
 //! | [`background`] | a thread with its own async runtime |
+//! | [`backoff`] | the delays between restarts of a process |
 //! | [`connections`] | the HTTP server below the routes: limits, deadlines and rules for connections |
 //! | [`manifest`] | `longshore.json`, as data |
 //! | [`peer`] | the user at the other end of a local connection |
@@ -44,6 +45,7 @@
 pub mod archive;
 pub mod audio;
 pub mod background;
+pub mod backoff;
 pub mod catalog;
 pub mod cli;
 pub mod codec;

@@ -64,7 +64,7 @@ use ledger::{KillCause, Ledger};
 use liveness::Liveness;
 pub use liveness::pause as heartbeat;
 use protocol::{ContentRefusal, FromWorker, MAX_MESSAGE, ManifestParts, Received, ToWorker, manifest_parts};
-use restart::{Backoff, Blame, EndedWorker, NextStep, WorkerEnd};
+use restart::{Blame, EndedWorker, NextStep, WorkerEnd, WorkerRestarts};
 pub use worker::{Inheritance, JoinError, RefusedContent, SupervisorLink, join};
 
 /// The command of the worker process.
@@ -162,7 +162,7 @@ impl Supervisor {
     }
 
     async fn supervise(&mut self) -> Result<i32, SuperviseError> {
-        let mut backoff = Backoff::default();
+        let mut restarts = WorkerRestarts::default();
         loop {
             let Some(mut worker) = self.start().await? else {
                 return Ok(0);
@@ -175,7 +175,7 @@ impl Supervisor {
                 self.ledger
                     .killed(note.content, KillCause::Signal(note.signal), Instant::now())
             });
-            let next = backoff.next(EndedWorker {
+            let next = restarts.next(EndedWorker {
                 how,
                 was_ready: report.ready,
                 lived: worker.started.elapsed(),

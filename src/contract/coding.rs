@@ -13,10 +13,10 @@ use actix_web::{HttpRequest, web};
 use bytes::Bytes;
 
 use super::AppState;
-use super::body::{Body, BodyLimit};
+use super::body::{self, Body, BodyLimit};
 use super::error::Error;
 use super::models::text_header;
-use crate::engine::{Engine, RequestMemory};
+use crate::engine::Engine;
 
 /// A supported content encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +117,7 @@ fn decompress(coding: Coding, compressed: &[u8], limit: BodyLimit, engine: &Engi
             Box::new(decoder)
         }
     };
-    let (mut bytes, mut memory): (Vec<u8>, Option<RequestMemory>) = (Vec::new(), None);
+    let (mut bytes, mut memory) = (Vec::new(), None);
     let mut piece = vec![0; PIECE];
     loop {
         let length = reader.read(&mut piece).map_err(|error| broken(&error))?;
@@ -132,11 +132,7 @@ fn decompress(coding: Coding, compressed: &[u8], limit: BodyLimit, engine: &Engi
         }
         if bytes.capacity() - bytes.len() < length {
             let more = length.max(bytes.capacity()).min(limit.bytes - bytes.len());
-            let reserved = match &mut memory {
-                Some(memory) => memory.grow(more as u64),
-                None => engine.reserve_body(more as u64).map(|reserved| memory = Some(reserved)),
-            };
-            if reserved.is_err() || bytes.try_reserve_exact(more).is_err() {
+            if !body::reserve(engine, &mut memory, more) || bytes.try_reserve_exact(more).is_err() {
                 return Err(Error::NoMemoryForBody);
             }
         }

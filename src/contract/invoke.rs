@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, MessageBody};
-use actix_web::http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, VARY,
-};
+use actix_web::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -143,15 +141,7 @@ pub(super) async fn read_body(
     payload: web::Payload,
     deadline: Instant,
 ) -> Result<Body, Error> {
-    body::read(
-        &state.engine,
-        request,
-        payload,
-        content_length(request),
-        body_limit(state),
-        deadline,
-    )
-    .await
+    body::read(&state.engine, request, payload, body_limit(state), deadline).await
 }
 
 /// A response body that is passed to the connection in pieces. The server copies each piece that
@@ -198,10 +188,6 @@ fn accept(request: &HttpRequest) -> Option<String> {
         .map(|value| String::from_utf8_lossy(value.as_bytes()));
     let first = lists.next()?.into_owned();
     Some(lists.fold(first, |list, more| list + "," + &more))
-}
-
-pub(super) fn content_length(request: &HttpRequest) -> Option<usize> {
-    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Warns if the caller names another model than the one loaded under this path, because it has

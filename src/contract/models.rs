@@ -35,15 +35,7 @@ pub(super) async fn load(
         return Err(Error::SingleModelMode);
     }
     let deadline = tokio::time::Instant::now() + state.settings.request_timeout;
-    let body = body::read(
-        &state.engine,
-        &request,
-        payload,
-        invoke::content_length(&request),
-        MAX_LOAD_BODY,
-        deadline,
-    )
-    .await?;
+    let body = body::read(&state.engine, &request, payload, MAX_LOAD_BODY, deadline).await?;
     let wanted: LoadRequest = body::json_object(&body.bytes).map_err(|error| Error::LoadRequest {
         detail: error.to_string(),
     })?;

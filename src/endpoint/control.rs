@@ -15,7 +15,6 @@ mod endpoint_config;
 mod error;
 mod list;
 mod model;
-mod pattern;
 mod records;
 mod request;
 mod running;
@@ -33,9 +32,8 @@ use crate::wire::BYTE_ORDER_MARK;
 
 pub use arn::{ACCOUNT, Arns, ResourceKind};
 pub use endpoint_config::parse as parse_endpoint_config;
-pub use error::AwsError;
+pub use error::ControlError;
 pub use model::parse as parse_model;
-pub use pattern::is_valid_name as is_name;
 pub use records::{Records, Tags};
 pub use running::{DesiredEndpoint, Endpoint, EndpointPhase};
 
@@ -110,8 +108,8 @@ impl ActionResponse {
     }
 }
 
-type Read = fn(&ActionContext<'_>, &Records, &Map<String, Value>) -> Result<Value, AwsError>;
-type Change = fn(&ActionContext<'_>, &mut Records, &Map<String, Value>) -> Result<ActionResponse, AwsError>;
+type Read = fn(&ActionContext<'_>, &Records, &Map<String, Value>) -> Result<Value, ControlError>;
+type Change = fn(&ActionContext<'_>, &mut Records, &Map<String, Value>) -> Result<ActionResponse, ControlError>;
 
 struct Action {
     name: &'static str,
@@ -174,11 +172,11 @@ pub struct ChangeCall {
 
 impl ActionCall {
     /// Parses a request, given its `X-Amz-Target` and its body.
-    pub fn parse(target: &str, body: &[u8]) -> Result<Self, AwsError> {
+    pub fn parse(target: &str, body: &[u8]) -> Result<Self, ControlError> {
         let name = target.strip_prefix(TARGET_PREFIX).unwrap_or(target);
         let Some(action) = ACTIONS.iter().find(|action| action.name == name) else {
             let names = ACTIONS.iter().map(|action| action.name);
-            return Err(AwsError::UnknownOperation(format!(
+            return Err(ControlError::UnknownOperation(format!(
                 "unknown action {name:?}; this endpoint supports {}",
                 Vec::from_iter(names).join(", ")
             )));
@@ -186,7 +184,7 @@ impl ActionCall {
         let body = match body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body) {
             [] => Value::Object(Map::new()),
             body => serde_json::from_slice(body)
-                .map_err(|error| AwsError::Serialization(format!("the body is not JSON: {error}")))?,
+                .map_err(|error| ControlError::Serialization(format!("the body is not JSON: {error}")))?,
         };
         let body = request::check(action.members, body)?;
         Ok(match action.handler {
@@ -197,14 +195,14 @@ impl ActionCall {
 }
 
 impl ReadCall {
-    pub fn answer(&self, context: &ActionContext<'_>, records: &Records) -> Result<Value, AwsError> {
+    pub fn answer(&self, context: &ActionContext<'_>, records: &Records) -> Result<Value, ControlError> {
         (self.handler)(context, records, &self.body)
     }
 }
 
 impl ChangeCall {
     /// Leaves `records` unchanged if it refuses the request.
-    pub fn answer(&self, context: &ActionContext<'_>, records: &mut Records) -> Result<ActionResponse, AwsError> {
+    pub fn answer(&self, context: &ActionContext<'_>, records: &mut Records) -> Result<ActionResponse, ControlError> {
         (self.handler)(context, records, &self.body)
     }
 }
@@ -215,7 +213,7 @@ pub fn answer(
     records: &mut Records,
     target: &str,
     body: &[u8],
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     match ActionCall::parse(target, body)? {
         ActionCall::Read(call) => call.answer(context, records).map(ActionResponse::plain),
         ActionCall::Change(call) => call.answer(context, records),

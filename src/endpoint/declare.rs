@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::control::{self, Arns, parse_model};
+use super::control::{Arns, parse_model};
+use super::pattern;
 use super::spec::{Container, Deployment, Execution, Model, Variant};
 use crate::wire::BYTE_ORDER_MARK;
 
@@ -79,7 +80,7 @@ impl FromStr for AttachedContainer {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (hostname, address) = text.split_once('=').ok_or(ContainerError::Form)?;
-        if !control::is_name(hostname) {
+        if !pattern::is_name(hostname) {
             return Err(ContainerError::Name(hostname.to_owned()));
         }
         let wrong = || ContainerError::Address(address.to_owned());
@@ -143,7 +144,7 @@ impl DeclaredEndpoints {
             (None, None) if self.containers.is_empty() => return Ok(None),
             (None, None) => ("--container", json!({})),
         };
-        if !control::is_name(&self.endpoint_name) {
+        if !pattern::is_name(&self.endpoint_name) {
             return Err(refused("--endpoint-name", NAMES));
         }
         let request = json!({"ModelName": self.endpoint_name, "PrimaryContainer": primary});

@@ -22,7 +22,7 @@ use actix_web::web::{self, Bytes, Data, Payload, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
-use super::control::AwsError;
+use super::control::ControlError;
 use super::provision::Provisioner;
 use super::runtime::{self, ERROR_TYPE, REQUEST_ID, Runtime};
 use crate::connections::pages::{self, Pages, Verdict};
@@ -157,12 +157,7 @@ fn refuse_page(request: &ServiceRequest, verdict: &Verdict) -> Option<HttpRespon
     Some(refusal(StatusCode::FORBIDDEN, ACCESS_DENIED, &message))
 }
 
-async fn control(
-    request: HttpRequest,
-    provisioner: Data<Provisioner>,
-    runtime: Data<Runtime>,
-    payload: Payload,
-) -> HttpResponse {
+async fn control(request: HttpRequest, provisioner: Data<Provisioner>, payload: Payload) -> HttpResponse {
     let body = read(&request, payload).await;
     let target = request.headers().get("x-amz-target").map(HeaderValue::to_str);
     let answer = match (target, body) {
@@ -174,8 +169,8 @@ async fn control(
             }
             answer
         }
-        (_, Err(error)) => Err(AwsError::Serialization(error)),
-        (None | Some(Err(_)), _) => Err(AwsError::UnknownOperation(
+        (_, Err(error)) => Err(ControlError::Serialization(error)),
+        (None | Some(Err(_)), _) => Err(ControlError::UnknownOperation(
             "POST / is SageMaker's control plane; name the action in the header X-Amz-Target".to_owned(),
         )),
     };
@@ -187,7 +182,7 @@ async fn control(
         }
     };
     let mut reply = HttpResponse::build(status);
-    reply.insert_header((REQUEST_ID, runtime.request_id()));
+    reply.insert_header((REQUEST_ID, runtime::new_id()));
     reply.content_type(CONTENT_TYPE);
     match body {
         // Some actions have an empty response.

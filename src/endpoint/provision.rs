@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::control::{self, AwsError, Effect, StatusSource};
+use super::control::{self, ControlError, Effect, StatusSource};
 use super::fleet::{Capacity, FleetError, Fleets};
 use super::spec::Deployment;
 use super::state::ControlState;
@@ -46,7 +46,7 @@ impl Provisioner {
 
     /// Answers an action, given the request's `X-Amz-Target` and its body. The effect ends within
     /// `settle_wait`, or continues after the response.
-    pub async fn answer(&self, target: String, body: Bytes) -> Result<Value, AwsError> {
+    pub async fn answer(&self, target: String, body: Bytes) -> Result<Value, ControlError> {
         if self.stopping.is_cancelled() {
             return Err(stopping());
         }
@@ -69,7 +69,7 @@ impl Provisioner {
 
     /// Adds the declared endpoints, and deploys them and those of the state file. Returns once
     /// each of them serves or has failed.
-    pub async fn start(&self, declared: Vec<Deployment>) -> Result<BTreeMap<String, Result<(), String>>, AwsError> {
+    pub async fn start(&self, declared: Vec<Deployment>) -> Result<BTreeMap<String, Result<(), String>>, ControlError> {
         for deployment in declared {
             self.state.declare(deployment).await?;
         }
@@ -120,8 +120,8 @@ impl Provisioner {
     }
 }
 
-fn stopping() -> AwsError {
-    AwsError::Internal("the server is stopping".to_owned())
+fn stopping() -> ControlError {
+    ControlError::Internal("the server is stopping".to_owned())
 }
 
 impl From<control::DesiredCapacity> for Capacity {

@@ -8,9 +8,7 @@
 mod asynchronous;
 mod companion;
 mod http;
-mod ids;
 mod invoke;
-mod pattern;
 mod request;
 mod routing;
 mod sessions;
@@ -26,6 +24,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use uuid::Uuid;
 
 use crate::endpoint::client::{Client, ClientError};
 use crate::endpoint::deal::Deal;
@@ -41,7 +40,6 @@ pub use request::{Api, InvocationRequest};
 pub use stream::StreamedResponse;
 
 use asynchronous::AsyncQueue;
-use ids::Ids;
 use routing::Router;
 use sessions::Sessions;
 
@@ -128,7 +126,6 @@ pub struct Runtime {
     fleets: Arc<Fleets>,
     client: Client,
     faults: Arc<Faults>,
-    ids: Ids,
     sessions: Sessions,
     routing: Router,
     objects: Objects,
@@ -159,17 +156,11 @@ impl Runtime {
             settings,
             fleets,
             faults,
-            ids: Ids::default(),
             sessions: Sessions::default(),
             background,
             asynchronous: AsyncQueue::default(),
             stores: Mutex::default(),
         }))
-    }
-
-    /// A unique id for a response.
-    pub fn request_id(&self) -> String {
-        self.ids.next()
     }
 
     /// The fleet that serves an endpoint.
@@ -192,6 +183,11 @@ impl Runtime {
             endpoint,
         }
     }
+}
+
+/// A unique id of a request or an inference, in the form of AWS's.
+pub fn new_id() -> String {
+    Uuid::new_v4().to_string()
 }
 
 impl From<ObjectError> for RuntimeError {

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task;
 
 use super::control::{
-    ActionCall, ActionContext, ActionResponse, Arns, AwsError, ChangeCall, EndpointPhase, Records, StatusSource,
+    ActionCall, ActionContext, ActionResponse, Arns, ChangeCall, ControlError, EndpointPhase, Records, StatusSource,
 };
 use super::spec::Deployment;
 
@@ -82,7 +82,7 @@ impl ControlState {
     }
 
     /// Adds an endpoint that the command line declares. Used at the start.
-    pub async fn declare(&self, deployment: Deployment) -> Result<(), AwsError> {
+    pub async fn declare(&self, deployment: Deployment) -> Result<(), ControlError> {
         let _guard = self.change_lock.lock().await;
         let mut records = Records::clone(&self.records());
         records.declare(deployment, &self.inner.arns, now())?;
@@ -101,7 +101,7 @@ impl ControlState {
         target: &str,
         body: &[u8],
         fleet: &dyn StatusSource,
-    ) -> Result<ActionResponse, AwsError> {
+    ) -> Result<ActionResponse, ControlError> {
         let context = ActionContext {
             arns: &self.inner.arns,
             now: now(),
@@ -116,7 +116,7 @@ impl ControlState {
         }
     }
 
-    async fn change(&self, call: &ChangeCall, context: &ActionContext<'_>) -> Result<ActionResponse, AwsError> {
+    async fn change(&self, call: &ChangeCall, context: &ActionContext<'_>) -> Result<ActionResponse, ControlError> {
         let guard = Arc::clone(&self.change_lock).lock_owned().await;
         let mut records = Records::clone(&self.records());
         let answer = call.answer(context, &mut records)?;
@@ -124,7 +124,7 @@ impl ControlState {
             .await
             .map_err(|error| {
                 tracing::error!("{error}");
-                AwsError::Internal(error.to_string())
+                ControlError::Internal(error.to_string())
             })?;
         Ok(answer)
     }

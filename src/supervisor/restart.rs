@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::backoff::{Backoff, RECOVERED_AFTER};
+
 /// The way in which a worker's process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerEnd {
@@ -48,11 +50,12 @@ pub enum NextStep {
     GiveUp,
 }
 
-/// The backoff of restarts. Only kills without a known culprit count, because they may repeat.
+/// Decides on restarts. Only kills without a known culprit count for the backoff, because they may
+/// repeat.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub struct WorkerRestarts {
     /// Consecutive workers that were killed early.
-    soon: u32,
+    short_runs: u32,
     /// Consecutive workers that were killed before they were ready.
     unready: u32,
 }
@@ -61,14 +64,13 @@ pub struct Backoff {
 /// chance: it would go on forever, and the platform should learn of it.
 pub const UNREADY: u32 = 3;
 
-/// A worker that ran this long resets the backoff.
-const LONG: Duration = Duration::from_secs(30);
+/// A few kills may be chance, such as a lack of memory that ends with another process.
+const BACKOFF: Backoff = Backoff {
+    immediate: 3,
+    max_delay: Duration::from_secs(5),
+};
 
-/// Pauses after early kills: none at first, then doubling from the shortest to the longest.
-const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(5);
-
-impl Backoff {
+impl WorkerRestarts {
     /// The next step after `ended`.
     pub fn next(&mut self, ended: EndedWorker) -> NextStep {
         match ended.how {
@@ -93,20 +95,13 @@ impl Backoff {
             // A request caused it. Other requests are answered sooner without a pause.
             return NextStep::Restart { after: Duration::ZERO };
         }
-        self.soon = if ended.lived < LONG { self.soon + 1 } else { 0 };
+        self.short_runs = match ended.lived < RECOVERED_AFTER {
+            true => self.short_runs + 1,
+            false => 0,
+        };
         NextStep::Restart {
-            after: pause(self.soon),
+            after: BACKOFF.delay(self.short_runs),
         }
-    }
-}
-
-/// The pause before the restart after so many consecutive early kills.
-fn pause(soon: u32) -> Duration {
-    /// A few may be chance, such as a lack of memory that ends with another process.
-    const WITHOUT: u32 = 3;
-    match soon.checked_sub(WITHOUT + 1) {
-        None => Duration::ZERO,
-        Some(doublings) => SHORTEST.saturating_mul(1 << doublings.min(16)).min(LONGEST),
     }
 }
 
@@ -153,68 +148,68 @@ mod tests {
             (WorkerEnd::Exited(1), true, false, NextStep::End(1)),
         ];
         for (how, was_ready, stopping, expected) in table {
-            let next = Backoff::default().next(ended(how, was_ready, stopping));
+            let next = WorkerRestarts::default().next(ended(how, was_ready, stopping));
             assert_eq!(next, expected, "{how:?} {was_ready} {stopping}");
         }
     }
 
     #[test]
     fn a_requested_replacement_follows_at_once_unless_the_server_stops() {
-        let mut backoff = Backoff::default();
+        let mut restarts = WorkerRestarts::default();
         for how in [WorkerEnd::Exited(75), WorkerEnd::Exited(0), KILL, FPE] {
             let replaced = EndedWorker {
                 requested_replacement: true,
                 ..ended(how, true, false)
             };
-            assert_eq!(backoff.next(replaced), AT_ONCE, "{how:?}");
+            assert_eq!(restarts.next(replaced), AT_ONCE, "{how:?}");
             let stopping = EndedWorker {
                 stopping: true,
                 ..replaced
             };
-            assert_eq!(backoff.next(stopping), NextStep::End(0), "{how:?}");
+            assert_eq!(restarts.next(stopping), NextStep::End(0), "{how:?}");
         }
     }
 
     #[test]
     fn the_supervisor_gives_up_on_workers_that_never_become_ready() {
-        let mut backoff = Backoff::default();
-        assert_eq!(backoff.next(ended(KILL, false, false)), AT_ONCE);
-        assert_eq!(backoff.next(ended(KILL, false, false)), AT_ONCE);
+        let mut restarts = WorkerRestarts::default();
+        assert_eq!(restarts.next(ended(KILL, false, false)), AT_ONCE);
+        assert_eq!(restarts.next(ended(KILL, false, false)), AT_ONCE);
         // A worker that becomes ready resets the count.
-        assert_eq!(backoff.next(ended(KILL, true, false)), AT_ONCE);
+        assert_eq!(restarts.next(ended(KILL, true, false)), AT_ONCE);
         for _ in 1..UNREADY {
             assert!(matches!(
-                backoff.next(ended(KILL, false, false)),
+                restarts.next(ended(KILL, false, false)),
                 NextStep::Restart { .. }
             ));
         }
-        assert_eq!(backoff.next(ended(KILL, false, false)), NextStep::GiveUp);
+        assert_eq!(restarts.next(ended(KILL, false, false)), NextStep::GiveUp);
     }
 
     #[test]
     fn a_kill_with_a_known_culprit_is_never_followed_by_a_pause() {
-        let mut backoff = Backoff::default();
+        let mut restarts = WorkerRestarts::default();
         for _ in 0..100 {
-            assert_eq!(backoff.next(killed_by(Blame::Refused, true)), AT_ONCE);
+            assert_eq!(restarts.next(killed_by(Blame::Refused, true)), AT_ONCE);
             // Killed before it was ready, while it restored the models. Each content does so once.
-            assert_eq!(backoff.next(killed_by(Blame::Refused, false)), AT_ONCE);
+            assert_eq!(restarts.next(killed_by(Blame::Refused, false)), AT_ONCE);
             // With a single model, nothing is refused.
-            assert_eq!(backoff.next(killed_by(Blame::Known, true)), AT_ONCE);
+            assert_eq!(restarts.next(killed_by(Blame::Known, true)), AT_ONCE);
         }
         // These kills neither count as kills without a culprit nor reset their count.
         let pauses = [0, 0, 0, 100, 200].map(Duration::from_millis);
         for after in pauses {
-            assert_eq!(backoff.next(ended(KILL, true, false)), NextStep::Restart { after });
-            assert_eq!(backoff.next(killed_by(Blame::Refused, true)), AT_ONCE);
+            assert_eq!(restarts.next(ended(KILL, true, false)), NextStep::Restart { after });
+            assert_eq!(restarts.next(killed_by(Blame::Refused, true)), AT_ONCE);
         }
         // A model that kills each process that loads it, and is not refused, would do so forever.
-        let mut backoff = Backoff::default();
+        let mut restarts = WorkerRestarts::default();
         for _ in 1..UNREADY {
-            assert_eq!(backoff.next(killed_by(Blame::Known, false)), AT_ONCE);
+            assert_eq!(restarts.next(killed_by(Blame::Known, false)), AT_ONCE);
         }
-        assert_eq!(backoff.next(killed_by(Blame::Known, false)), NextStep::GiveUp);
+        assert_eq!(restarts.next(killed_by(Blame::Known, false)), NextStep::GiveUp);
         assert_eq!(
-            backoff.next(EndedWorker {
+            restarts.next(EndedWorker {
                 stopping: true,
                 ..killed_by(Blame::Refused, true)
             }),
@@ -224,22 +219,22 @@ mod tests {
 
     #[test]
     fn early_kills_slow_down_restarts_until_a_worker_runs_long_enough() {
-        let mut backoff = Backoff::default();
+        let mut restarts = WorkerRestarts::default();
         let mut pauses = Vec::new();
         for _ in 0..40 {
-            match backoff.next(ended(FPE, true, false)) {
+            match restarts.next(ended(FPE, true, false)) {
                 NextStep::Restart { after } => pauses.push(after.as_millis()),
                 other => panic!("{other:?}"),
             }
         }
         assert_eq!(pauses[..6], [0, 0, 0, 100, 200, 400]);
         assert!(pauses.is_sorted());
-        assert_eq!(pauses[39], LONGEST.as_millis());
+        assert_eq!(pauses[39], BACKOFF.max_delay.as_millis());
         let long = EndedWorker {
-            lived: LONG,
+            lived: RECOVERED_AFTER,
             ..ended(FPE, true, false)
         };
-        assert_eq!(backoff.next(long), AT_ONCE);
-        assert_eq!(backoff.next(ended(FPE, true, false)), AT_ONCE);
+        assert_eq!(restarts.next(long), AT_ONCE);
+        assert_eq!(restarts.next(ended(FPE, true, false)), AT_ONCE);
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::catalog::ModelStatus;
 use crate::contract::error::Error;
 use crate::contract::models::{MAX_LOAD_BODY, joined, unload_reported};
-use crate::contract::{AppState, body, invoke};
+use crate::contract::{AppState, body};
 use crate::wire::v2::{IndexEntry, IndexRequest, RepositoryRequest, VERSION};
 
 pub(super) async fn index(
@@ -102,8 +102,7 @@ async fn read<T: Default + DeserializeOwned>(
     payload: web::Payload,
 ) -> Result<T, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
-    let declared = invoke::content_length(request);
-    let body = body::read(&state.engine, request, payload, declared, MAX_LOAD_BODY, deadline).await?;
+    let body = body::read(&state.engine, request, payload, MAX_LOAD_BODY, deadline).await?;
     if body.bytes.is_empty() {
         return Ok(T::default());
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::arn::ResourceKind;
-use super::error::AwsError;
+use super::error::ControlError;
 use super::records::Records;
 use super::request::{CheckedRequest, picked};
 use super::running::{DesiredEndpoint, Endpoint, EndpointPhase};
@@ -16,7 +16,7 @@ pub(super) fn create(
     context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     let request = CheckedRequest(body);
     let name = request.name("EndpointName");
     let config = records.config(context.arns, request.name("EndpointConfigName"))?;
@@ -38,7 +38,7 @@ pub(super) fn update(
     context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     let request = CheckedRequest(body);
     let name = records
         .endpoint(context.arns, request.name("EndpointName"))?
@@ -89,7 +89,7 @@ pub(super) fn update_weights(
     context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     let request = CheckedRequest(body);
     let name = request.name("EndpointName");
     let endpoint = records.endpoint_mut(context.arns, name)?;
@@ -98,13 +98,13 @@ pub(super) fn update_weights(
         let variant_name = wanted.name("VariantName");
         let mut variants = desired.deployment.variants.iter_mut();
         let Some((variant, _)) = variants.find(|(variant, _)| variant.name == variant_name) else {
-            return Err(AwsError::validation(format!(
+            return Err(ControlError::validation(format!(
                 "The variant name(s) \"{variant_name}\" is/are not present within endpoint configuration \"{}\".",
                 desired.config.name
             )));
         };
         if wanted.has("ServerlessUpdateConfig") {
-            return Err(AwsError::validation(
+            return Err(ControlError::validation(
                 "ServerlessUpdateConfig is not supported here, because variants cannot be serverless.",
             ));
         }
@@ -113,7 +113,7 @@ pub(super) fn update_weights(
         }
         if let Some(count) = wanted.integer("DesiredInstanceCount") {
             variant.instances =
-                u32::try_from(count).map_err(|_| AwsError::validation("DesiredInstanceCount is too large."))?;
+                u32::try_from(count).map_err(|_| ControlError::validation("DesiredInstanceCount is too large."))?;
         }
     }
     endpoint.begin(EndpointPhase::Updating, context.now)?;
@@ -141,7 +141,7 @@ pub(super) fn delete(
     context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     let name = CheckedRequest(body).name("EndpointName");
     let endpoint = records.endpoint_mut(context.arns, name)?;
     endpoint.begin(EndpointPhase::Deleting, context.now)?;
@@ -155,7 +155,7 @@ pub(super) fn describe(
     context: &ActionContext<'_>,
     records: &Records,
     body: &Map<String, Value>,
-) -> Result<Value, AwsError> {
+) -> Result<Value, ControlError> {
     let endpoint = records.endpoint(context.arns, CheckedRequest(body).name("EndpointName"))?;
     let pending = endpoint.pending();
     // Until a new configuration has taken over, the old one serves.
@@ -250,7 +250,7 @@ fn summary(
             "CapacityReservationConfig",
             "AcceleratorPartitionLayouts",
         ];
-        for (member, value) in picked(given, &GIVEN_BACK) {
+        for (member, value) in picked(given, GIVEN_BACK) {
             summary[member] = value;
         }
         if let Some(pools) = pools(given, running) {

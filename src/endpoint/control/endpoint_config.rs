@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::arn::{Arns, ResourceKind};
-use super::error::AwsError;
+use super::error::ControlError;
 use super::records::Records;
-use super::request::{self, CheckedRequest, picked};
+use super::request::{self, CheckedRequest};
 use super::{ActionContext, ActionResponse, shapes, tags};
 use crate::endpoint::spec::{AsyncConfig, EndpointConfig, Routing, Variant};
 
@@ -17,11 +17,11 @@ use crate::endpoint::spec::{AsyncConfig, EndpointConfig, Routing, Variant};
 const SHORTEST_PREFIX: usize = 1024;
 
 /// Creates a configuration from the body of a `CreateEndpointConfig` request.
-pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<EndpointConfig, AwsError> {
+pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<EndpointConfig, ControlError> {
     build(&request::check(shapes::CREATE_ENDPOINT_CONFIG, body)?, arns, created)
 }
 
-fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<EndpointConfig, AwsError> {
+fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<EndpointConfig, ControlError> {
     let request = CheckedRequest(body);
     refuse_unsupported(request)?;
     let variants = Vec::from_iter(request.objects("ProductionVariants"));
@@ -32,7 +32,7 @@ fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Endpoin
     let mut names = BTreeSet::new();
     for variant in &variants {
         if !names.insert(&variant.name) {
-            return Err(AwsError::validation(format!(
+            return Err(ControlError::validation(format!(
                 "VariantName must be unique within an endpoint configuration, and \"{}\" is given more than once.",
                 variant.name
             )));
@@ -49,29 +49,29 @@ fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Endpoin
     })
 }
 
-fn refuse_unsupported(request: CheckedRequest<'_>) -> Result<(), AwsError> {
+fn refuse_unsupported(request: CheckedRequest<'_>) -> Result<(), ControlError> {
     for (member, what) in [
         ("ShadowProductionVariants", "shadow variants"),
         ("ExplainerConfig", "explanations"),
     ] {
         if request.has(member) {
-            return Err(AwsError::validation(format!(
+            return Err(ControlError::validation(format!(
                 "{member}: {what} are not supported here."
             )));
         }
     }
     let capture = request.object("DataCaptureConfig");
     if capture.is_some_and(|capture| capture.flag("EnableCapture") != Some(false)) {
-        return Err(AwsError::validation(
+        return Err(ControlError::validation(
             "DataCaptureConfig: data capture is not supported here; leave it out, or set EnableCapture to false.",
         ));
     }
     Ok(())
 }
 
-fn variant(request: CheckedRequest<'_>, path: &str) -> Result<Variant, AwsError> {
-    fn refusal(path: &str, reason: &str) -> AwsError {
-        AwsError::validation(format!("'{path}': {reason}"))
+fn variant(request: CheckedRequest<'_>, path: &str) -> Result<Variant, ControlError> {
+    fn refusal(path: &str, reason: &str) -> ControlError {
+        ControlError::validation(format!("'{path}': {reason}"))
     }
     let refuse = |reason: &str| Err(refusal(path, reason));
     if request.has("ServerlessConfig") {
@@ -143,9 +143,9 @@ fn routing(request: CheckedRequest<'_>) -> Result<Routing, &'static str> {
     })
 }
 
-fn asynchronous(request: CheckedRequest<'_>) -> Result<AsyncConfig, AwsError> {
+fn asynchronous(request: CheckedRequest<'_>) -> Result<AsyncConfig, ControlError> {
     let refuse = |reason: &str| {
-        Err(AwsError::validation(format!(
+        Err(ControlError::validation(format!(
             "'asyncInferenceConfig.outputConfig': {reason}"
         )))
     };
@@ -173,7 +173,7 @@ pub(super) fn create(
     context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     let config = build(body, context.arns, context.now)?;
     records.must_be_new(ResourceKind::EndpointConfig, &config.arn)?;
     for variant in &config.variants {
@@ -189,27 +189,13 @@ pub(super) fn describe(
     context: &ActionContext<'_>,
     records: &Records,
     body: &Map<String, Value>,
-) -> Result<Value, AwsError> {
-    const GIVEN_BACK: [&str; 9] = [
-        "ProductionVariants",
-        "DataCaptureConfig",
-        "KmsKeyId",
-        "AsyncInferenceConfig",
-        "ExecutionRoleArn",
-        "VpcConfig",
-        "EnableNetworkIsolation",
-        "MetricsConfig",
-        "CrossRegionTrafficConfig",
-    ];
+) -> Result<Value, ControlError> {
     let config = records.config(context.arns, CheckedRequest(body).name("EndpointConfigName"))?;
-    let mut description = picked(&config.raw, &GIVEN_BACK);
+    let mut description = request::description(&config.raw, shapes::CREATE_ENDPOINT_CONFIG);
     let variants = description.get_mut("ProductionVariants").and_then(Value::as_array_mut);
     for variant in variants.into_iter().flatten().filter_map(Value::as_object_mut) {
         variant.entry("InitialVariantWeight").or_insert_with(|| json!(1.0));
     }
-    description
-        .entry("EnableNetworkIsolation")
-        .or_insert_with(|| json!(false));
     description.insert("EndpointConfigName".to_owned(), json!(config.name));
     description.insert("EndpointConfigArn".to_owned(), json!(config.arn));
     description.insert("CreationTime".to_owned(), json!(config.created));
@@ -221,7 +207,7 @@ pub(super) fn delete(
     context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     let name = CheckedRequest(body).name("EndpointConfigName");
     let name = records.config(context.arns, name)?.name.clone();
     records.configs.remove(&name);

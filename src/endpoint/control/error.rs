@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-/// An error of the control plane.
+/// The cause for which the control plane refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AwsError {
+pub enum ControlError {
     /// The request is invalid or names a resource that does not exist. SageMaker has one code for
     /// both.
     #[error("{0}")]
@@ -21,7 +21,7 @@ pub enum AwsError {
     Internal(String),
 }
 
-impl AwsError {
+impl ControlError {
     pub fn validation(message: impl Into<String>) -> Self {
         Self::Validation(message.into())
     }

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
 use super::ActionContext;
-use super::error::AwsError;
+use super::error::ControlError;
 use super::records::Records;
 use super::request::CheckedRequest;
 use super::running::EndpointPhase;
@@ -27,7 +27,11 @@ struct ListItem<'a> {
     summary: Value,
 }
 
-pub(super) fn models(_: &ActionContext<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
+pub(super) fn models(
+    _: &ActionContext<'_>,
+    records: &Records,
+    body: &Map<String, Value>,
+) -> Result<Value, ControlError> {
     let items = records.models.values().map(|model| ListItem {
         name: &model.name,
         created: model.created,
@@ -41,7 +45,7 @@ pub(super) fn endpoint_configs(
     _: &ActionContext<'_>,
     records: &Records,
     body: &Map<String, Value>,
-) -> Result<Value, AwsError> {
+) -> Result<Value, ControlError> {
     let items = records.configs.values().map(|config| ListItem {
         name: &config.name,
         created: config.created,
@@ -57,7 +61,7 @@ pub(super) fn endpoints(
     _: &ActionContext<'_>,
     records: &Records,
     body: &Map<String, Value>,
-) -> Result<Value, AwsError> {
+) -> Result<Value, ControlError> {
     let items = records.endpoints.values().map(|endpoint| ListItem {
         name: &endpoint.name,
         created: endpoint.created,
@@ -77,7 +81,7 @@ fn page<'a>(
     member: &str,
     items: impl Iterator<Item = ListItem<'a>>,
     request: CheckedRequest<'_>,
-) -> Result<Value, AwsError> {
+) -> Result<Value, ControlError> {
     let order = ListOrder {
         by: match request.text("SortBy") {
             Some("Name") => SortField::Name,
@@ -175,10 +179,10 @@ impl SortKey {
         URL_SAFE_NO_PAD.encode(json!([self.created.to_bits(), self.status, self.name]).to_string())
     }
 
-    fn from_token(token: &str) -> Result<Self, AwsError> {
+    fn from_token(token: &str) -> Result<Self, ControlError> {
         let place = URL_SAFE_NO_PAD.decode(token).ok();
         let place = place.and_then(|bytes| serde_json::from_slice::<(u64, String, String)>(&bytes).ok());
-        let (created, status, name) = place.ok_or_else(|| AwsError::validation("Invalid NextToken."))?;
+        let (created, status, name) = place.ok_or_else(|| ControlError::validation("Invalid NextToken."))?;
         Ok(Self {
             created: f64::from_bits(created),
             status,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::arn::{Arns, ResourceKind};
-use super::error::AwsError;
+use super::error::ControlError;
 use super::records::Records;
-use super::request::{self, CheckedRequest, picked};
+use super::request::{self, CheckedRequest};
 use super::{ActionContext, ActionResponse, shapes, tags};
 use crate::endpoint::loader_variables;
 use crate::endpoint::spec::{Container, Execution, Mode, Model, ONLY_CONTAINER};
@@ -17,12 +17,12 @@ use crate::endpoint::spec::{Container, Execution, Mode, Model, ONLY_CONTAINER};
 const MAX_ENVIRONMENT_BYTES: usize = 32 << 10;
 
 /// Creates a model from the body of a `CreateModel` request, for the API and the command line.
-pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<Model, AwsError> {
+pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<Model, ControlError> {
     build(&request::check(shapes::CREATE_MODEL, body)?, arns, created)
 }
 
 /// Creates a model from a checked request.
-pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Model, AwsError> {
+pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Model, ControlError> {
     let request = CheckedRequest(body);
     let name = request.name("ModelName");
     let containers = containers(request)?;
@@ -44,13 +44,13 @@ pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Res
     })
 }
 
-fn containers(request: CheckedRequest<'_>) -> Result<Vec<Container>, AwsError> {
+fn containers(request: CheckedRequest<'_>) -> Result<Vec<Container>, ControlError> {
     let several = Vec::from_iter(request.objects("Containers"));
     match (request.object("PrimaryContainer"), several.as_slice()) {
-        (None, []) => Err(AwsError::validation(
+        (None, []) => Err(ControlError::validation(
             "A model needs either PrimaryContainer or Containers.",
         )),
-        (Some(_), [_, ..]) => Err(AwsError::validation(
+        (Some(_), [_, ..]) => Err(ControlError::validation(
             "A model has either PrimaryContainer or Containers, not both.",
         )),
         // The hostname of a primary container is ignored, as SageMaker documents.
@@ -69,7 +69,7 @@ fn containers(request: CheckedRequest<'_>) -> Result<Vec<Container>, AwsError> {
     }
 }
 
-fn container(request: CheckedRequest<'_>, hostname: String, path: &str) -> Result<Container, AwsError> {
+fn container(request: CheckedRequest<'_>, hostname: String, path: &str) -> Result<Container, ControlError> {
     let unsupported = [
         ("ModelPackageName", "give Image and ModelDataUrl instead"),
         ("InferenceSpecificationName", "give Image and ModelDataUrl instead"),
@@ -80,7 +80,7 @@ fn container(request: CheckedRequest<'_>, hostname: String, path: &str) -> Resul
     ];
     for (member, instead) in unsupported {
         if request.has(member) {
-            return Err(AwsError::validation(format!(
+            return Err(ControlError::validation(format!(
                 "'{path}': {member} is not supported here; {instead}."
             )));
         }
@@ -109,8 +109,8 @@ fn container(request: CheckedRequest<'_>, hostname: String, path: &str) -> Resul
     })
 }
 
-fn model_data_url(request: CheckedRequest<'_>, mode: Mode, path: &str) -> Result<Option<String>, AwsError> {
-    let refuse = |reason: &str| Err(AwsError::validation(format!("'{path}': {reason}")));
+fn model_data_url(request: CheckedRequest<'_>, mode: Mode, path: &str) -> Result<Option<String>, ControlError> {
+    let refuse = |reason: &str| Err(ControlError::validation(format!("'{path}': {reason}")));
     let source = request.object("ModelDataSource");
     let url = match (request.text("ModelDataUrl"), source) {
         (Some(_), Some(_)) => return refuse("ModelDataUrl and ModelDataSource cannot both be given."),
@@ -138,15 +138,19 @@ fn model_data_url(request: CheckedRequest<'_>, mode: Mode, path: &str) -> Result
 }
 
 /// Checks the constraints between containers.
-fn check_together(request: CheckedRequest<'_>, containers: &[Container], execution: Execution) -> Result<(), AwsError> {
+fn check_together(
+    request: CheckedRequest<'_>,
+    containers: &[Container],
+    execution: Execution,
+) -> Result<(), ControlError> {
     let multi_model = containers.iter().filter(|container| container.is_multi_model()).count();
     if multi_model > 1 {
-        return Err(AwsError::validation(
+        return Err(ControlError::validation(
             "More than one container in MultiModel mode is not supported with inference pipeline.",
         ));
     }
     if multi_model > 0 && execution == Execution::Direct {
-        return Err(AwsError::validation(
+        return Err(ControlError::validation(
             "A container in MultiModel mode is not supported with InferenceExecutionConfig Mode Direct.",
         ));
     }
@@ -154,18 +158,18 @@ fn check_together(request: CheckedRequest<'_>, containers: &[Container], executi
     let named = several().filter(|container| container.has("ContainerHostname")).count();
     if named < several().count() {
         if execution == Execution::Direct {
-            return Err(AwsError::validation(
+            return Err(ControlError::validation(
                 "ContainerHostname is required for every container when InferenceExecutionConfig Mode is Direct.",
             ));
         }
         if named > 0 {
-            return Err(AwsError::validation(
+            return Err(ControlError::validation(
                 "ContainerHostname must be given for every container or for none.",
             ));
         }
     }
     if execution == Execution::Direct && request.has("PrimaryContainer") {
-        return Err(AwsError::validation(
+        return Err(ControlError::validation(
             "InferenceExecutionConfig Mode Direct needs Containers, not PrimaryContainer.",
         ));
     }
@@ -174,14 +178,14 @@ fn check_together(request: CheckedRequest<'_>, containers: &[Container], executi
         *counts.entry(container.hostname.as_str()).or_default() += 1;
     }
     if let Some((hostname, _)) = counts.iter().find(|(_, count)| **count > 1) {
-        return Err(AwsError::validation(format!(
+        return Err(ControlError::validation(format!(
             "ContainerHostname must be unique within a model, and \"{hostname}\" is given more than once."
         )));
     }
     let environment = containers.iter().flat_map(|container| &container.environment);
     let bytes = environment.map(|(name, value)| name.len() + value.len()).sum::<usize>();
     if bytes > MAX_ENVIRONMENT_BYTES {
-        return Err(AwsError::validation(format!(
+        return Err(ControlError::validation(format!(
             "The Environment of a model's containers has {bytes} bytes in total; the limit is {MAX_ENVIRONMENT_BYTES}."
         )));
     }
@@ -190,17 +194,16 @@ fn check_together(request: CheckedRequest<'_>, containers: &[Container], executi
 
 /// Refuses variables that are unsafe for a container that runs as a process. Models that were
 /// created earlier for images are refused when they are deployed.
-fn refuse_loader_variables(request: CheckedRequest<'_>) -> Result<(), AwsError> {
-    let primary = request
-        .object("PrimaryContainer")
-        .map(|container| ("primaryContainer".to_owned(), container));
-    let several = request.objects("Containers").enumerate();
-    let several = several.map(|(index, container)| (format!("containers.{}.member", index + 1), container));
-    for (path, container) in primary.into_iter().chain(several) {
-        let environment = container.object("Environment");
-        let names = environment.into_iter().flat_map(|environment| environment.0.keys());
-        if let Some(refused) = loader_variables::first_refused(names.map(String::as_str)) {
-            return Err(AwsError::validation(format!("'{path}.environment': {refused}")));
+fn refuse_loader_variables(model: &Model) -> Result<(), ControlError> {
+    let is_primary = model.raw.get("PrimaryContainer").is_some();
+    for (index, container) in model.containers.iter().enumerate() {
+        let names = container.environment.keys().map(String::as_str);
+        if let Some(refused) = loader_variables::first_refused(names) {
+            let path = match is_primary {
+                true => "primaryContainer".to_owned(),
+                false => format!("containers.{}.member", index + 1),
+            };
+            return Err(ControlError::validation(format!("'{path}.environment': {refused}")));
         }
     }
     Ok(())
@@ -210,10 +213,10 @@ pub(super) fn create(
     context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     let model = build(body, context.arns, context.now)?;
     if context.fleet.runs_processes() {
-        refuse_loader_variables(CheckedRequest(body))?;
+        refuse_loader_variables(&model)?;
     }
     records.must_be_new(ResourceKind::Model, &model.arn)?;
     records.add_tags(ResourceKind::Model, &model.name, CheckedRequest(body));
@@ -226,25 +229,14 @@ pub(super) fn describe(
     context: &ActionContext<'_>,
     records: &Records,
     body: &Map<String, Value>,
-) -> Result<Value, AwsError> {
-    const GIVEN_BACK: [&str; 6] = [
-        "PrimaryContainer",
-        "Containers",
-        "InferenceExecutionConfig",
-        "ExecutionRoleArn",
-        "VpcConfig",
-        "EnableNetworkIsolation",
-    ];
+) -> Result<Value, ControlError> {
     let model = records.model(context.arns, CheckedRequest(body).name("ModelName"))?;
-    let mut description = picked(&model.raw, &GIVEN_BACK);
+    let mut description = request::description(&model.raw, shapes::CREATE_MODEL);
     if let Some(container) = description.get_mut("PrimaryContainer") {
         add_mode(container);
     }
     let several = description.get_mut("Containers").and_then(Value::as_array_mut);
     several.into_iter().flatten().for_each(add_mode);
-    description
-        .entry("EnableNetworkIsolation")
-        .or_insert_with(|| json!(false));
     description.insert("ModelName".to_owned(), json!(model.name));
     description.insert("ModelArn".to_owned(), json!(model.arn));
     description.insert("CreationTime".to_owned(), json!(model.created));
@@ -263,7 +255,7 @@ pub(super) fn delete(
     context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     let name = CheckedRequest(body).name("ModelName");
     let name = records.model(context.arns, name)?.name.clone();
     records.models.remove(&name);

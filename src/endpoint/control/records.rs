@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::arn::{Arns, ResourceKind, resource};
-use super::error::AwsError;
+use super::error::ControlError;
 use super::request::CheckedRequest;
 use super::running::Endpoint;
 use super::shapes::MAX_TAGS;
@@ -27,22 +27,22 @@ pub struct Records {
 }
 
 impl Records {
-    pub(super) fn model(&self, arns: &Arns, name: &str) -> Result<&Arc<Model>, AwsError> {
+    pub(super) fn model(&self, arns: &Arns, name: &str) -> Result<&Arc<Model>, ControlError> {
         let model = spelled(&self.models, name).and_then(|name| self.models.get(name));
         model.ok_or_else(|| missing(arns, ResourceKind::Model, name))
     }
 
-    pub(super) fn config(&self, arns: &Arns, name: &str) -> Result<&Arc<EndpointConfig>, AwsError> {
+    pub(super) fn config(&self, arns: &Arns, name: &str) -> Result<&Arc<EndpointConfig>, ControlError> {
         let config = spelled(&self.configs, name).and_then(|name| self.configs.get(name));
         config.ok_or_else(|| missing(arns, ResourceKind::EndpointConfig, name))
     }
 
-    pub(super) fn endpoint(&self, arns: &Arns, name: &str) -> Result<&Endpoint, AwsError> {
+    pub(super) fn endpoint(&self, arns: &Arns, name: &str) -> Result<&Endpoint, ControlError> {
         let endpoint = spelled(&self.endpoints, name).and_then(|name| self.endpoints.get(name));
         endpoint.ok_or_else(|| missing(arns, ResourceKind::Endpoint, name))
     }
 
-    pub(super) fn endpoint_mut(&mut self, arns: &Arns, name: &str) -> Result<&mut Endpoint, AwsError> {
+    pub(super) fn endpoint_mut(&mut self, arns: &Arns, name: &str) -> Result<&mut Endpoint, ControlError> {
         let spelled = spelled(&self.endpoints, name).map(str::to_owned);
         let endpoint = spelled.and_then(|name| self.endpoints.get_mut(&name));
         endpoint.ok_or_else(|| missing(arns, ResourceKind::Endpoint, name))
@@ -59,9 +59,9 @@ impl Records {
         }
     }
 
-    pub(super) fn must_be_new(&self, kind: ResourceKind, arn: &str) -> Result<(), AwsError> {
+    pub(super) fn must_be_new(&self, kind: ResourceKind, arn: &str) -> Result<(), ControlError> {
         match self.has(kind, arn) {
-            true => Err(AwsError::validation(format!(
+            true => Err(ControlError::validation(format!(
                 "Cannot create already existing {kind} \"{arn}\"."
             ))),
             false => Ok(()),
@@ -69,12 +69,12 @@ impl Records {
     }
 
     /// The resource that `arn` names, as a key of [`tags`](Self::tags).
-    pub(super) fn resource(&self, arns: &Arns, arn: &str) -> Result<String, AwsError> {
+    pub(super) fn resource(&self, arns: &Arns, arn: &str) -> Result<String, ControlError> {
         match arns.resource(arn) {
             Some(resource) if ResourceKind::ALL.into_iter().any(|kind| self.has(kind, arn)) => {
                 Ok(resource.to_ascii_lowercase())
             }
-            _ => Err(AwsError::validation(format!("Could not find resource \"{arn}\"."))),
+            _ => Err(ControlError::validation(format!("Could not find resource \"{arn}\"."))),
         }
     }
 
@@ -108,6 +108,6 @@ pub(super) fn tags(request: CheckedRequest<'_>) -> impl Iterator<Item = (String,
     tags.map(|tag| (tag.name("Key").to_owned(), tag.name("Value").to_owned()))
 }
 
-fn missing(arns: &Arns, kind: ResourceKind, name: &str) -> AwsError {
-    AwsError::validation(format!("Could not find {kind} \"{}\".", arns.of(kind, name)))
+fn missing(arns: &Arns, kind: ResourceKind, name: &str) -> ControlError {
+    ControlError::validation(format!("Could not find {kind} \"{}\".", arns.of(kind, name)))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::error::AwsError;
+use super::error::ControlError;
 use super::shape::{self, Member};
 
 /// A checked JSON object without null members, which count as absent.
@@ -10,10 +10,10 @@ use super::shape::{self, Member};
 pub(super) struct CheckedRequest<'a>(pub &'a Map<String, Value>);
 
 /// Checks a request's body against its members.
-pub(super) fn check(members: &'static [Member], body: Value) -> Result<Map<String, Value>, AwsError> {
+pub(super) fn check(members: &'static [Member], body: Value) -> Result<Map<String, Value>, ControlError> {
     match without_nulls(body) {
         Value::Object(body) => shape::check(members, &body).map(|()| body),
-        _ => Err(AwsError::Serialization("the body must be a JSON object".to_owned())),
+        _ => Err(ControlError::Serialization("the body must be a JSON object".to_owned())),
     }
 }
 
@@ -79,7 +79,17 @@ impl<'a> CheckedRequest<'a> {
 }
 
 /// Copies the present members of `names` for a response.
-pub(super) fn picked(raw: &Value, names: &[&str]) -> Map<String, Value> {
-    let member = |name: &&str| Some(((*name).to_owned(), raw.get(*name)?.clone()));
-    names.iter().filter_map(member).collect()
+pub(super) fn picked(raw: &Value, names: impl IntoIterator<Item = &'static str>) -> Map<String, Value> {
+    let member = |name: &'static str| Some((name.to_owned(), raw.get(name)?.clone()));
+    names.into_iter().filter_map(member).collect()
+}
+
+/// The description of a resource from its create request: the members that have a shape, and the
+/// default of network isolation.
+pub(super) fn description(raw: &Value, members: &[Member]) -> Map<String, Value> {
+    let mut description = picked(raw, members.iter().map(|member| member.name));
+    description
+        .entry("EnableNetworkIsolation")
+        .or_insert(Value::Bool(false));
+    description
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::arn::{Arns, ResourceKind};
-use super::error::AwsError;
+use super::error::ControlError;
 use super::records::Records;
 use crate::endpoint::spec::{Deployment, EndpointConfig};
 
@@ -79,7 +79,12 @@ pub struct DesiredEndpoint {
 
 impl DesiredEndpoint {
     /// A configuration with the current models of `records`.
-    pub fn new(endpoint: &str, config: &Arc<EndpointConfig>, records: &Records, arns: &Arns) -> Result<Self, AwsError> {
+    pub fn new(
+        endpoint: &str,
+        config: &Arc<EndpointConfig>,
+        records: &Records,
+        arns: &Arns,
+    ) -> Result<Self, ControlError> {
         let variants = config.variants.iter().map(|variant| {
             let model = records.model(arns, &variant.model_name)?;
             Ok((variant.clone(), Arc::clone(model)))
@@ -88,7 +93,7 @@ impl DesiredEndpoint {
             config: Arc::clone(config),
             deployment: Deployment {
                 endpoint: endpoint.to_owned(),
-                variants: variants.collect::<Result<_, AwsError>>()?,
+                variants: variants.collect::<Result<_, ControlError>>()?,
                 asynchronous: config.asynchronous.clone(),
             },
             deployment_config: None,
@@ -133,17 +138,17 @@ impl Endpoint {
     }
 
     /// Begins `phase`, or refuses it with the reason.
-    pub(super) fn begin(&mut self, phase: EndpointPhase, now: f64) -> Result<(), AwsError> {
+    pub(super) fn begin(&mut self, phase: EndpointPhase, now: f64) -> Result<(), ControlError> {
         match (self.phase, phase) {
             (EndpointPhase::InService, _) | (EndpointPhase::Failed, EndpointPhase::Deleting) => {}
             (EndpointPhase::Failed, _) => {
-                return Err(AwsError::validation(format!(
+                return Err(ControlError::validation(format!(
                     "Cannot update endpoint \"{}\" in status Failed: it can only be deleted.",
                     self.arn
                 )));
             }
             (EndpointPhase::Creating | EndpointPhase::Updating | EndpointPhase::Deleting, _) => {
-                return Err(AwsError::validation(format!(
+                return Err(ControlError::validation(format!(
                     "Cannot update in-progress endpoint \"{}\".",
                     self.arn
                 )));
@@ -165,7 +170,7 @@ impl Endpoint {
 impl Records {
     /// Adds an endpoint that the command line declares. It differs from others only in that the
     /// state file does not contain it.
-    pub fn declare(&mut self, deployment: Deployment, arns: &Arns, now: f64) -> Result<(), AwsError> {
+    pub fn declare(&mut self, deployment: Deployment, arns: &Arns, now: f64) -> Result<(), ControlError> {
         let mut endpoint = Endpoint::new(DesiredEndpoint::declared(deployment, arns, now), arns, now);
         self.must_be_new(ResourceKind::Endpoint, &endpoint.arn)?;
         endpoint.declared = true;

@@ -6,8 +6,8 @@
 
 use serde_json::{Map, Value};
 
-use super::error::AwsError;
-use super::pattern::Pattern;
+use super::error::ControlError;
+use crate::endpoint::pattern::Pattern;
 
 /// Maximum characters of a value in a message.
 const SHOWN_CHARS: usize = 256;
@@ -80,16 +80,16 @@ pub(super) const fn text(max: usize, pattern: &'static Pattern) -> Shape {
 }
 
 /// Checks `body` against `members`. Accepts unknown members, as SageMaker does.
-pub(super) fn check(members: &'static [Member], body: &Map<String, Value>) -> Result<(), AwsError> {
+pub(super) fn check(members: &'static [Member], body: &Map<String, Value>) -> Result<(), ControlError> {
     let mut check = ShapeCheck::default();
     check.structure("", members, body)?;
     match check.violations.len() {
         0 => Ok(()),
-        1 => Err(AwsError::Validation(format!(
+        1 => Err(ControlError::Validation(format!(
             "1 validation error detected: {}",
             check.violations[0]
         ))),
-        several => Err(AwsError::Validation(format!(
+        several => Err(ControlError::Validation(format!(
             "{several} validation errors detected: {}",
             check.violations.join("; ")
         ))),
@@ -102,7 +102,12 @@ struct ShapeCheck {
 }
 
 impl ShapeCheck {
-    fn structure(&mut self, path: &str, members: &'static [Member], body: &Map<String, Value>) -> Result<(), AwsError> {
+    fn structure(
+        &mut self,
+        path: &str,
+        members: &'static [Member],
+        body: &Map<String, Value>,
+    ) -> Result<(), ControlError> {
         for member in members {
             let path = below(path, member.name);
             match body.get(member.name) {
@@ -114,7 +119,7 @@ impl ShapeCheck {
         Ok(())
     }
 
-    fn value(&mut self, path: &str, shape: &Shape, value: &Value) -> Result<(), AwsError> {
+    fn value(&mut self, path: &str, shape: &Shape, value: &Value) -> Result<(), ControlError> {
         match (shape, value) {
             (Shape::Text { .. } | Shape::Choice(_), Value::String(text)) => {
                 for constraint in text_constraints(shape, text) {
@@ -164,7 +169,7 @@ impl ShapeCheck {
         key: &Shape,
         value: &Shape,
         entries: &Map<String, Value>,
-    ) -> Result<(), AwsError> {
+    ) -> Result<(), ControlError> {
         for (name, entry) in entries {
             let Value::String(entry) = entry else {
                 return Err(mistyped(&format!("{path}.{name}"), "a string", entry));
@@ -249,7 +254,7 @@ fn below(path: &str, name: &str) -> String {
     )
 }
 
-fn mistyped(path: &str, expected: &str, value: &Value) -> AwsError {
+fn mistyped(path: &str, expected: &str, value: &Value) -> ControlError {
     let given = match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -258,7 +263,7 @@ fn mistyped(path: &str, expected: &str, value: &Value) -> AwsError {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     };
-    AwsError::Serialization(format!("'{path}' must be {expected}, not {given}"))
+    ControlError::Serialization(format!("'{path}' must be {expected}, not {given}"))
 }
 
 fn kind(shape: &Shape) -> &'static str {

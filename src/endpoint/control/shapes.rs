@@ -7,17 +7,17 @@
 mod deployment;
 mod variant;
 
-use super::pattern::{
-    ENVIRONMENT_KEY, ENVIRONMENT_VALUE, KEY, MAX_NAME, METRICS_PATH, MODEL_DATA, MODEL_NAME, NAME, NAME_CONTAINS,
-    NO_SPACES, ONE_LINE, RESOURCE, ROLE, TAG, VPC_ID,
-};
 use super::shape::Shape::{Choice, Flag, Integer, List, Map, Number, Structure, Text, Time};
 use super::shape::{Member, Shape, optional, required, text};
+use crate::endpoint::pattern::{
+    ENVIRONMENT_KEY, ENVIRONMENT_VALUE, KEY, MAX_NAME, METRICS_PATH, MODEL_DATA, MODEL_NAME, NAME_CONTAINS, NO_SPACES,
+    ONE_LINE, RESOURCE, RESOURCE_NAME, ROLE, TAG, VPC_ID,
+};
 use deployment::DEPLOYMENT_CONFIG;
 use variant::{ASYNC_INFERENCE, DATA_CAPTURE, VARIANT};
 
 const MODEL: Shape = text(MAX_NAME, &MODEL_NAME);
-const NAMED: Shape = text(MAX_NAME, &NAME);
+const NAMED: Shape = text(MAX_NAME, &RESOURCE_NAME);
 const ANY_TEXT: Shape = Text {
     min: 0,
     max: usize::MAX,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::error::AwsError;
+use super::error::ControlError;
 use super::records::{Records, Tags, tags};
 use super::request::CheckedRequest;
 use super::shapes::MAX_TAGS;
@@ -12,13 +12,13 @@ pub(super) fn add(
     context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     let request = CheckedRequest(body);
     let resource = records.resource(context.arns, request.name("ResourceArn"))?;
     let mut all = records.tags.get(&resource).cloned().unwrap_or_default();
     all.extend(tags(request));
     if all.len() > MAX_TAGS {
-        return Err(AwsError::ResourceLimitExceeded(format!(
+        return Err(ControlError::ResourceLimitExceeded(format!(
             "The resource \"{resource}\" would have {} tags; the limit is {MAX_TAGS}.",
             all.len()
         )));
@@ -32,7 +32,7 @@ pub(super) fn delete(
     context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<ActionResponse, AwsError> {
+) -> Result<ActionResponse, ControlError> {
     let request = CheckedRequest(body);
     let resource = records.resource(context.arns, request.name("ResourceArn"))?;
     if let Some(tags) = records.tags.get_mut(&resource) {
@@ -50,7 +50,7 @@ pub(super) fn list(
     context: &ActionContext<'_>,
     records: &Records,
     body: &Map<String, Value>,
-) -> Result<Value, AwsError> {
+) -> Result<Value, ControlError> {
     let resource = records.resource(context.arns, CheckedRequest(body).name("ResourceArn"))?;
     Ok(json!({"Tags": list_of(records.tags.get(&resource).unwrap_or(&Tags::new()))}))
 }

@@ -70,7 +70,7 @@ impl Plane {
         self.now.get()
     }
 
-    fn ask(&mut self, action: &str, body: Value) -> Result<ActionResponse, AwsError> {
+    fn ask(&mut self, action: &str, body: Value) -> Result<ActionResponse, ControlError> {
         let context = ActionContext {
             now: self.tick(),
             arns: &self.arns,

@@ -4,13 +4,13 @@
 //! the generation of that process. A record of the models loaded in a container holds for that
 //! generation only.
 
-use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Notify, watch};
 
 use super::logs::Tail;
+use crate::endpoint::multi_model::Platform;
 use crate::endpoint::spec::Container;
 
 /// One container of one instance, across all its restarts.
@@ -23,8 +23,9 @@ pub struct RunningContainer {
     pub(super) state: watch::Sender<ContainerState>,
     pub(super) killed: Notify,
     pub(super) tail: Tail,
-    /// See [`Self::platform_data`].
-    platform_data: OnceLock<Arc<dyn Any + Send + Sync>>,
+    /// The models of a container in multi-model mode, or the reason why their store could not be
+    /// opened. The runtime API opens it.
+    pub platform: OnceLock<Result<Arc<Platform>, String>>,
 }
 
 /// The address of a responding container and its generation.
@@ -53,7 +54,7 @@ impl RunningContainer {
             state: watch::Sender::default(),
             killed: Notify::new(),
             tail: Tail::default(),
-            platform_data: OnceLock::new(),
+            platform: OnceLock::new(),
         }
     }
 
@@ -141,17 +142,6 @@ impl RunningContainer {
     /// The last lines of the container's log, oldest first.
     pub fn last_lines(&self) -> Vec<String> {
         self.tail.lines()
-    }
-
-    pub fn has_platform_data(&self) -> bool {
-        self.platform_data.get().is_some()
-    }
-
-    /// The platform's own data about this container, which lives as long as the container. The
-    /// first call creates it; `None` if that call created another type.
-    pub fn platform_data<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
-        let kept = self.platform_data.get_or_init(|| Arc::new(make()));
-        Arc::clone(kept).downcast().ok()
     }
 }
 

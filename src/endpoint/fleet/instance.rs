@@ -2,9 +2,10 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::container::RunningContainer;
@@ -19,6 +20,8 @@ pub struct Instance {
     folder: PathBuf,
     containers: Vec<Arc<RunningContainer>>,
     outstanding: AtomicUsize,
+    /// The free slots for asynchronous invocations. The first one sets their number.
+    pub slots: OnceLock<Arc<Semaphore>>,
     /// Cancelled to end the containers.
     pub(super) stop: CancellationToken,
     /// Cancelled once the containers have ended and their files are removed.
@@ -44,6 +47,7 @@ impl Instance {
             folder,
             containers,
             outstanding: AtomicUsize::new(0),
+            slots: OnceLock::new(),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
             ended,

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::container::RunningContainer;
 use super::health::{Health, Prober};
 use super::logs;
-use super::row::{FinishedRun, RestartBackoff, RestartDecision};
+use super::row::{ContainerRestarts, FinishedRun, RestartDecision};
 use super::runner::{ContainerControl, LaunchedContainer, Launcher};
 
 pub(super) use attached::watch_attached;
@@ -81,7 +81,7 @@ enum RunEnd {
 
 impl Keeper {
     pub async fn run(self) {
-        let mut backoff = RestartBackoff::default();
+        let mut restarts = ContainerRestarts::default();
         let reason = loop {
             let started = Instant::now();
             let (end, was_healthy) = self.run_once().await;
@@ -100,7 +100,7 @@ impl Keeper {
                     (format!("it did not answer /ping with 200 within {seconds} s"), false)
                 }
             };
-            let next = backoff.next(FinishedRun {
+            let next = restarts.next(FinishedRun {
                 was_healthy,
                 lived: started.elapsed(),
                 // The deployment has already waited for the whole start timeout.

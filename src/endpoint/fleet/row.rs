@@ -4,16 +4,16 @@
 
 use std::time::Duration;
 
+use crate::backoff::{Backoff, MIN_DELAY, RECOVERED_AFTER};
+
 /// Maximum number of runs without a passed health check. After that the failure is taken as
 /// permanent, and the deployment fails.
 const MAX_UNHEALTHY_RUNS: u32 = 3;
 
-/// A healthy container that ran this long resets the backoff.
-const RECOVERED_AFTER: Duration = Duration::from_secs(30);
-
-/// The delay between starts doubles from the shortest to the longest.
-const MIN_DELAY: Duration = Duration::from_millis(100);
-const MAX_DELAY: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff = Backoff {
+    immediate: 0,
+    max_delay: Duration::from_secs(10),
+};
 
 /// The end of a run of a container.
 #[derive(Debug, Clone, Copy)]
@@ -33,15 +33,15 @@ pub(super) enum RestartDecision {
     GiveUp,
 }
 
-/// The backoff between restarts of a container.
+/// Decides on restarts of a container.
 #[derive(Debug, Default)]
-pub(super) struct RestartBackoff {
+pub(super) struct ContainerRestarts {
     ever_healthy: bool,
     /// Consecutive runs that were short or never healthy.
     short_runs: u32,
 }
 
-impl RestartBackoff {
+impl ContainerRestarts {
     pub fn next(&mut self, ended: FinishedRun) -> RestartDecision {
         self.ever_healthy |= ended.was_healthy;
         if ended.on_demand {
@@ -54,9 +54,8 @@ impl RestartBackoff {
         if !self.ever_healthy && (ended.hopeless || self.short_runs >= MAX_UNHEALTHY_RUNS) {
             return RestartDecision::GiveUp;
         }
-        let doublings = self.short_runs.saturating_sub(1).min(16);
         RestartDecision::Restart {
-            after: MIN_DELAY.saturating_mul(1 << doublings).min(MAX_DELAY),
+            after: BACKOFF.delay(self.short_runs),
         }
     }
 }
@@ -82,10 +81,10 @@ mod tests {
 
     #[test]
     fn a_container_that_was_never_healthy_is_given_up_after_three_runs() {
-        let mut backoff = RestartBackoff::default();
-        assert_eq!(backoff.next(ended(false, 1)), after(100));
-        assert_eq!(backoff.next(ended(false, 100)), after(200));
-        assert_eq!(backoff.next(ended(false, 1)), RestartDecision::GiveUp);
+        let mut restarts = ContainerRestarts::default();
+        assert_eq!(restarts.next(ended(false, 1)), after(100));
+        assert_eq!(restarts.next(ended(false, 100)), after(200));
+        assert_eq!(restarts.next(ended(false, 1)), RestartDecision::GiveUp);
     }
 
     #[test]
@@ -94,10 +93,10 @@ mod tests {
             hopeless: true,
             ..ended(false, 0)
         };
-        assert_eq!(RestartBackoff::default().next(hopeless), RestartDecision::GiveUp);
-        let mut backoff = RestartBackoff::default();
-        backoff.next(ended(true, 1));
-        assert_eq!(backoff.next(hopeless), after(200));
+        assert_eq!(ContainerRestarts::default().next(hopeless), RestartDecision::GiveUp);
+        let mut restarts = ContainerRestarts::default();
+        restarts.next(ended(true, 1));
+        assert_eq!(restarts.next(hopeless), after(200));
     }
 
     #[test]
@@ -106,12 +105,12 @@ mod tests {
             on_demand: true,
             ..ended(was_healthy, 1)
         };
-        let mut backoff = RestartBackoff::default();
+        let mut restarts = ContainerRestarts::default();
         for count in 0..20 {
-            assert_eq!(backoff.next(killed(count % 2 == 0)), after(100));
+            assert_eq!(restarts.next(killed(count % 2 == 0)), after(100));
         }
         assert_eq!(
-            backoff.next(ended(true, 1)),
+            restarts.next(ended(true, 1)),
             after(100),
             "runs that were killed on demand do not count"
         );
@@ -119,15 +118,15 @@ mod tests {
 
     #[test]
     fn a_container_that_was_healthy_is_restarted_for_ever_with_growing_delays() {
-        let mut backoff = RestartBackoff::default();
-        let pauses: Vec<RestartDecision> = (0..10).map(|count| backoff.next(ended(count == 0, 1))).collect();
+        let mut restarts = ContainerRestarts::default();
+        let pauses: Vec<RestartDecision> = (0..10).map(|count| restarts.next(ended(count == 0, 1))).collect();
         let expected = [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000, 10_000];
         assert_eq!(pauses, expected.map(after));
         for _ in 0..100 {
-            assert_eq!(backoff.next(ended(false, 1)), after(10_000));
+            assert_eq!(restarts.next(ended(false, 1)), after(10_000));
         }
         assert_eq!(
-            backoff.next(ended(true, 31)),
+            restarts.next(ended(true, 31)),
             after(100),
             "a long healthy run resets the backoff"
         );

@@ -19,10 +19,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Runtime;
 use super::invoke::{RequestLimits, ResultLocations, content_type};
 use super::request::{Api, InvocationRequest};
 use super::routing::Destination;
+use super::{Runtime, new_id};
 use crate::endpoint::error::RuntimeError;
 use crate::store::Objects;
 
@@ -100,7 +100,7 @@ impl Runtime {
             }
             _ => {}
         }
-        let id = self.ids.next();
+        let id = new_id();
         let name = request
             .asynchronous
             .filename
@@ -118,7 +118,7 @@ impl Runtime {
         let below = |prefix: &str, path: &str| format!("{}/{path}", prefix.trim_end_matches('/'));
         let failure = configured.failure.as_ref();
         let locations = ResultLocations {
-            inference_id: request.inference_id.clone().unwrap_or_else(|| self.ids.next()),
+            inference_id: request.inference_id.clone().unwrap_or_else(new_id),
             output: below(&configured.output, &path),
             failure: failure.map(|prefix| below(prefix, &format!("{id}-error.out"))),
         };

@@ -1,5 +1,5 @@
-//! The platform's data about each container, which live as long as the container: its models, or
-//! its slots for asynchronous invocations.
+//! The models of each container in multi-model mode, and the slots of each instance for
+//! asynchronous invocations.
 
 use std::sync::{Arc, PoisonError, Weak};
 
@@ -12,23 +12,12 @@ use crate::endpoint::fleet::{Fleet, Instance, RunningContainer};
 use crate::endpoint::multi_model::{Platform, PlatformParts};
 use crate::store::{self, OpenError, Store};
 
-/// The platform of a container in multi-model mode, or the reason why it could not be created.
-struct Models(Result<Arc<Platform>, String>);
-
-/// The slots of an instance, kept with its first container, which is not in multi-model mode.
-struct Slots(Arc<Semaphore>);
-
 impl Runtime {
     /// The models of a container in multi-model mode. Call [`Self::open_stores`] first: otherwise
     /// the first call opens the store, which blocks on disk I/O.
     pub(super) fn platform(&self, container: &Arc<RunningContainer>) -> Result<Arc<Platform>, RuntimeError> {
-        let models = container.platform_data(|| Models(self.new_platform(container)));
-        let Some(models) = models else {
-            return Err(RuntimeError::Internal(
-                "the container is not in multi-model mode".to_owned(),
-            ));
-        };
-        models.0.clone().map_err(RuntimeError::Internal)
+        let platform = container.platform.get_or_init(|| self.new_platform(container));
+        platform.clone().map_err(RuntimeError::Internal)
     }
 
     /// Opens the missing stores of containers in multi-model mode, on a thread for blocking work.
@@ -75,14 +64,12 @@ impl Runtime {
         Ok(Platform::new(&**container, parts, self.settings.multi_model.clone()))
     }
 
-    /// The free slots of an instance for asynchronous invocations. Only for instances without a
-    /// container in multi-model mode.
+    /// The free slots of an instance for asynchronous invocations.
     pub(super) fn slots(&self, fleet: &Fleet, instance: &Instance) -> Option<Arc<Semaphore>> {
         let configured = fleet.deployment().asynchronous.as_ref()?.max_concurrent;
         let slots = configured.map_or(self.settings.async_concurrency, |slots| slots as usize);
-        let first = instance.containers().first()?;
-        let slots = first.platform_data(|| Slots(Arc::new(Semaphore::new(slots.max(1)))))?;
-        Some(Arc::clone(&slots.0))
+        let slots = instance.slots.get_or_init(|| Arc::new(Semaphore::new(slots.max(1))));
+        Some(Arc::clone(slots))
     }
 
     fn store(&self, url: &str) -> Result<Arc<Store>, OpenError> {
@@ -104,5 +91,5 @@ impl Runtime {
 }
 
 fn is_unopened(container: &RunningContainer) -> bool {
-    container.spec().is_multi_model() && !container.has_platform_data()
+    container.spec().is_multi_model() && container.platform.get().is_none()
 }

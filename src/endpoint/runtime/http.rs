@@ -7,15 +7,15 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use reqwest::header::HeaderMap;
 use serde_json::json;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::Runtime;
 use super::request::{Api, InvocationRequest};
-use crate::connections::Receiving;
+use super::{Runtime, new_id};
+use crate::connections::{BodyError, discard_body, read_body};
 use crate::endpoint::error::{AwsErrorResponse, RuntimeError};
 use crate::endpoint::event_stream;
 
@@ -27,10 +27,6 @@ pub const ERROR_TYPE: &str = "x-amzn-ErrorType";
 /// The header with the media type of a streamed response, whose `Content-Type` is that of the
 /// frames.
 const MODEL_CONTENT_TYPE: &str = "X-Amzn-SageMaker-Content-Type";
-
-/// Maximum time to read the rest of a refused body. Without reading it, a client that is still
-/// sending would see a connection reset instead of the reason.
-const LINGER: Duration = Duration::from_secs(10);
 
 /// Adds the routes of the runtime API. They require the app data of [`data`].
 pub fn routes(app: &mut ServiceConfig) {
@@ -55,7 +51,7 @@ async fn invoke(
     };
     match result.await {
         Ok(response) => {
-            let mut reply = response_builder(&runtime, StatusCode::OK);
+            let mut reply = response_builder(StatusCode::OK);
             reply.insert_header((VARIANT, response.variant));
             forward(&mut reply, &response.headers, None);
             reply.body(response.body)
@@ -77,7 +73,7 @@ async fn stream(
     };
     match result.await {
         Ok(streamed) => {
-            let mut reply = response_builder(&runtime, StatusCode::OK);
+            let mut reply = response_builder(StatusCode::OK);
             reply.insert_header((VARIANT, streamed.variant));
             forward(&mut reply, &streamed.headers, Some(MODEL_CONTENT_TYPE));
             reply.content_type(event_stream::CONTENT_TYPE);
@@ -100,7 +96,7 @@ async fn asynchronous(
     };
     match result.await {
         Ok(locations) => {
-            let mut reply = response_builder(&runtime, StatusCode::ACCEPTED);
+            let mut reply = response_builder(StatusCode::ACCEPTED);
             reply.insert_header(("X-Amzn-SageMaker-OutputLocation", locations.output));
             if let Some(failure) = locations.failure {
                 reply.insert_header(("X-Amzn-SageMaker-FailureLocation", failure));
@@ -115,7 +111,7 @@ async fn asynchronous(
 async fn read(
     api: Api,
     request: &HttpRequest,
-    mut payload: Payload,
+    payload: Payload,
     limit: usize,
     time: Duration,
 ) -> Result<(InvocationRequest, Bytes), RuntimeError> {
@@ -124,49 +120,24 @@ async fn read(
     let invocation = match InvocationRequest::read(api, header) {
         Ok(invocation) => invocation,
         Err(error) => {
-            discard(request, payload).await;
+            discard_body(request, payload).await;
             return Err(error);
         }
     };
-    let length = header("content-length").and_then(|length| std::str::from_utf8(length).ok());
-    let declared: Option<usize> = length.and_then(|length| length.parse().ok());
-    if declared.is_some_and(|declared| declared > limit) {
-        discard(request, payload).await;
-        return Err(api.too_large(limit));
+    match read_body::<()>(request, payload, limit, until, |_, _| true).await {
+        Ok((body, _)) => Ok((invocation, body)),
+        Err(BodyError::TooLarge) => Err(api.too_large(limit)),
+        Err(BodyError::NoMemory) => Err(RuntimeError::Unavailable(
+            "there is not enough memory for the request's body".to_owned(),
+        )),
+        Err(BodyError::Late) => Err(RuntimeError::BodyBroken("the rest did not arrive in time".to_owned())),
+        Err(BodyError::Broken(error)) => Err(RuntimeError::BodyBroken(error.to_string())),
     }
-    let receiving = Receiving::of(request);
-    let mut body = BytesMut::new();
-    while let Some(chunk) = timeout_at(until, payload.next()).await.map_err(|_| late())? {
-        let chunk = chunk.map_err(|error| match receiving.is_overdue() {
-            true => late(),
-            false => RuntimeError::BodyBroken(error.to_string()),
-        })?;
-        if body.is_empty() && declared == Some(chunk.len()) {
-            return Ok((invocation, chunk));
-        }
-        if body.len() + chunk.len() > limit {
-            drop(body);
-            discard(request, payload).await;
-            return Err(api.too_large(limit));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok((invocation, body.freeze()))
 }
 
-fn late() -> RuntimeError {
-    RuntimeError::BodyBroken("the rest did not arrive in time".to_owned())
-}
-
-async fn discard(request: &HttpRequest, mut payload: Payload) {
-    let _receiving = Receiving::of(request);
-    let until = Instant::now() + LINGER;
-    while let Ok(Some(Ok(_))) = timeout_at(until, payload.next()).await {}
-}
-
-fn response_builder(runtime: &Runtime, status: StatusCode) -> HttpResponseBuilder {
+fn response_builder(status: StatusCode) -> HttpResponseBuilder {
     let mut reply = HttpResponse::build(status);
-    reply.insert_header((REQUEST_ID, runtime.ids.next()));
+    reply.insert_header((REQUEST_ID, new_id()));
     reply
 }
 
@@ -174,7 +145,7 @@ fn error_response(runtime: &Runtime, endpoint: &str, error: &RuntimeError) -> Ht
     tracing::info!(endpoint, %error, "an invocation failed");
     let AwsErrorResponse { status, kind, body } = error.answer(runtime.at(endpoint));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut reply = response_builder(runtime, status);
+    let mut reply = response_builder(status);
     if let Some(kind) = kind {
         reply.insert_header((ERROR_TYPE, kind));
     }

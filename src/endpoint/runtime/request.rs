@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::pattern::{self, Pattern};
 use crate::endpoint::error::RuntimeError;
+use crate::endpoint::pattern::{self, Pattern};
 use crate::store::Name;
 use crate::wire::{CUSTOM_ATTRIBUTES, INFERENCE_ID, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 

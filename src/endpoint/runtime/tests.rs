@@ -358,3 +358,12 @@ async fn a_response_that_sagemaker_refuses_is_a_model_error_with_the_containers_
         }
     }
 }
+
+#[test]
+fn ids_look_like_uuids_and_differ() {
+    let (one, other) = (new_id(), new_id());
+    let lengths: Vec<_> = one.split('-').map(str::len).collect();
+    assert_eq!(lengths, [8, 4, 4, 4, 12], "{one}");
+    assert_eq!(&one[14..15], "4");
+    assert_ne!(one, other);
+}

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::disk_cache::is_at;
 use crate::endpoint::control::{
-    Arns, AwsError, DesiredEndpoint, Endpoint, EndpointPhase, Records, Tags, parse_endpoint_config, parse_model,
+    Arns, ControlError, DesiredEndpoint, Endpoint, EndpointPhase, Records, Tags, parse_endpoint_config, parse_model,
 };
 use crate::endpoint::spec::{EndpointConfig, Model};
 
@@ -298,11 +298,11 @@ impl SavedRequest {
         }
     }
 
-    fn into_model(self, arns: &Arns) -> Result<Model, AwsError> {
+    fn into_model(self, arns: &Arns) -> Result<Model, ControlError> {
         parse_model(self.request, arns, self.created)
     }
 
-    fn into_config(self, arns: &Arns) -> Result<EndpointConfig, AwsError> {
+    fn into_config(self, arns: &Arns) -> Result<EndpointConfig, ControlError> {
         parse_endpoint_config(self.request, arns, self.created)
     }
 }
@@ -333,7 +333,7 @@ impl SavedEndpoint {
 
     /// The endpoint after a start, not deployed yet.
     fn into_endpoint(self, arns: &Arns) -> Result<Endpoint, String> {
-        let text = |error: AwsError| error.to_string();
+        let text = |error: ControlError| error.to_string();
         let config = Arc::new(self.config.into_config(arns).map_err(text)?);
         let mut own = Records::default();
         for saved in self.models {

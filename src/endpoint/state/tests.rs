@@ -33,7 +33,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
-async fn ask(state: &ControlState, action: &str, body: Value) -> Result<ActionResponse, AwsError> {
+async fn ask(state: &ControlState, action: &str, body: Value) -> Result<ActionResponse, ControlError> {
     let body = body.to_string();
     state
         .answer(&format!("SageMaker.{action}"), body.as_bytes(), &NoFleet)

@@ -4,7 +4,7 @@
 use super::super::shape::Shape::{Choice, Integer, List, Structure};
 use super::super::shape::{Member, Shape, optional, required, text};
 use super::ONE_OR_MORE;
-use crate::endpoint::control::pattern::NOT_BLANK;
+use crate::endpoint::pattern::NOT_BLANK;
 
 const UP_TO_AN_HOUR: Shape = Integer { min: 0, max: 3600 };
 const EXECUTION_SECONDS: Shape = Integer { min: 600, max: 28800 };

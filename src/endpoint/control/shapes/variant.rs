@@ -6,7 +6,7 @@
 use super::super::shape::Shape::{Anything, Choice, Flag, Integer, List, Number, Structure};
 use super::super::shape::{Shape, optional, required, text};
 use super::{ANY_TEXT, KMS_KEY, MODEL, NAMED, NONE_OR_MORE, ONE_OR_MORE, TIMEOUT_SECONDS};
-use crate::endpoint::control::pattern::{MEDIA_TYPE, OUTPUT, PARTITION, RESERVATION, S3_URI, TOPIC};
+use crate::endpoint::pattern::{MEDIA_TYPE, OUTPUT, PARTITION, RESERVATION, S3_URI, TOPIC};
 
 const INSTANCE_POOLS: Shape = List {
     min: 1,
