@@ -99,7 +99,7 @@ impl Folder {
 }
 
 impl StoreError {
-    /// The store error inside an error of a [`StoreReader`].
+    /// The store error inside an error of a `StoreReader`.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
