@@ -30,7 +30,7 @@ use crate::codec::{
 };
 use crate::engine::RequestBudget;
 use crate::manifest::{Manifest, PassedOver, TOKENIZER};
-use crate::tensor::{Inputs, Records, Signature, Value};
+use crate::tensor::{Inputs, OutputRows, Records, Signature, Value};
 use crate::text::{FileLimits, Tokenizer};
 
 use chunks::Chunks;
@@ -265,10 +265,15 @@ impl Handler {
 
     /// Divides a request with texts of different lengths into runs of similar lengths. Returns the
     /// inputs of each run; `None` if the request is one run.
-    fn divide(&self, facts: &mut RequestFacts) -> Result<Option<Vec<Inputs>>, InvocationError> {
-        match (&self.media, &self.chunks) {
-            (Some(media), None) => Ok(media.divide(facts)?),
-            (None, _) | (_, Some(_)) => Ok(None),
+    fn divide(&self, plan: &ReplyPlan, facts: &mut RequestFacts) -> Result<Option<Vec<Inputs>>, InvocationError> {
+        // Each run must take any number of records, and answer each of them.
+        let is_divisible = matches!(plan.records(), Records::Separable(_)) && self.chunks.is_none();
+        let mut outputs = plan.selected(self.schema.signature()).into_iter();
+        match &self.media {
+            Some(media) if is_divisible && outputs.all(|output| output.rows == OutputRows::PerRecord) => {
+                Ok(media.divide(facts)?)
+            }
+            Some(_) | None => Ok(None),
         }
     }
 

@@ -47,6 +47,7 @@ use tokio::sync::Semaphore;
 use tokio::task;
 
 use crate::archive::{self, ExpectedFormat, UnpackError, UnpackLimits};
+use crate::disk_cache::FolderError;
 
 pub use cache::{DiskCacheError, Lease, Usage};
 pub use environment::Environment;
@@ -422,7 +423,11 @@ fn unpack_error(url: &str, error: UnpackError) -> FetchError {
 
 fn cache_error(error: DiskCacheError) -> FetchError {
     match &error {
-        DiskCacheError::Write { source, .. } if archive::is_full(source) => FetchError::NoRoom(error.to_string()),
+        DiskCacheError::Write { source, .. } | DiskCacheError::Folder(FolderError::Unusable { source, .. })
+            if archive::is_full(source) =>
+        {
+            FetchError::NoRoom(error.to_string())
+        }
         _ => FetchError::Disk(error.to_string()),
     }
 }

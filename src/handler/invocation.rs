@@ -106,7 +106,7 @@ impl Invocation {
         mut facts: Box<RequestFacts>,
         form: Reply,
     ) -> Result<(Inputs, InvocationPlan), InvocationError> {
-        let mut runs = self.handler.divide(&mut facts)?.unwrap_or_default().into_iter();
+        let mut runs = self.handler.divide(&reply, &mut facts)?.unwrap_or_default().into_iter();
         let inputs = runs.next().unwrap_or(inputs);
         let plan = InvocationPlan {
             further: runs.collect(),

@@ -80,20 +80,24 @@ impl Encoded {
     }
 
     /// Divides the rows into groups of similar lengths, the longest first. A shorter row starts a
-    /// new group if it and the rows after it would otherwise need more padding than a run costs.
+    /// new group if the padding of the group would otherwise cost more than a run.
     pub fn groups(&self) -> Vec<Vec<usize>> {
         let length = |row: usize| self.padded(self.rows[row].len());
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         order.sort_by_key(|&row| Reverse(length(row)));
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        for (position, &row) in order.iter().enumerate() {
-            let rest = order.len() - position;
+        let mut padding = 0;
+        for row in order {
             match groups.last_mut() {
                 // The first row of a group is its longest.
-                Some(group) if (length(group[0]) - length(row)).saturating_mul(rest) <= RUN_TOKENS => {
+                Some(group) if padding + length(group[0]) - length(row) <= RUN_TOKENS => {
+                    padding += length(group[0]) - length(row);
                     group.push(row);
                 }
-                Some(_) | None => groups.push(vec![row]),
+                Some(_) | None => {
+                    padding = 0;
+                    groups.push(vec![row]);
+                }
             }
         }
         groups

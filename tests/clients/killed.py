@@ -63,7 +63,7 @@ class Killed(unittest.TestCase):
             self.kill_while_it_works("killed", which, TargetModel="spin.tar.gz")
             self.assertEqual(ask("killed", [5], TargetModel="scale.tar.gz"), [10.0])
 
-    def test_a_container_killed_by_a_fault_rule_fails_only_its_requests(self):
+    def test_one_killed_by_a_fault_rule_fails_only_its_requests(self):
         deploy("by-rule", PrimaryContainer=container(Bucket().put_model("model.tar.gz", scale(2))))
         for _ in range(3):
             for number in (1, 2):

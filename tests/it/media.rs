@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{Builder, Finished, Request, Response, Server, eventually, longshore};
-use crate::support::onnx::{Graph, Info, Model, Node, Tensor, element};
+use crate::support::onnx::{Dim, Graph, Info, Model, Node, Tensor, element};
 
 /// Returns a picture of one colour.
 fn picture(colour: [u8; 3], format: ImageFormat) -> Vec<u8> {
@@ -329,8 +329,13 @@ fn moods() -> Vec<u8> {
 }
 
 fn sums_of_words(output: &str) -> Vec<u8> {
+    sums_in(tokens(), output, "batch".into())
+}
+
+/// A model over a graph with the inputs of [`tokens`], for `batch` texts.
+fn sums_in(graph: Graph, output: &str, batch: Dim) -> Vec<u8> {
     let table = [0., 0., 0., 0., 0., 3., 3., 0.];
-    let graph = tokens()
+    let graph = graph
         .initializer(Tensor::floats("table", &[4, 2], &table))
         .initializer(Tensor::ints("last", &[1], &[2]))
         .initializer(Tensor::ints("words", &[1], &[1]))
@@ -339,7 +344,7 @@ fn sums_of_words(output: &str) -> Vec<u8> {
         .node(Node::new("Unsqueeze", ["mask", "last"], ["wide"]))
         .node(Node::new("Mul", ["each", "wide"], ["kept"]))
         .node(Node::new("ReduceSum", ["kept", "words"], [output]).attribute("keepdims", 0))
-        .output(Info::floats(output, ["batch".into(), 2.into()]));
+        .output(Info::floats(output, [batch, 2.into()]));
     Model::new(graph).opset(13).into_bytes()
 }
 
@@ -400,6 +405,53 @@ fn a_sentence_gets_a_label_in_every_request_format() {
         let refusal = send(&server, "moods", content_type, body, "*/*").expect(status);
         assert!(refusal.message().contains(part), "{}", refusal.message());
     }
+}
+
+#[test]
+fn a_model_for_one_text_at_a_time_answers_several_as_one_that_takes_them_together() {
+    let server = Builder::multi().start();
+    let place = |name: &str, batch: Dim| {
+        let input = |name| Info::tensor(name, element::INT64, [batch.clone(), "sequence".into()]);
+        let graph = Graph::new().input(input("input_ids")).input(input("attention_mask"));
+        let url = server
+            .models()
+            .place_model(name, &sums_in(graph, "logits", batch.clone()));
+        write(&url, "tokenizer.json", &tokenizer(&["good", "bad"]));
+        let config = json!({"architectures": ["BertForSequenceClassification"], "id2label": id2label(&["NEGATIVE", "POSITIVE"])});
+        write(&url, "config.json", &config.to_string());
+        server.load(name, &url).expect(200);
+    };
+    place("one", 1.into());
+    place("any", "batch".into());
+    let texts = json!({"inputs": ["good", "bad bad and bad"]});
+    let answers = ["one", "any"].map(|name| server.invoke(name, &texts).expect(200).json());
+    assert_eq!(answers[0], answers[1]);
+    // A fixed number of texts runs as it is, whatever their lengths.
+    place("two", 2.into());
+    let texts = json!({"inputs": ["good", "bad ".repeat(100)]});
+    let answer = server.invoke("two", &texts).expect(200).json();
+    assert_eq!(labels(&answer), ["POSITIVE", "NEGATIVE"], "{answer}");
+}
+
+#[test]
+fn texts_that_are_copied_for_each_label_or_text_are_bounded_before_they_are_copied() {
+    let server = Builder::multi().start();
+    let url = place_moods(&server, "moods");
+    write(&url, "longshore.json", r#"{"task": "zero-shot-classification"}"#);
+    server.load("moods", &url).expect(200);
+    let labels: Vec<String> = (0..1000).map(|label| label.to_string()).collect();
+    let body = json!({"inputs": "a ".repeat(100_000), "parameters": {"candidate_labels": labels}});
+    let refusal = server.invoke("moods", &body).expect(413).message();
+    assert!(
+        refusal.contains("once for each label") && refusal.contains("--max-tokens"),
+        "{refusal}"
+    );
+    let body = json!({"query": "a ".repeat(100_000), "texts": vec!["b"; 1000]});
+    let refusal = server.invoke("moods", &body).expect(413).message();
+    assert!(
+        refusal.contains("once for each text") && refusal.contains("--max-tokens"),
+        "{refusal}"
+    );
 }
 
 /// `longshore pack` of the artifact at `url`.
@@ -627,7 +679,11 @@ fn clients_of_other_text_servers_get_responses_in_their_format() {
         json!([[0.0, 1.0]])
     );
     let refusal = post("/rerank", &json!({"query": "good", "texts": ["bad"]})).expect(400);
-    assert!(refusal.message().contains("another task"), "{}", refusal.message());
+    assert!(
+        refusal.message().contains("does not take texts"),
+        "{}",
+        refusal.message()
+    );
     single.send(&Request::get("/embed")).expect(405);
 
     let moods = place_moods(&server, "moods");

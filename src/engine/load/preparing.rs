@@ -165,12 +165,13 @@ impl Engine {
         let reserved = self
             .loads
             .run(move || budget.prepare(memory.saturating_add(child), weights));
-        let mut fold = true;
+        let (mut fold, mut is_short) = (true, false);
         let mut reserved = match reserved.await.map_err(LoadError::Pool)? {
             Ok(reserved) => reserved,
-            // Without folding, narrow constants stay narrow, and the child needs much less.
+            // Narrow constants need not be folded, and not all of them are: rows of a float16 table
+            // are cast after they are looked up.
             Err(_) if artifact.facts.widened > 0 => {
-                fold = false;
+                is_short = true;
                 memory = usual_memory(unfolded(artifact.facts)).min(most);
                 let budget = self.budget.clone();
                 let reserved = self
@@ -202,7 +203,8 @@ impl Engine {
                 PrepareError::Crashed { .. } => false,
                 _ => return Err(error.into()),
             };
-            if memory >= most && short_of_memory && fold && artifact.facts.widened > 0 {
+            let may_be_short = is_short || (memory >= most && short_of_memory);
+            if may_be_short && fold && artifact.facts.widened > 0 {
                 // Constants that are not folded need much less memory.
                 fold = false;
                 continue;

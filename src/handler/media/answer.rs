@@ -1,5 +1,6 @@
 //! Converts outputs to the answer of the model's task, and writes it in the requested form.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::{Map, Value as Json};
@@ -196,8 +197,8 @@ impl Media {
         reply(facts, form, model, &answers)
     }
 
-    /// Merges the answers of a request of texts that was divided into runs; `None` for other
-    /// requests.
+    /// Merges the answers of a request of texts that ran in groups, or record by record; `None` for
+    /// other requests.
     fn merged(
         &self,
         answering: &Answering,
@@ -205,11 +206,16 @@ impl Media {
         names: &[&str],
         runs: &[Vec<Value>],
     ) -> Result<Option<Answer>, MediaError> {
-        let Some(texts) = facts.texts.as_ref().filter(|texts| !texts.groups().is_empty()) else {
+        let Some(texts) = facts.texts.as_ref().filter(|_| answering.task.can_merge()) else {
             return Ok(None);
         };
+        let groups = match texts.groups() {
+            [] if runs.len() > 1 => Cow::Owned((0..runs.len()).map(|record| vec![record]).collect()),
+            [] => return Ok(None),
+            groups => Cow::Borrowed(groups),
+        };
         let mut parts = Vec::with_capacity(runs.len());
-        for (rows, run) in texts.groups().iter().zip(runs) {
+        for (rows, run) in groups.iter().zip(runs) {
             let group = texts.group(rows);
             let answer = self.answer(answering, facts, Some(&group), 0..rows.len(), &outputs(names, run))?;
             parts.push((rows.as_slice(), answer));

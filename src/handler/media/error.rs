@@ -54,6 +54,7 @@ fn image_option(error: &VisionError) -> &'static str {
 fn text_option(error: &TextError) -> &'static str {
     match error {
         TextError::TooLarge { what, .. } if what.starts_with("tokens") => " (--max-tokens)",
+        TextError::TooLarge { what, .. } if what.starts_with("bytes of the texts") => " (--max-tokens)",
         TextError::TooLarge { what, .. } if what.starts_with("bytes") => " (--max-text)",
         _ => "",
     }
@@ -68,6 +69,7 @@ fn sound_option(error: &AudioError) -> &'static str {
 
 fn request_option(error: &RequestError) -> &'static str {
     match error {
+        RequestError::TooLarge { what, .. } if what.starts_with("bytes of the query") => " (--max-tokens)",
         RequestError::TooLarge { what, .. } if what.starts_with("bytes") => " (--max-text)",
         _ => "",
     }

@@ -168,6 +168,9 @@ impl Texts {
             ..media.limits.text
         };
         options.offsets = matches!(task, Some(Task::TokenClassification | Task::QuestionAnswering));
+        if task == Some(Task::ZeroShotClassification) {
+            check_pairs(&inputs, &settings, &options.limits)?;
+        }
         let (mut inputs, question) = question(task, inputs, &form, &settings);
         if !self.prompt.is_empty() {
             inputs = inputs.into_iter().map(|input| prompted(&self.prompt, input)).collect();
@@ -275,6 +278,30 @@ impl Texts {
         }
         Ok(options)
     }
+}
+
+/// Refuses texts and labels whose pairs are too many, before the pairs copy the texts.
+fn check_pairs(inputs: &[TextInput], settings: &AnswerSettings, limits: &TextLimits) -> Result<(), TextError> {
+    let labels = settings.candidate_labels.as_deref().unwrap_or_default().len();
+    let bytes: usize = inputs.iter().flat_map(TextInput::texts).map(str::len).sum();
+    let too_large = |what: &str, given: usize, limit: usize| TextError::TooLarge {
+        what: what.to_owned(),
+        given: given as u64,
+        limit: limit as u64,
+        advice: "send fewer texts or labels at a time",
+    };
+    let (pairs, copied) = (inputs.len().saturating_mul(labels), bytes.saturating_mul(labels));
+    if pairs > limits.texts {
+        return Err(too_large("pairs of a text and a label", pairs, limits.texts));
+    }
+    if copied > limits.tokens {
+        return Err(too_large(
+            "bytes of the texts, once for each label",
+            copied,
+            limits.tokens,
+        ));
+    }
+    Ok(())
 }
 
 /// The texts to tokenize, and the relation between their answers.

@@ -11,16 +11,13 @@ impl Task {
     /// Whether [`Answer::merge`] can merge the answers of several runs.
     pub const fn can_merge(self) -> bool {
         match self {
-            Self::TextClassification
-            | Self::TokenClassification
-            | Self::SentenceSimilarity
-            | Self::TextRanking
-            | Self::FillMask => true,
+            Self::TextClassification | Self::TokenClassification | Self::SentenceSimilarity | Self::TextRanking => true,
             Self::ImageClassification
             | Self::AudioClassification
             | Self::ObjectDetection
             | Self::ImageSegmentation
             | Self::FeatureExtraction
+            | Self::FillMask
             | Self::ZeroShotClassification
             | Self::QuestionAnswering => false,
         }
@@ -73,7 +70,6 @@ impl Body {
             (Self::Labels { records, .. }, Self::Labels { records: more, .. }) => records.extend(more),
             (Self::Entities(records), Self::Entities(more)) => records.extend(more),
             (Self::Scores(records), Self::Scores(more)) => records.extend(more),
-            (Self::Fills(records), Self::Fills(more)) => records.extend(more),
             (Self::Embeddings(records), Self::Embeddings(more)) => {
                 let numbers = records.rows().chain(more.rows()).flatten().copied().collect();
                 let width = records.tensor().shape().last().copied().unwrap_or(0);
@@ -90,7 +86,6 @@ impl Body {
             Self::Labels { records, .. } => sort(records, places),
             Self::Entities(records) => sort(records, places),
             Self::Scores(records) => sort(records, places),
-            Self::Fills(records) => sort(records, places),
             Self::Embeddings(records) => {
                 let mut rows: Vec<&[f32]> = records.rows().collect();
                 sort(&mut rows, places);

@@ -173,7 +173,12 @@ impl PreparedCache {
 
     /// Creates the folder for TensorRT's engines of `content`; `None` without a usable folder.
     pub fn engines(&self, content: &ContentHash) -> Option<PathBuf> {
-        let (description, _) = self.files(self.folder.as_ref()?, content);
+        let folder = self.folder.as_ref()?;
+        if let Err(error) = folder.ensure() {
+            tracing::warn!(%error, "TensorRT's engines cannot be kept");
+            return None;
+        }
+        let (description, _) = self.files(folder, content);
         let engines = description.with_extension("tensorrt");
         match DirBuilder::new().recursive(true).mode(0o700).create(&engines) {
             Ok(()) => Some(engines),

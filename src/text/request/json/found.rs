@@ -71,6 +71,15 @@ impl Found {
                 return Ok(Some(TextForm::List));
             }
             Single::Ranking(query, texts) => {
+                // The query is copied for each text.
+                let (given, limit) = (query.len().saturating_mul(texts.len()), collected.limits.tokens);
+                if given > limit {
+                    return Err(RequestError::TooLarge {
+                        what: "bytes of the query, once for each text".to_owned(),
+                        given: given as u64,
+                        limit: limit as u64,
+                    });
+                }
                 for text in texts {
                     collected.push(TextInput::Pair(query.clone(), text))?;
                 }
