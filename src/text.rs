@@ -45,7 +45,7 @@ mod tokenizer;
 pub use config::{ConfigError, TokenizerConfig};
 pub use encoded::{Encoded, TokenRow, characters};
 pub use error::TextError;
-pub use limits::{FileLimits, TextLimits};
+pub use limits::{FileLimits, TextLimit, TextLimits};
 pub use options::{Padding, Side, TokenizeOptions, Truncation};
 pub use pool::Pool;
 pub use request::TextInput;

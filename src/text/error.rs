@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::limits::TextLimit;
+
 /// Maximum bytes of outside data in a message.
 const EXCERPT_BYTES: usize = 64;
 
@@ -20,6 +22,7 @@ pub enum TextError {
     /// A request exceeds a limit of [`super::TextLimits`].
     #[error("{what}: {given}, at most {limit} allowed; {advice}")]
     TooLarge {
+        exceeded: TextLimit,
         what: String,
         given: u64,
         limit: u64,

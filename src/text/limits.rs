@@ -43,6 +43,19 @@ pub(super) const TEMPLATE_PIECES: usize = 64;
 /// Maximum tokens that a post-processor adds to one text.
 pub(super) const TEMPLATE_TOKENS: usize = 1024;
 
+/// The limit that a request exceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextLimit {
+    /// [`TextLimits::texts`].
+    Texts,
+    /// [`TextLimits::text_bytes`].
+    TextBytes,
+    /// [`TextLimits::tokens`].
+    Tokens,
+    /// A limit that is not an option.
+    Fixed,
+}
+
 /// Limits on the texts of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextLimits {

@@ -13,7 +13,7 @@ use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::{NormalizedString, Normalizer};
 
 use super::error::{TextError, excerpt};
-use super::limits::{REPLACEMENT_BYTES, STEPS};
+use super::limits::{REPLACEMENT_BYTES, STEPS, TextLimit};
 use super::pattern::{Clock, Found, Pattern};
 
 /// Maximum length of a normalized text, relative to the text. Unicode's compatibility forms grow at
@@ -189,6 +189,7 @@ impl NormalizeRun<'_> {
             return Ok(());
         }
         Err(TextError::TooLarge {
+            exceeded: TextLimit::TextBytes,
             what: "bytes of a text after its normalization".to_owned(),
             given: bytes as u64,
             limit: self.most as u64,

@@ -14,7 +14,7 @@ use memchr::memchr_iter;
 use serde_json::{Map, Value};
 
 pub use self::error::RequestError;
-use super::limits::TextLimits;
+use super::limits::{TextLimit, TextLimits};
 
 /// A text to tokenize, or a pair of texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +168,7 @@ impl<'a> Collected<'a> {
     fn push(&mut self, input: TextInput) -> Result<(), RequestError> {
         if self.inputs.len() >= self.limits.texts {
             return Err(RequestError::TooLarge {
+                exceeded: TextLimit::Texts,
                 what: "texts of a request".to_owned(),
                 given: self.inputs.len() as u64 + 1,
                 limit: self.limits.texts as u64,
@@ -175,6 +176,7 @@ impl<'a> Collected<'a> {
         }
         if input.bytes() > self.limits.text_bytes {
             return Err(RequestError::TooLarge {
+                exceeded: TextLimit::TextBytes,
                 what: format!("bytes of text {}", self.inputs.len()),
                 given: input.bytes() as u64,
                 limit: self.limits.text_bytes as u64,

@@ -5,8 +5,8 @@ use crate::audio::AudioError;
 use crate::codec::DecodeError;
 use crate::engine::NoRoom;
 use crate::task::TaskError;
-use crate::text::TextError;
 use crate::text::request::RequestError;
+use crate::text::{TextError, TextLimit};
 use crate::vision::VisionError;
 
 /// Errors of reading media and answering, by the step that failed.
@@ -53,24 +53,29 @@ fn image_option(error: &VisionError) -> &'static str {
 
 fn text_option(error: &TextError) -> &'static str {
     match error {
-        TextError::TooLarge { what, .. } if what.starts_with("tokens") => " (--max-tokens)",
-        TextError::TooLarge { what, .. } if what.starts_with("bytes of the texts") => " (--max-tokens)",
-        TextError::TooLarge { what, .. } if what.starts_with("bytes") => " (--max-text)",
-        _ => "",
-    }
-}
-
-fn sound_option(error: &AudioError) -> &'static str {
-    match error {
-        AudioError::TooLarge { what, .. } if what.contains("samples") => " (--max-samples)",
+        TextError::TooLarge { exceeded, .. } => option(*exceeded),
         _ => "",
     }
 }
 
 fn request_option(error: &RequestError) -> &'static str {
     match error {
-        RequestError::TooLarge { what, .. } if what.starts_with("bytes of the query") => " (--max-tokens)",
-        RequestError::TooLarge { what, .. } if what.starts_with("bytes") => " (--max-text)",
+        RequestError::TooLarge { exceeded, .. } => option(*exceeded),
+        _ => "",
+    }
+}
+
+const fn option(exceeded: TextLimit) -> &'static str {
+    match exceeded {
+        TextLimit::TextBytes => " (--max-text)",
+        TextLimit::Tokens => " (--max-tokens)",
+        TextLimit::Texts | TextLimit::Fixed => "",
+    }
+}
+
+fn sound_option(error: &AudioError) -> &'static str {
+    match error {
+        AudioError::TooLarge { what, .. } if what.contains("samples") => " (--max-samples)",
         _ => "",
     }
 }

@@ -17,7 +17,8 @@ use crate::task::{AnswerSettings, Form, Parameters, Question, Task, Tokens, Voca
 use crate::tensor::{Inputs, Signature};
 use crate::text::request::{self, ReadOptions, TextForm, TextRequest};
 use crate::text::{
-    Encoded, Padding, Side, TextError, TextInput, TextInputs, TextLimits, TokenizeOptions, Tokenizer, Truncation,
+    Encoded, Padding, Side, TextError, TextInput, TextInputs, TextLimit, TextLimits, TokenizeOptions, Tokenizer,
+    Truncation,
 };
 
 /// The inputs that take tokens, and the tokenizer.
@@ -284,7 +285,8 @@ impl Texts {
 fn check_pairs(inputs: &[TextInput], settings: &AnswerSettings, limits: &TextLimits) -> Result<(), TextError> {
     let labels = settings.candidate_labels.as_deref().unwrap_or_default().len();
     let bytes: usize = inputs.iter().flat_map(TextInput::texts).map(str::len).sum();
-    let too_large = |what: &str, given: usize, limit: usize| TextError::TooLarge {
+    let too_large = |exceeded: TextLimit, what: &str, given: usize, limit: usize| TextError::TooLarge {
+        exceeded,
         what: what.to_owned(),
         given: given as u64,
         limit: limit as u64,
@@ -292,10 +294,16 @@ fn check_pairs(inputs: &[TextInput], settings: &AnswerSettings, limits: &TextLim
     };
     let (pairs, copied) = (inputs.len().saturating_mul(labels), bytes.saturating_mul(labels));
     if pairs > limits.texts {
-        return Err(too_large("pairs of a text and a label", pairs, limits.texts));
+        return Err(too_large(
+            TextLimit::Texts,
+            "pairs of a text and a label",
+            pairs,
+            limits.texts,
+        ));
     }
     if copied > limits.tokens {
         return Err(too_large(
+            TextLimit::Tokens,
             "bytes of the texts, once for each label",
             copied,
             limits.tokens,

@@ -2,6 +2,8 @@
 
 use jiter::{Jiter, JiterError, JsonError};
 
+use crate::text::limits::TextLimit;
+
 /// Errors of a request of texts, by cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
@@ -19,7 +21,12 @@ pub enum RequestError {
     Empty,
     /// The request exceeds a limit of [`crate::text::TextLimits`].
     #[error("{what}: {given}, at most {limit} allowed")]
-    TooLarge { what: String, given: u64, limit: u64 },
+    TooLarge {
+        exceeded: TextLimit,
+        what: String,
+        given: u64,
+        limit: u64,
+    },
 }
 
 impl RequestError {

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use self::found::{Found, Key};
 use super::{Collected, ReadOptions, RequestError, TextForm, TextInput, TextRequest};
 use crate::text::error::excerpt;
+use crate::text::limits::TextLimit;
 
 /// Maximum bytes of `parameters` and other values that are read as trees.
 const MOST_VALUE_BYTES: usize = 1 << 20;
@@ -278,6 +279,7 @@ impl<'a> Reader<'a> {
         while let Some(first) = peek {
             if texts.len() >= self.collected.limits.texts {
                 return Err(RequestError::TooLarge {
+                    exceeded: TextLimit::Texts,
                     what: "texts of a request".to_owned(),
                     given: texts.len() as u64 + 1,
                     limit: self.collected.limits.texts as u64,
@@ -370,6 +372,7 @@ impl<'a> Reader<'a> {
 fn value(key: &str, json: &[u8]) -> Result<Value, RequestError> {
     if json.len() > MOST_VALUE_BYTES {
         return Err(RequestError::TooLarge {
+            exceeded: TextLimit::Fixed,
             what: format!("bytes of {}", excerpt(key)),
             given: json.len() as u64,
             limit: MOST_VALUE_BYTES as u64,

@@ -11,6 +11,7 @@ use tokenizers::{
 use super::{Core, Tokenizer};
 use crate::text::encoded::{Encoded, TokenRow};
 use crate::text::error::{TextError, excerpt};
+use crate::text::limits::TextLimit;
 use crate::text::options::{Padding, Side, TokenizeOptions, Truncation};
 use crate::text::pattern::Clock;
 use crate::text::request::TextInput;
@@ -21,6 +22,7 @@ impl Tokenizer {
         let limits = &options.limits;
         if inputs.len() > limits.texts {
             return Err(TextError::TooLarge {
+                exceeded: TextLimit::Texts,
                 what: "texts of a request".to_owned(),
                 given: inputs.len() as u64,
                 limit: limits.texts as u64,
@@ -37,6 +39,7 @@ impl Tokenizer {
             for text in input.texts() {
                 if text.len() > limits.text_bytes {
                     return Err(TextError::TooLarge {
+                        exceeded: TextLimit::TextBytes,
                         what: format!("bytes of text {index}"),
                         given: text.len() as u64,
                         limit: limits.text_bytes as u64,
@@ -53,6 +56,7 @@ impl Tokenizer {
             let tokens = longest.saturating_mul(rows.len());
             if tokens > limits.tokens {
                 return Err(TextError::TooLarge {
+                    exceeded: TextLimit::Tokens,
                     what: "tokens of a request".to_owned(),
                     given: tokens as u64,
                     limit: limits.tokens as u64,

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
+use crate::text::limits::TextLimit;
 use crate::text::request::{Collected, RequestError, TextForm, TextInput};
 
 /// The keys for texts in a body.
@@ -75,6 +76,7 @@ impl Found {
                 let (given, limit) = (query.len().saturating_mul(texts.len()), collected.limits.tokens);
                 if given > limit {
                     return Err(RequestError::TooLarge {
+                        exceeded: TextLimit::Tokens,
                         what: "bytes of the query, once for each text".to_owned(),
                         given: given as u64,
                         limit: limit as u64,
