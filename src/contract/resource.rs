@@ -5,6 +5,7 @@
 //! as much as a run of a small model.
 
 use actix_web::http::Method;
+use percent_encoding::percent_decode_str;
 
 use super::{texts, v2};
 use crate::handler::TextApi;
@@ -39,6 +40,11 @@ impl Resource {
             path if path.starts_with("/models/") => Self::Model,
             path if v2::is_below(path) => Self::Protocol {
                 is_inference: v2::is_inference(path),
+            },
+            // Escapes mean nothing in a plain path.
+            path if path.contains('%') => match percent_decode_str(path).decode_utf8() {
+                Ok(plain) if !plain.contains('%') && plain.matches('/').count() <= 1 => Self::of(&plain),
+                Ok(_) | Err(_) => Self::Unknown,
             },
             path => texts::api(path).map_or(Self::Unknown, Self::Text),
         }
@@ -127,6 +133,9 @@ mod tests {
                 None,
                 Route::Protocol,
             ),
+            ("/%70ing", &get, Resource::Ping, Some("GET, HEAD, POST"), Route::Ping),
+            ("/%2570ing", &get, Resource::Unknown, None, Route::Other),
+            ("/%FF", &get, Resource::Unknown, None, Route::Other),
             ("/", &get, Resource::Unknown, None, Route::Other),
             ("/pings", &get, Resource::Unknown, None, Route::Other),
         ];
