@@ -130,7 +130,7 @@ impl Engine {
         let facts = copy.artifact().facts;
         let kept = self
             .loads
-            .run(move || cache.keep(&content, unfinished, findings, facts));
+            .run(move || cache.keep(&content, is_written, unfinished, findings, facts));
         kept.await.map_err(LoadError::Pool).map(Some)
     }
 

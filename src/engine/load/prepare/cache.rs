@@ -203,10 +203,11 @@ impl PreparedCache {
     }
 
     /// Stores the findings about `content`, with the prepared form in `unfinished` if they have
-    /// one.
+    /// one. `is_written` says whether the child was to write a prepared form.
     pub fn keep(
         &self,
         content: &ContentHash,
+        is_written: bool,
         unfinished: Option<TemporaryFile>,
         findings: Findings,
         facts: Facts,
@@ -214,6 +215,8 @@ impl PreparedCache {
         let could_be_written = unfinished.is_some();
         let unfinished = unfinished.filter(|_| findings.prepared);
         match &self.folder {
+            // The folder could not be used: that there is no prepared form says nothing either.
+            Some(_) if is_written && !could_be_written => {}
             // If the disk is full, the missing prepared form says nothing about the model.
             Some(folder) if could_be_written && !findings.prepared && !has_space(folder.path(), facts.widest()) => {
                 self.log_once(folder, &io::ErrorKind::StorageFull.into());

@@ -46,7 +46,7 @@ fn open(folder: &Path, limit: u64) -> PreparedCache {
 fn keep(cache: &PreparedCache, index: u64, bytes: &[u8]) -> Prepared {
     let unfinished = cache.unfinished().unwrap();
     fs::write(unfinished.path(), bytes).unwrap();
-    cache.keep(&content(index), Some(unfinished), findings(true), FACTS)
+    cache.keep(&content(index), true, Some(unfinished), findings(true), FACTS)
 }
 
 #[track_caller]
@@ -94,7 +94,7 @@ fn findings_are_kept_even_without_a_prepared_form() {
     let unfinished = cache.unfinished().unwrap();
     // A form whose answers differ from the model's is not kept.
     fs::write(unfinished.path(), "wrong").unwrap();
-    let kept = cache.keep(&content(1), Some(unfinished), findings(false), FACTS);
+    let kept = cache.keep(&content(1), true, Some(unfinished), findings(false), FACTS);
     assert_eq!(kept.file, None);
     assert_eq!(open(folder.path(), PLENTY).find(&content(1)), Some(kept));
     assert_eq!(contents(folder.path()).1.len(), 1);
@@ -214,7 +214,7 @@ fn a_deleted_folder_is_created_again_for_this_user_alone() {
     // The folder may also be deleted between the child's work and `keep`.
     let unfinished = cache.unfinished().unwrap();
     fs::remove_dir_all(&folder).unwrap();
-    let kept = cache.keep(&content(2), Some(unfinished), findings(true), FACTS);
+    let kept = cache.keep(&content(2), true, Some(unfinished), findings(true), FACTS);
     assert_eq!(kept.file, None);
     assert_holds(Some(&keep(&cache, 2, b"another")), b"another");
 }
@@ -317,7 +317,7 @@ fn a_file_that_replaced_an_unfinished_one_is_not_kept() {
         fs::hard_link(unfinished.path(), folder.path().join("held")).unwrap();
         fs::remove_file(unfinished.path()).unwrap();
         replace(elsewhere.path(), unfinished.path());
-        let kept = cache.keep(&content(1), Some(unfinished), findings(true), FACTS);
+        let kept = cache.keep(&content(1), true, Some(unfinished), findings(true), FACTS);
         assert_eq!((kept.file, cache.find(&content(1))), (None, None));
         fs::remove_file(folder.path().join("held")).unwrap();
     }
@@ -373,7 +373,7 @@ fn the_least_recently_used_entry_is_evicted_first() {
     assert_eq!(left, [0, 2, 3, 4]);
     // An entry without a prepared form needs space as well.
     for index in 100..140 {
-        cache.keep(&content(index), None, findings(false), FACTS);
+        cache.keep(&content(index), false, None, findings(false), FACTS);
     }
     assert!(contents(folder.path()).0 <= 9000);
     assert!(cache.find(&content(139)).is_some());
@@ -437,11 +437,11 @@ fn without_a_folder_findings_are_remembered_within_limits() {
     let cache = PreparedCache::without_folder();
     assert!(cache.unfinished().is_none());
     assert_eq!(cache.engines(&content(1)), None);
-    let kept = cache.keep(&content(1), None, findings(false), FACTS);
+    let kept = cache.keep(&content(1), false, None, findings(false), FACTS);
     assert_eq!(cache.find(&content(1)), Some(kept));
     assert_eq!(cache.find(&content(2)), None);
     for index in 0..=MOST_REMEMBERED as u64 {
-        cache.keep(&content(index), None, findings(false), FACTS);
+        cache.keep(&content(index), false, None, findings(false), FACTS);
     }
     assert!(lock(&cache.remembered).len() <= MOST_REMEMBERED);
     assert!(cache.find(&content(MOST_REMEMBERED as u64)).is_some());
@@ -456,7 +456,7 @@ fn the_remains_of_a_killed_process_are_removed_at_the_start_and_other_files_are_
     fs::write(folder.path().join(".new-7-0-0"), "left").unwrap();
     open(folder.path(), PLENTY);
     assert_eq!(contents(folder.path()).1.len(), 1);
-    let kept = cache.keep(&content(1), Some(unfinished), findings(true), FACTS);
+    let kept = cache.keep(&content(1), true, Some(unfinished), findings(true), FACTS);
     assert_holds(Some(&kept), b"model");
 }
 
@@ -466,8 +466,17 @@ fn a_missing_prepared_form_is_remembered_unless_the_disk_was_full() {
     let cache = open(folder.path(), PLENTY);
     for (index, weights, is_remembered) in [(1, 1, true), (2, u64::MAX, false)] {
         let facts = Facts { weights, ..FACTS };
-        let kept = cache.keep(&content(index), cache.unfinished(), findings(false), facts);
+        let kept = cache.keep(&content(index), true, cache.unfinished(), findings(false), facts);
         assert_eq!((kept.file, kept.findings), (None, findings(false)));
         assert_eq!(cache.find(&content(index)).is_some(), is_remembered, "{weights}");
     }
+}
+
+#[test]
+fn a_folder_that_is_refused_for_a_while_leaves_no_findings_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), PLENTY);
+    let kept = cache.keep(&content(1), true, None, findings(false), FACTS);
+    assert_eq!(kept.file, None);
+    assert!(cache.find(&content(1)).is_none(), "the next load prepares the model");
 }
