@@ -87,7 +87,7 @@ struct Phases {
 
 impl Phases {
     fn new(up: usize, down: usize) -> Result<Self, AudioError> {
-        let half = 10 * up.max(down);
+        let half = PERIODS as usize * up.max(down);
         let filter = filter(half, up, up.max(down))?;
         let mut values = Vec::new();
         values

@@ -76,10 +76,12 @@ impl Objects {
         let (bucket, key) = match self.locate(url)? {
             ObjectLocation::File(path) => {
                 let url = url.to_owned();
-                return self.on_disk(move || read(&path, &url, limit)).await;
+                let shown = url.clone();
+                return self.on_disk(shown, move || read(&path, &url, limit)).await;
             }
             ObjectLocation::Object { bucket, key, .. } => (bucket, key),
         };
+        let shown = url.to_owned();
         let (url, retries) = (url.to_owned(), self.retries);
         let whole = async move {
             let mut tries = Retries::new(retries);
@@ -90,7 +92,7 @@ impl Objects {
                 }
             }
         };
-        run_on(self.thread.runtime(), String::new(), whole).await?
+        run_on(self.thread.runtime(), shown, whole).await?
     }
 
     /// Writes the object at `url`, whole or not at all.
@@ -98,13 +100,15 @@ impl Objects {
         let (bucket, key) = match self.locate(url)? {
             ObjectLocation::File(path) => {
                 let url = url.to_owned();
-                return self.on_disk(move || write(&path, &url, &bytes)).await;
+                let shown = url.clone();
+                return self.on_disk(shown, move || write(&path, &url, &bytes)).await;
             }
             ObjectLocation::Object { writable: false, .. } => {
                 return Err(ObjectError::ReadOnly { url: url.to_owned() });
             }
             ObjectLocation::Object { bucket, key, .. } => (bucket, key),
         };
+        let shown = url.to_owned();
         let (url, retries, content_type) = (url.to_owned(), self.retries, content_type.to_owned());
         let written = async move {
             let mut tries = Retries::new(retries);
@@ -115,7 +119,7 @@ impl Objects {
                 }
             }
         };
-        Ok(run_on(self.thread.runtime(), String::new(), written).await?)
+        Ok(run_on(self.thread.runtime(), shown, written).await?)
     }
 
     fn locate(&self, url: &str) -> Result<ObjectLocation, ObjectError> {
@@ -147,10 +151,11 @@ impl Objects {
 
     async fn on_disk<T: Send + 'static>(
         &self,
+        url: String,
         work: impl FnOnce() -> Result<T, ObjectError> + Send + 'static,
     ) -> Result<T, ObjectError> {
         let task = self.thread.runtime().spawn_blocking(work);
-        task.await.map_err(|_| StoreError::Stopped { url: String::new() })?
+        task.await.map_err(|_| StoreError::Stopped { url })?
     }
 }
 

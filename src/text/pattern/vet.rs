@@ -282,9 +282,8 @@ impl<'a> Scan<'a> {
             let value = if is_digits { text.parse().ok() } else { None };
             match value {
                 Some(value) if value <= REPEAT => Ok(value),
-                Some(_) => Err(format!("a repetition counts more than {REPEAT} times")),
-                None if is_digits => Err(format!("a repetition counts more than {REPEAT} times")),
-                None => Err(odd()),
+                Some(_) | None if is_digits => Err(format!("a repetition counts more than {REPEAT} times")),
+                Some(_) | None => Err(odd()),
             }
         };
         let counts = match inner.split_once(',') {
