@@ -236,11 +236,15 @@ impl Handler {
         runs: &[Vec<Value>],
     ) -> Result<EncodedResponse, InvocationError> {
         let media = self.media.as_ref().ok_or_else(media::no_task)?;
+        let signature = self.schema.signature();
         let mut runs = Cow::Borrowed(runs);
         if let Some(chunks) = &self.chunks {
-            runs = chunks.joined(Format::Json, plan, self.schema.signature(), runs)?;
+            runs = match chunks.together(plan, signature, &runs) {
+                Some(outputs) => Cow::Owned(vec![outputs]),
+                None => chunks.joined(Format::Json, plan, signature, runs)?,
+            };
         }
-        Ok(media.encode(facts, form, plan, model, self.schema.signature(), &runs)?)
+        Ok(media.encode(facts, form, plan, model, signature, &runs)?)
     }
 
     /// The form of the task's answer in a response of this format; `None` if the response holds the

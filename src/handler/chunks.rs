@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use crate::codec::{EncodeError, Format, ReplyPlan};
 use crate::manifest::Batching;
-use crate::tensor::{Dim, OutputRows, Records, Signature, Tensor, Value};
+use crate::tensor::{Dim, OutputRows, OutputSpec, Records, Signature, Tensor, Value};
 
 /// The division of records into runs of a fixed size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,13 +95,7 @@ impl Chunks {
         }
         let specs = plan.selected(signature);
         let joined = specs.iter().enumerate().map(|(index, spec)| {
-            let values: Vec<&Value> = runs.iter().filter_map(|run| run.get(index)).collect();
-            let is_joinable = spec.rows == OutputRows::PerRecord
-                && values.iter().all(|value| value.entries() == Some(self.size))
-                && values.len() == count.div_ceil(self.size);
-            is_joinable
-                .then(|| join(&values, count))
-                .flatten()
+            self.join(spec, index, count, &runs)
                 .ok_or_else(|| EncodeError::CannotCarry {
                     format,
                     problem: format!(
@@ -112,6 +106,28 @@ impl Chunks {
                 })
         });
         Ok(Cow::Owned(vec![joined.collect::<Result<_, _>>()?]))
+    }
+
+    /// Joins the outputs of all runs into those of one, for the answer of a task, which may depend on
+    /// all records. `None` if they cannot be joined.
+    pub fn together(self, plan: &ReplyPlan, signature: &Signature, runs: &[Vec<Value>]) -> Option<Vec<Value>> {
+        let Records::Separable(count) = plan.records() else {
+            return None;
+        };
+        let specs = plan.selected(signature);
+        let joined = specs.iter().enumerate();
+        joined
+            .map(|(index, spec)| self.join(spec, index, count, runs))
+            .collect()
+    }
+
+    /// The output at `index` of all runs as that of one.
+    fn join(self, spec: &OutputSpec, index: usize, count: usize, runs: &[Vec<Value>]) -> Option<Value> {
+        let values: Vec<&Value> = runs.iter().filter_map(|run| run.get(index)).collect();
+        let is_joinable = spec.rows == OutputRows::PerRecord
+            && values.iter().all(|value| value.entries() == Some(self.size))
+            && values.len() == count.div_ceil(self.size);
+        is_joinable.then(|| join(&values, count)).flatten()
     }
 }
 

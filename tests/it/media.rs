@@ -420,11 +420,25 @@ fn a_model_for_one_text_at_a_time_answers_several_as_one_that_takes_them_togethe
         let config = json!({"architectures": ["BertForSequenceClassification"], "id2label": id2label(&["NEGATIVE", "POSITIVE"])});
         write(&url, "config.json", &config.to_string());
         server.load(name, &url).expect(200);
+        url
     };
     place("one", 1.into());
     place("any", "batch".into());
     let texts = json!({"inputs": ["good", "bad bad and bad"]});
     let answers = ["one", "any"].map(|name| server.invoke(name, &texts).expect(200).json());
+    assert_eq!(answers[0], answers[1]);
+    // An answer that depends on several rows, too.
+    let labels_of = json!({"candidate_labels": ["good", "bad"], "hypothesis_template": "{}"});
+    let pairs = json!({"inputs": "ferry", "parameters": labels_of});
+    for (name, batch) in [("one-pair", 1.into()), ("any-pairs", "batch".into())] {
+        let url = place(name, batch);
+        let config = json!({"id2label": id2label(&["CONTRADICTION", "ENTAILMENT"])});
+        write(&url, "config.json", &config.to_string());
+        write(&url, "longshore.json", r#"{"task": "zero-shot-classification"}"#);
+        server.load(&format!("{name}-again"), &url).expect(200);
+    }
+    let answers = ["one-pair-again", "any-pairs-again"].map(|name| server.invoke(name, &pairs).expect(200).json());
+    assert_eq!(answers[0]["labels"], json!(["good", "bad"]), "{}", answers[0]);
     assert_eq!(answers[0], answers[1]);
     // A fixed number of texts runs as it is, whatever their lengths.
     place("two", 2.into());

@@ -245,15 +245,13 @@ impl Texts {
                 (_, Json::Null) => {}
                 ("truncation" | "truncate", Json::Bool(true)) => options.truncation = self.options.truncation,
                 ("truncation" | "truncate", Json::Bool(false)) => options.truncation = Truncation::Never,
-                ("truncation" | "padding", Json::String(_)) => {
-                    let read = serde_json::from_value(value.clone());
-                    if key == "truncation" {
-                        let allowed = "true, false, \"longest_first\", \"only_first\" or \"only_second\"";
-                        options.truncation = read.map_err(|_| wrong(key, allowed))?;
-                    } else {
-                        let read = serde_json::from_value(value.clone());
-                        options.padding = read.map_err(|_| wrong(key, "true, \"longest\" or \"max_length\""))?;
-                    }
+                ("truncation", Json::String(_)) => {
+                    let allowed = "true, false, \"longest_first\", \"only_first\" or \"only_second\"";
+                    options.truncation = serde_json::from_value(value.clone()).map_err(|_| wrong(key, allowed))?;
+                }
+                ("padding", Json::String(_)) => {
+                    let allowed = "true, \"longest\" or \"max_length\"";
+                    options.padding = serde_json::from_value(value.clone()).map_err(|_| wrong(key, allowed))?;
                 }
                 ("padding", Json::Bool(_)) => {}
                 ("truncation_direction", Json::String(side)) => {
@@ -272,7 +270,7 @@ impl Texts {
                 _ => {
                     return Err(MediaError::Text(TextError::Options(format!(
                         "parameter \"{key}\" is not known for this model; expected one of truncation, truncate, \
-                         truncation_direction, padding, max_length, add_special_tokens"
+                         truncation_direction, padding, max_length, max_seq_len, add_special_tokens"
                     ))));
                 }
             }

@@ -45,62 +45,71 @@ impl Answer {
     ///
     /// `None` for a task whose answers cannot be merged: see [`Task::can_merge`].
     pub fn merge(parts: Vec<(&[usize], Self)>) -> Result<Option<Self>, TaskError> {
-        let mut parts = parts.into_iter();
-        let Some((places, first)) = parts.next() else {
+        let places: Vec<usize> = parts.iter().flat_map(|(places, _)| *places).copied().collect();
+        let mut answers = parts.into_iter().map(|(_, answer)| answer);
+        let Some(first) = answers.next() else {
             return Ok(None);
         };
-        let mut all_places = places.to_vec();
-        let mut merged = first;
-        for (places, part) in parts {
-            if !merged.body.append(part.body, &all_places, places)? {
-                return Ok(None);
+        let Self { task, labels, body } = first;
+        let bodies = answers.map(|answer| answer.body);
+        let merged = match body {
+            Body::Labels { records, is_flat } => all(records, bodies, |body| match body {
+                Body::Labels { records, .. } => Some(records),
+                _ => None,
+            })
+            .map(|records| Body::Labels {
+                records: in_order(records, &places),
+                is_flat,
+            }),
+            Body::Entities(records) => all(records, bodies, |body| match body {
+                Body::Entities(records) => Some(records),
+                _ => None,
+            })
+            .map(|records| Body::Entities(in_order(records, &places))),
+            Body::Scores(records) => all(records, bodies, |body| match body {
+                Body::Scores(records) => Some(records),
+                _ => None,
+            })
+            .map(|records| Body::Scores(in_order(records, &places))),
+            Body::Embeddings(first) => {
+                let parts = all(vec![first], bodies, |body| match body {
+                    Body::Embeddings(more) => Some(vec![more]),
+                    _ => None,
+                });
+                let Some(parts) = parts else { return Ok(None) };
+                let rows: Vec<&[f32]> = parts.iter().flat_map(Embeddings::rows).collect();
+                let width = rows.first().map_or(0, |row| row.len());
+                let numbers = in_order(rows, &places).concat();
+                Some(Body::Embeddings(Embeddings::new(numbers, places.len(), width)?))
             }
-            all_places.extend_from_slice(places);
-        }
-        merged.body.reorder(&all_places)?;
-        Ok(Some(merged))
+            Body::Boxes(_)
+            | Body::ClassMaps(_)
+            | Body::Features(_)
+            | Body::Similarities(_)
+            | Body::Ranking(_)
+            | Body::Fills(_)
+            | Body::ZeroShot(_)
+            | Body::Spans(_) => None,
+        };
+        Ok(merged.map(|body| Self { task, labels, body }))
     }
 }
 
-impl Body {
-    /// Adds the records of another body of the same kind; false if the kinds differ or cannot be
-    /// divided by record.
-    fn append(&mut self, other: Self, own: &[usize], others: &[usize]) -> Result<bool, TaskError> {
-        match (self, other) {
-            (Self::Labels { records, .. }, Self::Labels { records: more, .. }) => records.extend(more),
-            (Self::Entities(records), Self::Entities(more)) => records.extend(more),
-            (Self::Scores(records), Self::Scores(more)) => records.extend(more),
-            (Self::Embeddings(records), Self::Embeddings(more)) => {
-                let numbers = records.rows().chain(more.rows()).flatten().copied().collect();
-                let width = records.tensor().shape().last().copied().unwrap_or(0);
-                *records = Embeddings::new(numbers, own.len() + others.len(), width)?;
-            }
-            _ => return Ok(false),
-        }
-        Ok(true)
+/// The records of all bodies; `None` if one of them is of another kind.
+fn all<T>(
+    mut records: Vec<T>,
+    bodies: impl Iterator<Item = Body>,
+    records_of: impl Fn(Body) -> Option<Vec<T>>,
+) -> Option<Vec<T>> {
+    for body in bodies {
+        records.extend(records_of(body)?);
     }
-
-    /// Sorts the records into the order of the request. `places` has the position of each record.
-    fn reorder(&mut self, places: &[usize]) -> Result<(), TaskError> {
-        match self {
-            Self::Labels { records, .. } => sort(records, places),
-            Self::Entities(records) => sort(records, places),
-            Self::Scores(records) => sort(records, places),
-            Self::Embeddings(records) => {
-                let mut rows: Vec<&[f32]> = records.rows().collect();
-                sort(&mut rows, places);
-                let numbers = rows.concat();
-                let width = records.tensor().shape().last().copied().unwrap_or(0);
-                *records = Embeddings::new(numbers, places.len(), width)?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
+    Some(records)
 }
 
-fn sort<T>(records: &mut Vec<T>, places: &[usize]) {
-    let mut placed: Vec<(usize, T)> = places.iter().copied().zip(records.drain(..)).collect();
+/// The records in the order of the request. `places` has the position of each.
+fn in_order<T>(records: Vec<T>, places: &[usize]) -> Vec<T> {
+    let mut placed: Vec<(usize, T)> = places.iter().copied().zip(records).collect();
     placed.sort_by_key(|(place, _)| *place);
-    records.extend(placed.into_iter().map(|(_, record)| record));
+    placed.into_iter().map(|(_, record)| record).collect()
 }
