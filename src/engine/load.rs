@@ -23,3 +23,297 @@ pub(in crate::engine) mod preparing;
 pub(in crate::engine) mod quarantine;
 pub(in crate::engine) mod resident;
 pub(in crate::engine) mod workplace;
+
+use std::sync::Arc;
+
+use artifact::{Artifact, ArtifactError, ArtifactPath, FoundBy, Processor};
+use content::ContentHash;
+use packed::Packed;
+use prepare::{Platform, PrepareError, Prepared};
+use resident::{OnGpu, Resident, SessionSource};
+
+use super::memory::{Replacement, allocator};
+use super::onnxruntime::gpu::GpuProvider;
+use super::run::{batch, crash, model::Model, stuck::Standing, turn::Batcher};
+use super::{Engine, LoadError};
+use crate::manifest::Manifest;
+
+/// An artifact with its hash, and the prepared form that it contains.
+type Identified = (ContentHash, Artifact, Option<(ContentHash, Artifact)>);
+
+impl Engine {
+    /// Loads the artifact at `path`, a directory or a model file. Retries if its files change
+    /// during the load.
+    pub async fn load(&self, path: &ArtifactPath) -> Result<Model, LoadError> {
+        /// A deployment replaces files once. If files keep changing, the load fails.
+        const TRIES: usize = 3;
+        let mut tries = 1;
+        loop {
+            match self.try_load(path, tries - 1).await {
+                Err(LoadError::Artifact(ArtifactError::Changed { .. })) if tries < TRIES => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_load(&self, path: &ArtifactPath, attempt: usize) -> Result<Model, LoadError> {
+        let (content, artifact, packed) = self.identify(path).await?;
+        if let Some((content, packed)) = packed {
+            match self.load_opened(content, packed, attempt).await {
+                Err(error) if error.is_about_content() => {
+                    tracing::warn!(%error, "a packed prepared model is refused; loading the model next to it instead");
+                }
+                done => return done,
+            }
+        }
+        self.load_opened(content, artifact, attempt).await
+    }
+
+    /// Opens and hashes the artifact at `path`, and finds the prepared form in it.
+    async fn identify(&self, path: &ArtifactPath) -> Result<Identified, LoadError> {
+        let (path, platform) = (self.with_overlay(path), Arc::clone(&self.platform));
+        let processor = self.processor();
+        let opened = self.loads.run(move || {
+            let artifact = artifact::open(&path, processor)?;
+            if let FoundBy::Precision { .. } = artifact.found {
+                tracing::info!(model = %artifact.model.display(), "the model was chosen: {}", artifact.found);
+            }
+            let content = artifact.hash()?;
+            let packed = packed(&artifact, &content, &platform);
+            Ok::<_, ArtifactError>((content, artifact, packed))
+        });
+        Ok(opened.await.map_err(LoadError::Pool)??)
+    }
+
+    async fn load_opened(&self, content: ContentHash, artifact: Artifact, attempt: usize) -> Result<Model, LoadError> {
+        let place = self.residents.slot(content);
+        let mut place = place.lock().await;
+        // Check again: the previous lock holder may have quarantined this content.
+        self.quarantine.check(&content)?;
+        if let Some(resident) = place.get() {
+            return Ok(self.model(resident, Arc::clone(&artifact.manifest)));
+        }
+        let manifest = Arc::clone(&artifact.manifest);
+        let artifact = Arc::new(artifact);
+        let known = match &self.preparing {
+            None => None,
+            Some(preparing) => self.known(preparing, content).await?,
+        };
+        let source = match known.clone().and_then(SessionSource::prepared) {
+            Some(source) => source,
+            None => self.prepare(content, &artifact, known, attempt).await?,
+        };
+        let resident = Arc::new(self.create(content, source, Some(artifact)).await?);
+        place.set(&resident);
+        Ok(self.model(resident, manifest))
+    }
+
+    /// Makes a private copy of `artifact`, or its prepared form if possible. `known` holds the
+    /// findings that exist already.
+    async fn prepare(
+        &self,
+        content: ContentHash,
+        artifact: &Arc<Artifact>,
+        known: Option<Prepared>,
+        attempt: usize,
+    ) -> Result<SessionSource, LoadError> {
+        let (workplace, uploaded) = (Arc::clone(&self.workplace), Arc::clone(artifact));
+        let copied = self.loads.run(move || workplace.copy(&uploaded, &content, attempt));
+        let copy = Arc::new(copied.await.map_err(LoadError::Pool)??);
+        let prepared = match (&self.preparing, known) {
+            (Some(preparing), None) => match self.prepared(preparing, content, &copy).await {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    // Dropping the copy removes its files. If they were deleted before, the model
+                    // is not to blame.
+                    let was_there = self.files.run(move || {
+                        let was_there = copy.artifact().model.exists();
+                        drop(copy);
+                        was_there
+                    });
+                    return Err(match was_there.await {
+                        Ok(false) => artifact.changed().into(),
+                        Ok(true) | Err(_) => error,
+                    });
+                }
+            },
+            (_, known) => known,
+        };
+        // The folder for copies may be deleted at any time, with all that is in it.
+        let model = copy.artifact().model.clone();
+        let is_there = self.files.run(move || model.exists()).await.map_err(LoadError::Pool)?;
+        match prepared {
+            Some(prepared) if prepared.file.is_some() => Ok(SessionSource::of(copy, Some(prepared))),
+            prepared if is_there => Ok(SessionSource::of(copy, prepared)),
+            _ => Err(artifact.changed().into()),
+        }
+    }
+
+    /// Loads a model again from `path`, with its previous manifest. Uses the prepared form if there
+    /// is one, so that the uploaded files are not needed.
+    pub async fn restore(
+        &self,
+        path: &ArtifactPath,
+        content: ContentHash,
+        manifest: &Arc<Manifest>,
+    ) -> Result<Model, LoadError> {
+        let Some(preparing) = &self.preparing else {
+            return self.load_with(path, manifest).await;
+        };
+        let cache = Arc::clone(&preparing.cache);
+        let found = self.loads.run(move || cache.find(&content)).await;
+        let Some(source) = found.map_err(LoadError::Pool)?.and_then(SessionSource::prepared) else {
+            return self.load_with(path, manifest).await;
+        };
+        let place = self.residents.slot(content);
+        let mut place = place.lock().await;
+        self.quarantine.check(&content)?;
+        if let Some(resident) = place.get() {
+            return Ok(self.model(resident, Arc::clone(manifest)));
+        }
+        let file = source.file().to_owned();
+        let resident = match self.create(content, source, None).await {
+            Ok(resident) => Arc::new(resident),
+            Err(error) => {
+                drop(place);
+                let is_there = self.files.run(move || file.exists()).await;
+                // Prepared models may be deleted at any time, even now.
+                return match is_there {
+                    Ok(false) => self.load_with(path, manifest).await,
+                    Ok(true) | Err(_) => Err(error),
+                };
+            }
+        };
+        place.set(&resident);
+        Ok(self.model(resident, Arc::clone(manifest)))
+    }
+
+    /// Loads the artifact at `path` with another manifest than its own. The artifact's own manifest
+    /// still selects the model file.
+    async fn load_with(&self, path: &ArtifactPath, manifest: &Arc<Manifest>) -> Result<Model, LoadError> {
+        let model = self.load(path).await?;
+        Ok(self.model(model.resident, Arc::clone(manifest)))
+    }
+
+    /// The kind of processor that runs models.
+    fn processor(&self) -> Processor {
+        match &self.gpu {
+            None => Processor::Cpu,
+            Some(_) => Processor::Gpu,
+        }
+    }
+
+    fn with_overlay(&self, path: &ArtifactPath) -> ArtifactPath {
+        path.clone().with_overlay(self.overlay.clone())
+    }
+
+    fn model(&self, resident: Arc<Resident>, manifest: Arc<Manifest>) -> Model {
+        let (signature, content) = (resident.session.signature(), resident.content);
+        let batching = batch::decide(signature, manifest.batching, resident.evidence.as_ref(), self.max_batch);
+        match &batching {
+            Ok(batching) => tracing::debug!(
+                %content,
+                max_rows = batching.max_rows,
+                "requests to this model are batched{}", batching.exception()
+            ),
+            Err(why) => tracing::debug!(%content, %why, "requests to this model run alone"),
+        }
+        Model {
+            resident,
+            manifest,
+            lane: self.compute.lane(self.queue),
+            batcher: batching.ok().map(Batcher::new),
+            batches: Arc::clone(&self.batches),
+            watchdog: Arc::clone(&self.watchdog),
+            standing: Arc::new(Standing::new(content.to_string(), content.short())),
+            stuck: Arc::clone(&self.stuck),
+        }
+    }
+
+    /// Creates a session from `source`. If the prepared form has been deleted meanwhile, falls back
+    /// to `uploaded`, if given.
+    async fn create(
+        &self,
+        content: ContentHash,
+        source: SessionSource,
+        uploaded: Option<Arc<Artifact>>,
+    ) -> Result<Resident, LoadError> {
+        let (environment, budget) = (self.environment.clone(), self.budget.clone());
+        let (gpu, workplace) = (self.gpu.clone(), Arc::clone(&self.workplace));
+        // Only one session at a time on a GPU: TensorRT chooses kernels by timing them, and
+        // concurrent creation has crashed (onnxruntime#26610).
+        let gpu_lock = match &gpu {
+            None => None,
+            Some(_) => Some(Arc::clone(&self.gpu_loads).lock_owned().await),
+        };
+        let cache = self.preparing.as_ref().map(|preparing| Arc::clone(&preparing.cache));
+        let replacement = match &uploaded {
+            Some(_) => self.replacement(source.facts()),
+            // Restoring a model: its headroom was reserved when it was first loaded.
+            None => Replacement::default(),
+        };
+        self.loads
+            .run(move || {
+                let _mark = crash::CrashMarker::new(content.short());
+                let _gpu_lock = gpu_lock;
+                let on_gpu = gpu.map(|gpu| OnGpu {
+                    engines: match gpu.provider {
+                        GpuProvider::Cuda => None,
+                        GpuProvider::TensorRt => cache.and_then(|cache| cache.engines(&content)),
+                    },
+                    gpu,
+                });
+                let create = |source: &SessionSource| {
+                    Resident::create(&environment, &budget, content, source, replacement, on_gpu.as_ref())
+                };
+                let mut resident = create(&source);
+                if resident.is_err()
+                    && let Some(artifact) = &uploaded
+                    && !source.file().exists()
+                {
+                    // Copy to another folder: the cache's own is being deleted.
+                    resident = workplace
+                        .copy(artifact, &content, 1)
+                        .map_err(LoadError::Artifact)
+                        .and_then(|copy| create(&source.uploaded(Arc::new(copy))));
+                }
+                if resident.is_err() {
+                    // The failed session's memory is free now, but the allocator still holds it
+                    // (MM-18).
+                    allocator::give_back();
+                }
+                resident
+            })
+            .await
+            .map_err(LoadError::Pool)?
+    }
+}
+
+impl LoadError {
+    /// Whether the cause is in the model's files, so that other files may load.
+    fn is_about_content(&self) -> bool {
+        match self {
+            Self::Artifact(error) => error.is_about_content(),
+            Self::Quarantined(_) => true,
+            Self::Session(error) => error.is_about_content(),
+            Self::Prepare(error) => match error {
+                PrepareError::Session(error) => error.is_about_content(),
+                PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_) => true,
+                PrepareError::Killed | PrepareError::NoChild(_) | PrepareError::Stopping => false,
+            },
+            Self::NoRoom(_) | Self::Pool(_) => false,
+        }
+    }
+}
+
+/// Finds the prepared form that `uploaded` contains, if this platform can use it.
+fn packed(uploaded: &Artifact, content: &ContentHash, platform: &Platform) -> Option<(ContentHash, Artifact)> {
+    let found = Packed::find(uploaded)?;
+    match found.and_then(|packed| packed.artifact(platform, uploaded, content)) {
+        Ok(packed) => Some(packed),
+        Err(why) => {
+            tracing::info!(%content, "a packed prepared model is not used: {why}");
+            None
+        }
+    }
+}

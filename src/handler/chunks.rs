@@ -108,8 +108,8 @@ impl Chunks {
         Ok(Cow::Owned(vec![joined.collect::<Result<_, _>>()?]))
     }
 
-    /// Joins the outputs of all runs into those of one, for the answer of a task, which may depend on
-    /// all records. `None` if they cannot be joined.
+    /// Joins the outputs of all runs into those of one, for the answer of a task, which may depend
+    /// on all records. `None` if they cannot be joined.
     pub fn together(self, plan: &ReplyPlan, signature: &Signature, runs: &[Vec<Value>]) -> Option<Vec<Value>> {
         let Records::Separable(count) = plan.records() else {
             return None;
