@@ -41,7 +41,7 @@ REFUSED = {
 }
 """Right refusals: the status by kind or model, direction, format and dialect; `*` matches any."""
 
-# ---------------------------------------------------------------------------------------------- dialects of requests
+# ----------------------------------------------------------------------------- dialects of requests
 
 DIALECTS = []
 
@@ -564,7 +564,7 @@ def _(export):
     return export.only.tobytes() if is_plain else None
 
 
-# ---------------------------------------------------------------------------------------------- replies
+# ------------------------------------------------------------------------------------------ replies
 
 
 def read_npy(body: bytes):
@@ -744,7 +744,7 @@ REPLIES = [
 ]
 PENDING_REPLIES = set()
 
-# ---------------------------------------------------------------------------------------------- comparison
+# --------------------------------------------------------------------------------------- comparison
 
 
 class Different(Exception):
@@ -818,7 +818,7 @@ def assert_right(export: Export, answer, count=RECORDS) -> None:
         compare(outputs if name is None else {name: outputs}, export.whole)
 
 
-# ---------------------------------------------------------------------------------------------- the server
+# --------------------------------------------------------------------------------------- the server
 
 
 class Answer:

@@ -313,8 +313,8 @@ def text_boxes() -> Network:
         rows = package.demo_postprocess(package.session.run(None, {name: pixels[np.newaxis]})[0], (edge, edge))[0]
         half = rows[:, 2:4] / 2
         corners = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
-        # The package adds one pixel to each axis of a box. The boxes are enlarged, so that the pixel
-        # does not change their overlaps.
+        # The package adds one pixel to each axis of a box. The boxes are enlarged, so that this
+        # pixel does not change their overlaps.
         found = package.multiclass_nms(1000 * corners, rows[:, 4:5] * rows[:, 5:], nms_thr=0.45, score_thr=0.1)
         assert found is not None and len(found) > 1
         found[:, :4] /= 1000

@@ -67,7 +67,8 @@ def sigmoid(x):
     return 1.0 / (1.0 + np.exp(-x))
 
 
-# Classification: TextClassificationPipeline, ImageClassificationPipeline, AudioClassificationPipeline.
+# Classification: TextClassificationPipeline, ImageClassificationPipeline,
+# AudioClassificationPipeline.
 
 
 def label(labels, number):
