@@ -136,7 +136,9 @@ impl PreparedCache {
             platform: format!("{VERSION}\n{platform}"),
             ..Self::without_folder()
         };
-        cache.add(folder, 0, || Ok(())).map_err(unusable(folder))?;
+        if let Some(own) = &cache.folder {
+            cache.add(own, 0, || Ok(())).map_err(unusable(folder))?;
+        }
         Ok(cache)
     }
 
@@ -273,7 +275,7 @@ impl PreparedCache {
         }
         let text = entry.to_bytes(folder)?;
         let bytes = bytes + text.len() as u64;
-        self.add(folder.path(), bytes, || {
+        self.add(folder, bytes, || {
             let new = TemporaryFile::new(folder.path())?;
             new.file().write_all(&text)?;
             if let Some((unfinished, stamp, hash)) = form {
@@ -301,10 +303,11 @@ impl PreparedCache {
 
     /// Adds files of `bytes` bytes with `write`. If necessary, evicts the entries before that were
     /// not used for longest.
-    fn add(&self, folder: &Path, bytes: u64, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    fn add(&self, folder: &CacheFolder, bytes: u64, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        folder.ensure().map_err(io::Error::other)?;
         let mut space = lock(&self.space);
         space.add(bytes, |room| {
-            let mut entries = Vec::from_iter(entries(folder)?);
+            let mut entries = Vec::from_iter(entries(folder.path())?);
             entries.sort_unstable_by_key(|(_, entry)| entry.last);
             let mut seen = entries.iter().map(|(_, entry)| entry.bytes).sum();
             for (path, entry) in entries {

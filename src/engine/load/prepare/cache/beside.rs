@@ -22,7 +22,7 @@ impl PreparedCache {
         if path.exists() {
             return;
         }
-        let written = self.add(folder.path(), bytes.len() as u64, || {
+        let written = self.add(folder, bytes.len() as u64, || {
             let new = TemporaryFile::new(folder.path())?;
             new.file().write_all(bytes)?;
             new.finish(&path).map(drop)
