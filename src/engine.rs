@@ -23,6 +23,7 @@ use std::time::Duration;
 
 pub use load::artifact::{ArtifactError, ArtifactPath, FoundBy};
 pub use load::axes::{Axes, OutputAxis};
+pub use load::constants::SharedMemory;
 pub use load::content::ContentHash;
 pub use load::examine::{Examination, ExamineBounds, ExaminedModel, Examiner, Packing};
 pub use load::onnx_file::OnnxHeader;
@@ -49,6 +50,7 @@ pub use run::pool::PoolError;
 pub use run::stuck::{Culprit, Standing, StuckCounts, StuckLimits};
 
 use load::artifact::{self, Processor};
+use load::constants::ConstantFiles;
 use load::preparing::Preparing;
 use load::quarantine::Quarantine;
 use load::resident::Residents;
@@ -177,6 +179,7 @@ pub struct Engine {
     watchdog: Arc<Watchdog>,
     stuck: Arc<Stuck>,
     residents: Residents,
+    constants: Arc<ConstantFiles>,
     preparing: Option<Preparing>,
     platform: Arc<Platform>,
     /// Folders for private copies of models.
@@ -200,6 +203,7 @@ pub struct EngineLoad {
     pub batched_requests: u64,
     pub stuck: StuckCounts,
     pub reserved: Reserved,
+    pub constants: SharedMemory,
 }
 
 impl Engine {
@@ -265,6 +269,7 @@ impl Engine {
             watchdog,
             stuck,
             residents: Residents::default(),
+            constants: Arc::default(),
             preparing,
             platform,
             workplace,
@@ -365,6 +370,7 @@ impl Engine {
             batched_requests: self.batches.requests.load(Ordering::Relaxed),
             stuck: self.stuck.counts(),
             reserved: self.budget.reserved(),
+            constants: self.constants.memory(),
         }
     }
 

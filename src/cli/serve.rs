@@ -251,6 +251,7 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
             memory: args.prepare_memory.as_u64(),
             folder: args.cache_dir(),
             folder_bytes: args.cache_size.as_u64(),
+            large_constant: Some(args.shared_constants.as_u64()).filter(|&bytes| bytes > 0),
         }),
         workplace: args.cache_dir(),
         bad_model_ttl: args.bad_model_ttl,

@@ -476,6 +476,17 @@ pub struct ServeArgs {
     )]
     pub cache_size: ByteSize,
 
+    /// Size from which a constant of a model is kept in a file of its own and shared by all models
+    /// that contain it; 0 keeps each prepared model in one file
+    #[arg(
+        long,
+        env = "LONGSHORE_SHARED_CONSTANTS",
+        value_name = "BYTES",
+        default_value = "64KiB",
+        help_heading = "Preparation"
+    )]
+    pub shared_constants: ByteSize,
+
     /// Format of the log on standard error
     #[arg(long, env = "LONGSHORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
     pub log_format: LogFormat,

@@ -5,12 +5,14 @@
 //! - Prepare: `preparing` asks the cache or a child process (`prepare`), which works on a private
 //!   copy in a `workplace`. `axes` and `output_rows` decide from the graph and a trial whether
 //!   requests may be batched.
-//! - Create: `resident` makes one session for all names of the same content.
+//! - Create: `resident` makes one session for all names of the same content. Sessions of different
+//!   contents share their large `constants`.
 //!
 //! `examine` goes through the same stages for commands that do not serve.
 
 pub(in crate::engine) mod artifact;
 pub(in crate::engine) mod axes;
+pub(in crate::engine) mod constants;
 pub(in crate::engine) mod content;
 pub(in crate::engine) mod examine;
 pub(in crate::engine) mod locale;
@@ -103,7 +105,7 @@ impl Engine {
             Some(source) => source,
             None => self.prepare(content, &artifact, known, attempt).await?,
         };
-        let resident = Arc::new(self.create(content, source, Some(artifact)).await?);
+        let resident = Arc::new(self.create(content, Arc::new(source), Some(artifact)).await?);
         place.set(&resident);
         Ok(self.model(resident, manifest))
     }
@@ -171,12 +173,12 @@ impl Engine {
         if let Some(resident) = place.get() {
             return Ok(self.model(resident, Arc::clone(manifest)));
         }
-        let file = source.file().to_owned();
-        let resident = match self.create(content, source, None).await {
+        let source = Arc::new(source);
+        let resident = match self.create(content, Arc::clone(&source), None).await {
             Ok(resident) => Arc::new(resident),
             Err(error) => {
                 drop(place);
-                let is_there = self.files.run(move || file.exists()).await;
+                let is_there = self.files.run(move || source.is_there()).await;
                 // Prepared models may be deleted at any time, even now.
                 return match is_there {
                     Ok(false) => self.load_with(path, manifest).await,
@@ -235,7 +237,7 @@ impl Engine {
     async fn create(
         &self,
         content: ContentHash,
-        source: SessionSource,
+        source: Arc<SessionSource>,
         uploaded: Option<Arc<Artifact>>,
     ) -> Result<Resident, LoadError> {
         let (environment, budget) = (self.environment.clone(), self.budget.clone());
@@ -246,6 +248,8 @@ impl Engine {
             None => None,
             Some(_) => Some(Arc::clone(&self.gpu_loads).lock_owned().await),
         };
+        let constants = Arc::clone(&self.constants);
+        let turn = constants.turn(source.stored_constants()).await;
         let cache = self.preparing.as_ref().map(|preparing| Arc::clone(&preparing.cache));
         let replacement = match &uploaded {
             Some(_) => self.replacement(source.facts()),
@@ -255,7 +259,7 @@ impl Engine {
         self.loads
             .run(move || {
                 let _mark = crash::CrashMarker::new(content.short());
-                let _gpu_lock = gpu_lock;
+                let _locks = (gpu_lock, turn);
                 let on_gpu = gpu.map(|gpu| OnGpu {
                     engines: match gpu.provider {
                         GpuProvider::Cuda => None,
@@ -264,12 +268,20 @@ impl Engine {
                     gpu,
                 });
                 let create = |source: &SessionSource| {
-                    Resident::create(&environment, &budget, content, source, replacement, on_gpu.as_ref())
+                    Resident::create(
+                        &environment,
+                        &budget,
+                        content,
+                        source,
+                        replacement,
+                        on_gpu.as_ref(),
+                        &constants,
+                    )
                 };
                 let mut resident = create(&source);
                 if resident.is_err()
                     && let Some(artifact) = &uploaded
-                    && !source.file().exists()
+                    && !source.is_there()
                 {
                     // Copy to another folder: the cache's own is being deleted.
                     resident = workplace

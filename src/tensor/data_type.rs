@@ -41,6 +41,27 @@ impl DataType {
         Self::String,
     ];
 
+    /// The type with this number in ONNX (`TensorProto.DataType`), if it is supported.
+    pub const fn from_onnx(number: u64) -> Option<Self> {
+        Some(match number {
+            1 => Self::F32,
+            2 => Self::U8,
+            3 => Self::I8,
+            4 => Self::U16,
+            5 => Self::I16,
+            6 => Self::I32,
+            7 => Self::I64,
+            8 => Self::String,
+            9 => Self::Bool,
+            10 => Self::F16,
+            11 => Self::F64,
+            12 => Self::U32,
+            13 => Self::U64,
+            16 => Self::Bf16,
+            _ => return None,
+        })
+    }
+
     /// Whether the elements are whole numbers or floats.
     pub const fn is_number(self) -> bool {
         !matches!(self, Self::Bool | Self::String)

@@ -222,6 +222,9 @@ impl Examiner {
             weights,
             is_ort_format: artifact.is_ort_format,
             prepared: Some(prepared.clone()),
+            // An archive carries the prepared form as one file.
+            constants: None,
+            large: u64::MAX,
             memory,
             widened: artifact.facts.widened,
             fold: true,

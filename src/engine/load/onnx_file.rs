@@ -15,6 +15,7 @@ pub mod graph;
 mod graph_reader;
 mod header;
 mod narrow;
+pub mod placed;
 mod scanner;
 mod schema;
 #[cfg(test)]
@@ -45,6 +46,8 @@ pub struct OnnxFacts {
     /// Few operators have kernels for float16. Integers are widened only by a `Cast`, which
     /// quantised models do not have.
     pub widened: u64,
+    /// Bytes of the largest tensor.
+    pub largest: u64,
     /// Whether there is a node of the TreeEnsemble family. Such a model uses five times the size
     /// of its file in memory.
     pub has_trees: bool,
@@ -101,19 +104,15 @@ pub fn graph(path: &Path) -> Result<ModelGraph, ScanError> {
 /// Returns bytes that, appended to a model's bytes, make these values additional outputs: Protocol
 /// Buffers merges a message that occurs twice.
 pub fn more_outputs(names: &[String]) -> Vec<u8> {
-    let field = |number: u8, content: &[u8]| {
-        let mut bytes = vec![number << 3 | 2];
-        let mut length = content.len();
-        while length >= 0x80 {
-            bytes.push(length as u8 | 0x80);
-            length >>= 7;
-        }
-        bytes.push(length as u8);
-        bytes.extend(content);
-        bytes
-    };
-    let outputs = names.iter().map(|name| field(12, &field(1, name.as_bytes())));
-    field(7, &outputs.collect::<Vec<_>>().concat())
+    let mut graph = Vec::new();
+    for name in names {
+        let mut output = Vec::new();
+        placed::append(&mut output, 1, name.as_bytes());
+        placed::append(&mut graph, 12, &output);
+    }
+    let mut model = Vec::new();
+    placed::append(&mut model, 7, &graph);
+    model
 }
 
 fn read(file: &File) -> Result<(OnnxFacts, OnnxHeader), ScanError> {

@@ -47,7 +47,7 @@ use process::ChildProcess;
 use queue::{NextJob, Queue};
 use verdict::prepare;
 
-pub use cache::{Prepared, PreparedCache};
+pub use cache::{Prepared, PreparedCache, StoredConstant, StoredConstants};
 pub use child::run as run_child;
 pub use platform::Platform;
 pub use probe::{answered, ones};

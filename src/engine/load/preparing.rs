@@ -14,6 +14,7 @@ use crate::engine::memory::{self, Replacement};
 use crate::engine::onnxruntime::runtime::Libraries;
 use crate::engine::onnxruntime::session::SessionError;
 use crate::engine::{Engine, LoadError};
+use crate::private::TemporaryFile;
 
 /// A model may use this many times the usual memory before a crash counts as its own fault. More
 /// would evict other models for a hostile one.
@@ -32,6 +33,9 @@ pub struct PrepareConfig {
     pub folder: PathBuf,
     /// Maximum total size of the prepared models in bytes.
     pub folder_bytes: u64,
+    /// Bytes from which a constant is kept in a file of its own, which models share; `None` keeps
+    /// each model in one file.
+    pub large_constant: Option<u64>,
 }
 
 /// The preparer and the cache of its results.
@@ -40,11 +44,12 @@ pub struct Preparing {
     preparer: Preparer,
     pub(in crate::engine) cache: Arc<PreparedCache>,
     memory: u64,
+    large_constant: Option<u64>,
 }
 
 impl Preparing {
     pub fn start(config: &PrepareConfig, libraries: &Libraries, platform: &Platform) -> std::io::Result<Self> {
-        let cache = match PreparedCache::open(&config.folder, config.folder_bytes, platform) {
+        let cache = match PreparedCache::open(&config.folder, config.folder_bytes, platform, config.large_constant) {
             Ok(cache) => cache,
             Err(error) => {
                 tracing::warn!(
@@ -62,6 +67,7 @@ impl Preparing {
             })?,
             cache: Arc::new(cache),
             memory: config.memory,
+            large_constant: config.large_constant,
         })
     }
 }
@@ -103,8 +109,11 @@ impl Engine {
         let is_written = self.gpu.is_none();
         let unfinished = self.loads.run(move || is_written.then(|| cache.unfinished()).flatten());
         let unfinished = unfinished.await.map_err(LoadError::Pool)?;
-        let path = unfinished.as_ref().map(|unfinished| unfinished.path().to_owned());
-        let findings = match self.findings(preparing, copy, path).await {
+        let paths = unfinished.as_ref().map(|unfinished| {
+            let path = |file: &TemporaryFile| file.path().to_owned();
+            (path(&unfinished.file), path(&unfinished.constants))
+        });
+        let findings = match self.findings(preparing, copy, paths).await {
             Ok(findings) => findings,
             Err(error) => {
                 // Removes the file.
@@ -153,7 +162,7 @@ impl Engine {
         &self,
         preparing: &Preparing,
         copy: &PrivateCopy,
-        prepared: Option<PathBuf>,
+        files: Option<(PathBuf, PathBuf)>,
     ) -> Result<Findings, LoadError> {
         let artifact = copy.artifact();
         let usual = usual_memory(artifact.facts);
@@ -186,7 +195,11 @@ impl Engine {
                 model: artifact.model.clone(),
                 weights: artifact.facts.weights,
                 is_ort_format: artifact.is_ort_format,
-                prepared: prepared.clone(),
+                prepared: files.as_ref().map(|(file, _)| file.clone()),
+                constants: preparing
+                    .large_constant
+                    .and_then(|_| files.as_ref().map(|(_, constants)| constants.clone())),
+                large: preparing.large_constant.unwrap_or(u64::MAX),
                 memory,
                 widened: artifact.facts.widened,
                 fold,

@@ -11,15 +11,16 @@ use std::sync::Arc;
 
 use crate::engine::LoadError;
 use crate::engine::load::artifact::{Facts, PrivateCopy};
+use crate::engine::load::constants::{ConstantFiles, ModelConstants, UsedConstants};
 use crate::engine::load::content::ContentHash;
-use crate::engine::load::prepare::{Findings, Prepared};
+use crate::engine::load::prepare::{Findings, Prepared, StoredConstants};
 use crate::engine::memory::allocator;
 use crate::engine::memory::{
     self, Budget, Footprint, LoadRequest, MappedFile, ModelReservation, NoRoom, Replacement, RequestMemory,
 };
 use crate::engine::onnxruntime::gpu::Gpu;
 use crate::engine::onnxruntime::runtime::Environment;
-use crate::engine::onnxruntime::session::{ModelForm, Session};
+use crate::engine::onnxruntime::session::{ModelForm, Session, SessionError};
 use crate::engine::run::batch::BatchingEvidence;
 use crate::engine::run::placement::RequestStats;
 use crate::shared::SharedMap;
@@ -35,6 +36,8 @@ pub struct Resident {
     /// Evidence for batching; `None` if the model was not prepared.
     pub evidence: Option<BatchingEvidence>,
     has_unbounded_work: bool,
+    /// Constants that the session shares with others.
+    constants: Option<UsedConstants>,
     _file: Option<MappedFile>,
     memory: ModelReservation,
 }
@@ -54,28 +57,46 @@ impl Resident {
         source: &SessionSource,
         replacement: Replacement,
         gpu: Option<&OnGpu>,
+        files: &ConstantFiles,
     ) -> Result<Self, LoadError> {
         let facts = source.facts;
         let known = source.findings.as_ref();
+        let constants = source.constants(files)?;
+        let shared = constants.as_ref().map(ModelConstants::expected).unwrap_or_default();
         let (peak, private) = known.map_or_else(
             || (memory::load_estimate(facts.widest(), facts.has_trees), facts.weights),
             |findings| (findings.load_peak, findings.private),
         );
-        let mapped = known.map_or(0, |findings| findings.mapped);
+        let private = private.saturating_sub(shared.copied);
+        let peak = match shared.copied {
+            0 => peak,
+            copied => peak.saturating_sub(copied).saturating_add(shared.largest_copy),
+        };
+        let mapped = known.map_or(0, |findings| findings.mapped.saturating_sub(shared.mapped));
         let loading = budget.load(&LoadRequest {
             peak,
             private: private.saturating_add(BESIDE_SESSION),
             mapped,
             replacement,
         })?;
-        let file = source.is_prepared.then(|| budget.map_file(file_size(&source.file)));
         let before = allocator::thread_balance();
-        let mut session = match gpu {
-            None => Session::open(environment, source.form(), facts.weights)?,
-            Some(OnGpu { gpu, engines }) => {
-                Session::open_on(gpu, environment, &source.file, facts.weights, engines.as_deref())?
+        let (file, session) = match (gpu, &constants) {
+            (None, Some(constants)) => {
+                let given = constants.for_session();
+                let file = budget.map_file(constants.bytes_of_others(&given));
+                let session = Session::open_shared(environment, &source.file, facts.weights, given)?;
+                (Some(file), session)
+            }
+            (None, None) => {
+                let file = source.is_prepared.then(|| budget.map_file(file_size(&source.file)));
+                (file, Session::open(environment, source.form(), facts.weights)?)
+            }
+            (Some(OnGpu { gpu, engines }), _) => {
+                let model = &source.file;
+                (None, Session::open_on(gpu, environment, model, facts.weights, engines.as_deref())?)
             }
         };
+        let mut session = session;
         session.set_rows(&source.rows);
         let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
         let footprint = Footprint {
@@ -83,20 +104,24 @@ impl Resident {
             // On a GPU, the weights are not in this process's memory.
             private: BESIDE_SESSION
                 + match known {
+                    // The copies of relatives are not known to the byte, and such a session is
+                    // created by this thread alone.
+                    Some(findings) if shared.copied > 0 => taken.saturating_add(findings.growth),
                     Some(findings) if gpu.is_none() => taken.max(findings.private),
                     Some(_) | None => taken,
                 },
             mapped,
             workspace: known.and_then(|findings| findings.run_peak).unwrap_or(0),
         };
-        let memory = match loading.settle(footprint) {
+        let mut memory = match loading.settle(footprint) {
             Ok(memory) => memory,
             Err((refused, memory)) => {
                 drop(session);
-                drop((file, memory));
+                drop((constants, file, memory));
                 return Err(refused.into());
             }
         };
+        let constants = constants.and_then(|constants| constants.enter(&mut memory));
         let stats = RequestStats::default();
         // A thread that waits for a GPU uses no CPU time, so its runs would look short.
         if facts.has_unbounded_work || gpu.is_some() {
@@ -111,6 +136,7 @@ impl Resident {
                 trial: findings.independent_rows,
             }),
             has_unbounded_work: facts.has_unbounded_work,
+            constants,
             _file: file,
             memory,
         })
@@ -120,9 +146,21 @@ impl Resident {
         self.memory.footprint()
     }
 
-    /// Bytes that count against the limit.
+    /// Bytes that count against the limit and that are freed with this session.
     pub fn charge(&self) -> u64 {
-        self.memory.charge()
+        let constants = self.constants.as_ref().map_or(0, UsedConstants::charge);
+        self.memory.charge() + constants
+    }
+
+    /// Private bytes that are freed with this session.
+    pub fn private(&self) -> u64 {
+        let copies = self.constants.as_ref().map_or(0, UsedConstants::own_copies);
+        self.memory.footprint().private + copies
+    }
+
+    /// Bytes of large constants that other sessions had in memory already.
+    pub fn found(&self) -> u64 {
+        self.constants.as_ref().map_or(0, UsedConstants::found)
     }
 
     /// Reserves `bytes` bytes for a request.
@@ -163,6 +201,8 @@ pub struct OnGpu {
 pub struct SessionSource {
     file: PathBuf,
     is_prepared: bool,
+    /// The large constants of the prepared form, if they are in files of their own.
+    constants: Arc<StoredConstants>,
     facts: Facts,
     /// Keeps an uploaded model's files until the session is created.
     _copy: Option<Arc<PrivateCopy>>,
@@ -179,6 +219,7 @@ impl SessionSource {
         prepared.and_then(Self::prepared).unwrap_or_else(|| Self {
             file: uploaded.artifact().model.clone(),
             is_prepared: false,
+            constants: Arc::default(),
             facts: uploaded.artifact().facts,
             rows: findings
                 .as_ref()
@@ -203,6 +244,7 @@ impl SessionSource {
         Some(Self {
             file: prepared.file?,
             is_prepared: true,
+            constants: prepared.constants,
             facts: prepared.facts,
             rows: prepared.findings.rows.clone(),
             findings: Some(prepared.findings),
@@ -214,12 +256,34 @@ impl SessionSource {
         self.facts
     }
 
-    pub fn file(&self) -> &Path {
-        &self.file
+    /// Whether the files are still there. Prepared models may be deleted at any time.
+    pub fn is_there(&self) -> bool {
+        let constants = self.constants.files.iter().map(|file| self.file.with_file_name(&file.name));
+        self.file.exists() && constants.into_iter().all(|file| file.exists())
+    }
+
+    /// The large constants of the prepared form.
+    pub fn stored_constants(&self) -> &Arc<StoredConstants> {
+        &self.constants
+    }
+
+    /// Maps the large constants of the prepared form.
+    fn constants(&self, files: &ConstantFiles) -> Result<Option<ModelConstants>, SessionError> {
+        let Some(folder) = self.file.parent().filter(|_| !self.constants.is_empty()) else {
+            return Ok(None);
+        };
+        let opened = files.open(&self.constants, folder);
+        opened.map(Some).map_err(|error| match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => SessionError::NoDescriptors,
+            Some(libc::ENOMEM) => SessionError::OutOfMemory,
+            _ => SessionError::Rejected(format!("its prepared form cannot be read: {error}")),
+        })
     }
 
     fn form(&self) -> ModelForm<'_> {
-        if self.is_prepared {
+        if !self.constants.is_empty() {
+            ModelForm::Graph(&self.file)
+        } else if self.is_prepared {
             ModelForm::Prepared(&self.file)
         } else {
             ModelForm::Uploaded(&self.file)

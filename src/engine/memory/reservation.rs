@@ -93,6 +93,26 @@ impl ModelReservation {
         self.footprint.total(&self.budget.shared.config)
     }
 
+    /// Moves `part` of the reservation, or what there is of it, to another one.
+    pub fn split_off(&mut self, part: Footprint) -> Self {
+        let part = Footprint {
+            private: part.private.min(self.footprint.private),
+            mapped: part.mapped.min(self.footprint.mapped),
+            workspace: 0,
+        };
+        self.footprint.private -= part.private;
+        self.footprint.mapped -= part.mapped;
+        let releases = part.total(&self.budget.shared.config).min(self.releases);
+        self.releases -= releases;
+        // The workspace of a part counts as any other: none.
+        self.budget.ledger().add_workspace(0);
+        Self {
+            budget: self.budget.clone(),
+            footprint: part,
+            releases,
+        }
+    }
+
     /// Reserves the memory of a request to the model.
     pub fn request(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
         self.budget.request(bytes)

@@ -2,7 +2,7 @@
 //! `unsafe` code of this crate is here; the rest is the allocator (`allocator.rs`) and the crash
 //! handlers (`crash.rs`, `division/trap.rs`).
 //!
-//! Five things need it:
+//! Six things need it:
 //! - **Concurrent runs.** `ort::session::Session::run` takes `&mut self`, so one session could
 //!   serve one request at a time. The C API documents `Run` as thread-safe for a session ("multiple
 //!   threads can run the same session"), which holds for the CPU execution provider; sessions with
@@ -13,18 +13,20 @@
 //!   does not.
 //! - **One arena for all sessions on a GPU** ([`share_arena`]).
 //! - **The execution providers of a graph's nodes** ([`nodes_by_provider`]).
+//! - **Constants in memory of ours** ([`give_constants`]), which several sessions use in place.
 
 #![expect(unsafe_code, reason = "the C API of ONNX Runtime; every block says why it is sound")]
 
 mod value;
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::ptr::{self, NonNull};
 use std::slice;
 
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session};
 use ort::sys::{OrtTypeInfo, OrtValue};
 use ort::{AsPointer, ortsys};
@@ -156,6 +158,40 @@ pub fn share_arena(environment: &Environment, device: u16, limit: Option<usize>)
         (ortsys![ReleaseArenaCfg])(configuration);
         ort::Error::result_from_status(status)
     }
+}
+
+/// Constants that a session uses. Drop them after the session.
+pub struct GivenConstants {
+    _values: Vec<OwnedValue>,
+    // After the values, which borrow from them.
+    _tensors: Vec<(CString, Tensor)>,
+}
+
+impl std::fmt::Debug for GivenConstants {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GivenConstants").finish_non_exhaustive()
+    }
+}
+
+/// Makes the session of `builder` use `constants`, by name, in place of those of its model. Keep
+/// the result as long as the session.
+pub fn give_constants(
+    builder: &mut SessionBuilder,
+    constants: Vec<(CString, Tensor)>,
+) -> ort::Result<GivenConstants> {
+    let mut values = Vec::with_capacity(constants.len());
+    for (name, tensor) in &constants {
+        let value = input_value(tensor)?;
+        // SAFETY: the options are alive, and the name is NUL-terminated and copied. The session
+        // keeps the address of the value, which the caller keeps as long as the session, together
+        // with the tensor that it borrows from. ONNX Runtime does not write to constants.
+        ortsys![unsafe AddInitializer(builder.ptr_mut(), name.as_ptr(), value.0.as_ptr())?];
+        values.push(value);
+    }
+    Ok(GivenConstants {
+        _values: values,
+        _tensors: constants,
+    })
 }
 
 /// Counts the graph's nodes by the execution provider that runs them. The session must have been

@@ -24,7 +24,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 
 use crate::engine::onnxruntime::gpu::Gpu;
 use crate::engine::onnxruntime::raw;
@@ -62,6 +62,33 @@ pub enum ModelForm<'a> {
     Uploaded(&'a Path),
     /// The optimised file in ORT format. It is mapped, and must not change while the session lives.
     Prepared(&'a Path),
+    /// The optimised graph in ONNX format. Its large constants are in other files, which are mapped
+    /// and must not change while the session lives.
+    Graph(&'a Path),
+}
+
+/// The files to which an optimised model is written.
+#[derive(Debug, Clone, Copy)]
+pub enum WrittenForm<'a> {
+    /// One file in ORT format.
+    Whole(&'a Path),
+    /// A graph in ONNX format, and a file in the same folder for the constants of at least `bound`
+    /// bytes.
+    Split {
+        graph: &'a Path,
+        constants: &'a Path,
+        bound: u64,
+    },
+}
+
+/// Constants of a model that are in memory already, and copies of constants in the order in which
+/// kernels read them.
+#[derive(Debug)]
+pub struct SharedConstants {
+    /// Constants by name. The session uses them in place.
+    pub tensors: Vec<(CString, Tensor)>,
+    /// Copies that sessions with equal constants share; ONNX Runtime finds them by their content.
+    pub packed: PrepackedWeights,
 }
 
 /// The constants that ONNX Runtime folds.
@@ -84,13 +111,15 @@ pub struct Session {
     turn: Option<Mutex<()>>,
     /// Whether runs split their operators over the process's pool.
     is_pooled: bool,
+    /// Dropped after the session, which uses them.
+    _constants: Option<raw::GivenConstants>,
 }
 
 impl Session {
     /// Creates the session of a model with `weights` bytes of weights. The time grows with the size
     /// of the model; call it on a thread that may block.
     pub fn open(environment: &Environment, form: ModelForm<'_>, weights: u64) -> Result<Self, SessionError> {
-        let (ModelForm::Uploaded(file) | ModelForm::Prepared(file)) = form;
+        let (ModelForm::Uploaded(file) | ModelForm::Prepared(file) | ModelForm::Graph(file)) = form;
         guarded(file, || {
             let builder = options(environment, weights)?;
             let mut builder = match form {
@@ -100,10 +129,31 @@ impl Session {
                     .with_config_entry("session.load_model_format", "ORT")?
                     .with_config_entry("session.use_memory_mapped_ort_model", "1")?
                     .with_config_entry("session.use_ort_model_bytes_for_initializers", "1")?,
+                ModelForm::Graph(_) => optimised_graph(builder)?,
             };
             builder.commit_from_file(file)
         })
         .map(|session| session.with_weights(weights))
+    }
+
+    /// Like [`Self::open`] for [`ModelForm::Graph`], with the `constants` that are in memory.
+    pub fn open_shared(
+        environment: &Environment,
+        graph: &Path,
+        weights: u64,
+        constants: SharedConstants,
+    ) -> Result<Self, SessionError> {
+        let mut given = None;
+        let session = guarded(graph, || {
+            let mut builder =
+                optimised_graph(options(environment, weights)?)?.with_prepacked_weights(&constants.packed)?;
+            given = Some(raw::give_constants(&mut builder, constants.tensors)?);
+            builder.commit_from_file(graph)
+        })?;
+        Ok(Self {
+            _constants: given,
+            ..session.with_weights(weights)
+        })
     }
 
     /// Like [`Self::open`], for an uploaded model on a GPU. TensorRT keeps engines in `engines`.
@@ -132,14 +182,14 @@ impl Session {
         })
     }
 
-    /// Creates the session of an uploaded model like [`Self::open`], and writes its optimised graph
-    /// to `prepared` in ORT format. The same library can open that file as [`ModelForm::Prepared`],
-    /// on the same kind of processor.
+    /// Creates the session of an uploaded model like [`Self::open`], and writes the optimised model.
+    /// The same library can open it as [`ModelForm::Prepared`] or [`ModelForm::Graph`], on the same
+    /// kind of processor.
     pub fn convert(
         environment: &Environment,
         model: &Path,
         weights: u64,
-        prepared: &Path,
+        written: WrittenForm<'_>,
         folding: Folding,
     ) -> Result<Self, SessionError> {
         guarded(model, || {
@@ -148,10 +198,25 @@ impl Session {
                 Folding::All => builder,
                 Folding::Small => unfolded(builder)?,
             };
-            builder
-                .with_config_entry("session.save_model_format", "ORT")?
-                .with_optimized_model_path(prepared)?
-                .commit_from_file(model)
+            let mut builder = match written {
+                WrittenForm::Whole(file) => builder
+                    .with_config_entry("session.save_model_format", "ORT")?
+                    .with_optimized_model_path(file)?,
+                WrittenForm::Split {
+                    graph,
+                    constants,
+                    bound,
+                } => {
+                    const OPTION: &str = "session.optimized_model_external_initializers";
+                    let name = constants.file_name().unwrap_or_default().to_string_lossy();
+                    builder
+                        .with_config_entry("session.save_model_format", "ONNX")?
+                        .with_config_entry(format!("{OPTION}_file_name"), name)?
+                        .with_config_entry(format!("{OPTION}_min_size_in_bytes"), bound.to_string())?
+                        .with_optimized_model_path(graph)?
+                }
+            };
+            builder.commit_from_file(model)
         })
         .map(|session| session.with_weights(weights))
     }
@@ -189,6 +254,7 @@ impl Session {
             session,
             turn: None,
             is_pooled: false,
+            _constants: None,
         })
     }
 
@@ -290,6 +356,13 @@ fn options(environment: &Environment, weights: u64) -> Result<SessionBuilder, or
         .with_prepacking(weights > UNPACKED_WEIGHTS)?
         .with_memory_pattern(false)?
         .with_execution_providers([cpu])?)
+}
+
+/// Options for an optimised graph in ONNX format.
+fn optimised_graph(builder: SessionBuilder) -> Result<SessionBuilder, ort::Error> {
+    Ok(builder
+        .with_optimization_level(GraphOptimizationLevel::Disable)?
+        .with_config_entry("session.load_model_format", "ONNX")?)
 }
 
 /// Disables the folding of large constants. Two parts of ONNX Runtime replace constants: one

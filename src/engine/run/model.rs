@@ -138,7 +138,13 @@ impl Model {
     /// Measured bytes of the model, shared with all models of the same content. Does not include
     /// mapped weights.
     pub fn memory(&self) -> u64 {
-        self.resident.footprint().private
+        self.resident.private()
+    }
+
+    /// Bytes of large constants that models of other contents had in memory when this one was
+    /// loaded.
+    pub fn found(&self) -> u64 {
+        self.resident.found()
     }
 
     /// Bytes that unloading the model frees, unless another name has the same content.

@@ -112,8 +112,8 @@ impl<R: Read + io::Seek> Scanner<R> {
                 }
                 WireField::Fixed32(_) | WireField::Fixed64(_) => continue,
             };
-            // `int32_data`, which also holds narrow types, and `raw_data`.
-            if let (Message::Tensor, 5 | 9) = (message, field) {
+            // Numbers, in fields by their type or as raw bytes.
+            if let (Message::Tensor, 4 | 5 | 7 | 9 | 10 | 11) = (message, field) {
                 data += field_end - self.wire.position;
             }
             match content(message, field) {
@@ -141,6 +141,7 @@ impl<R: Read + io::Seek> Scanner<R> {
         if data_type != 0 {
             let external_bytes = external.length.as_deref().and_then(|length| length.parse().ok());
             self.narrow.add(data_type, external_bytes.unwrap_or(data));
+            self.facts.largest = self.facts.largest.max(external_bytes.unwrap_or(data));
         }
         self.add_external(external)
     }

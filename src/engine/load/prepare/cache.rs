@@ -1,12 +1,14 @@
 //! Prepared models on disk, found by the hash of their content. `disk_cache.rs` compares this cache
 //! with the one of archives.
 //!
-//! An entry consists of two files. `prepared-<name>.ort` is the model that is mapped.
-//! `prepared-<name>.json` starts with its own hash, followed by the findings about the model and
-//! the hash of the first file. A model without a prepared form has only the second file. The name
-//! is a hash of everything that a prepared model depends on: its content, ONNX Runtime's build and
-//! execution provider, the processor's features, and the version of this format. On a GPU there are
-//! no prepared models; TensorRT keeps its engines in a folder `prepared-<name>.tensorrt`.
+//! An entry consists of two files. `prepared-<name>.ort` is the model that is mapped, or
+//! `prepared-<name>.onnx` its graph, whose large constants are in files of their own
+//! (`constants.rs`). `prepared-<name>.json` starts with its own hash, followed by the findings about
+//! the model and the hashes of the other files. A model without a prepared form has only that file.
+//! The name is a hash of everything that a prepared model depends on: its content, ONNX Runtime's
+//! build and execution provider, the processor's features, the size of a large constant, and the
+//! version of this format. On a GPU there are no prepared models; TensorRT keeps its engines in a
+//! folder `prepared-<name>.tensorrt`.
 //!
 //! Invariants:
 //! - Files appear complete, by a rename, and are never written again: a mapping outlives its file's
@@ -22,6 +24,7 @@
 //!   goes first.
 
 mod beside;
+mod constants;
 mod eviction;
 mod folder;
 #[cfg(test)]
@@ -33,7 +36,7 @@ use std::io::{self, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,11 +47,14 @@ use crate::engine::load::artifact::Facts;
 use crate::engine::load::content::{ContentHash, hash_file, remember_renamed};
 use crate::private::{self, TemporaryFile};
 
+use constants::KnownConstants;
 use eviction::DiskSpace;
-use folder::{PREFIX, entries, has_space, remove_unkeyed_entries};
+use folder::{KINDS, PREFIX, entries, has_space, remove_unkeyed_entries};
+
+pub use constants::{StoredConstant, StoredConstants};
 
 /// Part of every name. Raised when the meaning of the files changes.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// Maximum number of contents in memory. More are a sign of contents that do not come again.
 const MOST_REMEMBERED: usize = 100_000;
@@ -56,8 +62,10 @@ const MOST_REMEMBERED: usize = 100_000;
 /// A content's findings and, if there is one, its prepared form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
-    /// The file to map; `None` if the uploaded one is served.
+    /// The file to map, or the graph; `None` if the uploaded model is served.
     pub file: Option<PathBuf>,
+    /// The large constants of the graph; empty if they are in `file`.
+    pub constants: Arc<StoredConstants>,
     pub findings: Findings,
     pub facts: Facts,
 }
@@ -69,6 +77,15 @@ struct EntryDescription {
     facts: Facts,
     /// Hash of the prepared file, if there is one.
     hash: Option<String>,
+    #[serde(default, skip_serializing_if = "StoredConstants::is_empty")]
+    constants: StoredConstants,
+}
+
+/// The files that a child writes for a prepared form.
+#[derive(Debug)]
+pub struct UnfinishedForm {
+    pub file: TemporaryFile,
+    pub constants: TemporaryFile,
 }
 
 /// A folder of prepared models; without a folder, the findings of this process.
@@ -79,6 +96,8 @@ pub struct PreparedCache {
     space: Mutex<DiskSpace>,
     /// The platform part of the names.
     platform: String,
+    /// Where constants are that this process has seen.
+    known: KnownConstants,
     /// The findings, if there is no folder.
     remembered: Mutex<HashMap<ContentHash, (Findings, Facts)>>,
     has_logged: AtomicBool,
@@ -113,13 +132,15 @@ impl PreparedCache {
             folder: None,
             space: Mutex::new(DiskSpace::new(0)),
             platform: String::new(),
+            known: KnownConstants::default(),
             remembered: Mutex::default(),
             has_logged: AtomicBool::new(false),
         }
     }
 
-    /// Opens or creates `folder`, for at most `limit` bytes. `platform` is part of all names.
-    pub fn open(folder: &Path, limit: u64, platform: &Platform) -> Result<Self, FolderError> {
+    /// Opens or creates `folder`, for at most `limit` bytes. `platform` and `large`, the bytes from
+    /// which a constant counts as large, are part of all names.
+    pub fn open(folder: &Path, limit: u64, platform: &Platform, large: Option<u64>) -> Result<Self, FolderError> {
         disk_cache::make(folder)?;
         if is_in_memory(folder).map_err(unusable(folder))? {
             return Err(FolderError::InMemory {
@@ -133,7 +154,7 @@ impl PreparedCache {
         let cache = Self {
             folder: Some(CacheFolder::open(folder)?),
             space: Mutex::new(DiskSpace::new(limit)),
-            platform: format!("{VERSION}\n{platform}"),
+            platform: format!("{VERSION}\n{}\n{platform}", large.unwrap_or(0)),
             ..Self::without_folder()
         };
         if let Some(own) = &cache.folder {
@@ -148,26 +169,32 @@ impl PreparedCache {
             let (findings, facts) = lock(&self.remembered).get(content)?.clone();
             return Some(Prepared {
                 file: None,
+                constants: Arc::default(),
                 findings,
                 facts,
             });
         };
-        let (description, file) = self.files(folder, content);
+        let description = self.description(folder, content);
         let bytes = fs::read(&description).ok()?;
-        let entry = EntryDescription::from_bytes(&bytes, folder).filter(|entry| {
+        let entry = EntryDescription::from_bytes(&bytes, folder);
+        let file = |entry: &EntryDescription| description.with_extension(extension(&entry.findings));
+        let entry = entry.filter(|entry| {
             let hash = entry.hash.as_deref();
-            hash.is_none_or(|hash| is_whole(&file, hash))
+            hash.is_none_or(|hash| is_whole(&file(entry), hash)) && entry.constants.are_whole(folder.path())
         });
         let Some(entry) = entry else {
             tracing::warn!(%content, "a prepared model is damaged or gone; it is prepared again");
-            remove(&description, &file);
+            remove(&description);
             return None;
         };
-        let file = entry.hash.is_some().then_some(file);
+        let file = entry.hash.is_some().then(|| file(&entry));
         // Eviction goes by the time of the last use.
         let _ = disk_cache::touch(&description);
+        entry.constants.touch(folder.path());
+        self.known.add(&entry.constants);
         Some(Prepared {
             file,
+            constants: Arc::new(entry.constants),
             findings: entry.findings,
             facts: entry.facts,
         })
@@ -180,8 +207,7 @@ impl PreparedCache {
             tracing::warn!(%error, "TensorRT's engines cannot be kept");
             return None;
         }
-        let (description, _) = self.files(folder, content);
-        let engines = description.with_extension("tensorrt");
+        let engines = self.description(folder, content).with_extension("tensorrt");
         match DirBuilder::new().recursive(true).mode(0o700).create(&engines) {
             Ok(()) => Some(engines),
             Err(error) => {
@@ -191,11 +217,17 @@ impl PreparedCache {
         }
     }
 
-    /// Creates the file for a prepared form, before [`Self::keep`]; `None` without a usable folder.
-    pub fn unfinished(&self) -> Option<TemporaryFile> {
+    /// Creates the files for a prepared form, before [`Self::keep`]; `None` without a usable folder.
+    pub fn unfinished(&self) -> Option<UnfinishedForm> {
         let folder = self.folder.as_ref()?;
-        let ensured = folder.ensure().map_err(io::Error::other);
-        match ensured.and_then(|()| TemporaryFile::new(folder.path())) {
+        let new = || TemporaryFile::new(folder.path());
+        let created = folder.ensure().map_err(io::Error::other).and_then(|()| {
+            Ok(UnfinishedForm {
+                file: new()?,
+                constants: new()?,
+            })
+        });
+        match created {
             Ok(unfinished) => Some(unfinished),
             Err(error) => {
                 self.log_once(folder, &error);
@@ -210,7 +242,7 @@ impl PreparedCache {
         &self,
         content: &ContentHash,
         is_written: bool,
-        unfinished: Option<TemporaryFile>,
+        unfinished: Option<UnfinishedForm>,
         findings: Findings,
         facts: Facts,
     ) -> Prepared {
@@ -231,7 +263,14 @@ impl PreparedCache {
                 remembered.insert(*content, (findings.clone(), facts));
             }
             Some(folder) => match self.write(folder, content, unfinished, &findings, facts) {
-                Ok(file) => return Prepared { file, findings, facts },
+                Ok((file, constants)) => {
+                    return Prepared {
+                        file,
+                        constants: Arc::new(constants),
+                        findings,
+                        facts,
+                    };
+                }
                 Err(error) => self.log_once(folder, &error),
             },
         }
@@ -239,6 +278,7 @@ impl PreparedCache {
         // it.
         Prepared {
             file: None,
+            constants: Arc::default(),
             findings,
             facts,
         }
@@ -248,42 +288,52 @@ impl PreparedCache {
         &self,
         folder: &CacheFolder,
         content: &ContentHash,
-        unfinished: Option<TemporaryFile>,
+        unfinished: Option<UnfinishedForm>,
         findings: &Findings,
         facts: Facts,
-    ) -> io::Result<Option<PathBuf>> {
-        let (description, file) = self.files(folder, content);
+    ) -> io::Result<(Option<PathBuf>, StoredConstants)> {
+        let description = self.description(folder, content);
         let mut entry = EntryDescription {
             findings: findings.clone(),
             facts,
             hash: None,
+            constants: StoredConstants::default(),
         };
-        let mut bytes = 0;
         let mut form = None;
         if let Some(unfinished) = unfinished {
-            let mut written = unfinished.file();
-            // The descriptor is used, so the name has to refer to the same file.
-            if !is_at(written, unfinished.path()) {
-                return Err(io::Error::other("another file has replaced the prepared form"));
+            // The descriptors are used, so the names have to refer to the same files.
+            for file in [&unfinished.file, &unfinished.constants] {
+                if !is_at(file.file(), file.path()) {
+                    return Err(io::Error::other("another file has replaced the prepared form"));
+                }
             }
+            let UnfinishedForm { mut file, constants } = unfinished;
+            if let Some(copied) = &findings.copied {
+                let (graph, stored) = self.keep_constants(folder, &file, &constants, copied)?;
+                entry.constants = stored;
+                // A new file: the child may still have the other one open.
+                file = graph;
+            }
+            let mut written = file.file();
             let stamp = FileStamp::of(&written.metadata()?);
             written.rewind()?;
             let hash = hash_file(written)?;
             entry.hash = Some(hash.to_string());
-            bytes = stamp.bytes;
-            form = Some((unfinished, stamp, hash));
+            form = Some((file, stamp, hash));
         }
         let text = entry.to_bytes(folder)?;
-        let bytes = bytes + text.len() as u64;
+        let bytes = form.as_ref().map_or(0, |(_, stamp, _)| stamp.bytes) + text.len() as u64;
+        let path = description.with_extension(extension(findings));
         self.add(folder, bytes, || {
             let new = TemporaryFile::new(folder.path())?;
             new.file().write_all(&text)?;
             if let Some((unfinished, stamp, hash)) = form {
-                remember_renamed(&unfinished.finish(&file)?, &stamp, hash)?;
+                remember_renamed(&unfinished.finish(&path)?, &stamp, hash)?;
             }
             new.finish(&description).map(drop)
         })?;
-        Ok(entry.hash.map(|_| file))
+        self.known.add(&entry.constants);
+        Ok((entry.hash.map(|_| path), entry.constants))
     }
 
     /// Logs that models cannot be kept: once, because it will be so for many.
@@ -293,12 +343,11 @@ impl PreparedCache {
         }
     }
 
-    /// The paths of an entry's description and of its model.
-    fn files(&self, folder: &CacheFolder, content: &ContentHash) -> (PathBuf, PathBuf) {
+    /// The path of an entry's description; its other files differ by their extensions.
+    fn description(&self, folder: &CacheFolder, content: &ContentHash) -> PathBuf {
         let text = format!("{content}{}", self.platform);
         let name = folder.hash("longshore 2026 prepared model", text.as_bytes()).to_hex();
-        let file = |kind: &str| folder.path().join(format!("{PREFIX}{name}.{kind}"));
-        (file("json"), file("ort"))
+        folder.path().join(format!("{PREFIX}{name}.json"))
     }
 
     /// Adds files of `bytes` bytes with `write`. If necessary, evicts the entries before that were
@@ -314,7 +363,7 @@ impl PreparedCache {
                 if seen <= room {
                     break;
                 }
-                remove(&path.with_extension("json"), &path.with_extension("ort"));
+                remove(&path.with_extension("json"));
                 seen -= entry.bytes;
             }
             Ok(seen)
@@ -332,10 +381,19 @@ fn is_whole(path: &Path, expected: &str) -> bool {
         .is_ok_and(|hash| *hash.to_hex() == *expected)
 }
 
-fn remove(description: &Path, file: &Path) {
-    // The description first: without it, the other file is not used.
-    for path in [description, file] {
-        if let Err(error) = fs::remove_file(path)
+/// The extension of an entry's prepared form.
+fn extension(findings: &Findings) -> &'static str {
+    match findings.copied {
+        None => "ort",
+        Some(_) => "onnx",
+    }
+}
+
+/// Removes all files of an entry.
+fn remove(description: &Path) {
+    // The description first: without it, the other files are not used.
+    for kind in KINDS {
+        if let Err(error) = fs::remove_file(description.with_extension(kind))
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::debug!(%error, "failed to remove a file of a prepared model");

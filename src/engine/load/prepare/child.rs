@@ -8,7 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::mapping::Mapping;
+use super::mapping::{self, Mapping};
 use super::probe::{self, Answers};
 use super::protocol::{ChildReport, Findings, PrepareJob};
 use super::sandbox;
@@ -16,10 +16,11 @@ use super::trial;
 use super::weighing::should_stay_unfolded;
 use crate::engine::load::axes::{self, Analysis, Axes, OutputAxis};
 use crate::engine::load::onnx_file;
+use crate::engine::load::onnx_file::placed::{Place, PlacedConstant, placed_constants};
 use crate::engine::load::output_rows::{self, TrialRun};
 use crate::engine::memory::allocator;
 use crate::engine::onnxruntime::runtime::{self, Environment, Libraries};
-use crate::engine::onnxruntime::session::{Cancel, Folding, ModelForm, Session, SessionError};
+use crate::engine::onnxruntime::session::{Cancel, Folding, ModelForm, Session, SessionError, WrittenForm};
 use crate::engine::{LOAD_STACK, StartError};
 use crate::tensor::OutputRows;
 
@@ -140,7 +141,7 @@ fn try_rows(
         })
     };
     let form = match &job.prepared {
-        Some(prepared) if examined.findings.prepared => ModelForm::Prepared(prepared),
+        Some(prepared) if examined.findings.prepared => prepared_form(job, prepared, &examined.findings),
         Some(_) | None => ModelForm::Uploaded(&job.model),
     };
     let is_tried = examined.findings.prepared || job.weights <= MOST_READ_AGAIN;
@@ -215,6 +216,24 @@ struct ExaminedForm {
     size: usize,
 }
 
+/// The prepared form that these findings describe.
+pub(super) fn prepared_form<'a>(job: &PrepareJob, prepared: &'a Path, findings: &Findings) -> ModelForm<'a> {
+    match (&job.constants, &findings.copied) {
+        (Some(_), Some(_)) => ModelForm::Graph(prepared),
+        _ => ModelForm::Prepared(prepared),
+    }
+}
+
+/// Bytes of all files of a form.
+pub(super) fn form_bytes(job: &PrepareJob, form: ModelForm<'_>) -> u64 {
+    let bytes = |file: &Path| std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    match (form, &job.constants) {
+        (ModelForm::Uploaded(_), _) => job.weights,
+        (ModelForm::Graph(graph), Some(constants)) => bytes(graph) + bytes(constants),
+        (ModelForm::Prepared(file) | ModelForm::Graph(file), _) => bytes(file),
+    }
+}
+
 /// Writes the prepared form of the job's model and examines it. `None` if it cannot be written, or
 /// if its answers differ from those of the uploaded model.
 fn write(
@@ -224,8 +243,39 @@ fn write(
     prepared: &Path,
     folding: Folding,
 ) -> Result<Option<ExaminedForm>, SessionError> {
+    if let Some(constants) = &job.constants
+        && has_large_constants(job)
+    {
+        let split = WrittenForm::Split {
+            graph: prepared,
+            constants,
+            bound: job.large,
+        };
+        let examined = write_form(environment, timer, job, split, folding)?;
+        if examined.is_some() {
+            return Ok(examined);
+        }
+    }
+    write_form(environment, timer, job, WrittenForm::Whole(prepared), folding)
+}
+
+/// Whether the uploaded model has constants that belong in a file of their own. False in ONNX
+/// Runtime's own format, in which a graph has all its constants.
+fn has_large_constants(job: &PrepareJob) -> bool {
+    let scan = |file: File| onnx_file::scan(&file).ok();
+    let facts = (!job.is_ort_format).then(|| File::open(&job.model).ok().and_then(scan));
+    facts.flatten().is_some_and(|facts| facts.largest >= job.large)
+}
+
+fn write_form(
+    environment: &Environment,
+    timer: &Timer,
+    job: &PrepareJob,
+    written: WrittenForm<'_>,
+    folding: Folding,
+) -> Result<Option<ExaminedForm>, SessionError> {
     // The prepared form has to give the same answers as the uploaded model.
-    let expected = match convert(environment, job, prepared, folding) {
+    let expected = match convert(environment, job, written, folding) {
         Ok(session) => {
             let answers = answers(&session, timer, job);
             drop(session);
@@ -237,7 +287,15 @@ fn write(
         // whether the model can be loaded at all.
         Err(SessionError::Rejected(_) | SessionError::Unsupported(_) | SessionError::Device(_)) => return Ok(None),
     };
-    let examined = examine(environment, timer, ModelForm::Prepared(prepared), job, Some(expected));
+    let form = match written {
+        WrittenForm::Whole(file) => ModelForm::Prepared(file),
+        // Only constants of the main graph can be shared.
+        WrittenForm::Split { graph, .. } if placed(graph).is_some_and(|constants| !constants.is_empty()) => {
+            ModelForm::Graph(graph)
+        }
+        WrittenForm::Split { .. } => return Ok(None),
+    };
+    let examined = examine(environment, timer, form, job, Some(expected));
     allocator::give_back();
     Ok(match examined {
         Ok(examined) if examined.agrees => Some(ExaminedForm {
@@ -251,16 +309,24 @@ fn write(
     })
 }
 
+/// The large constants of a graph; `None` if they cannot be read.
+fn placed(graph: &Path) -> Option<Vec<PlacedConstant>> {
+    placed_constants(&std::fs::read(graph).ok()?).ok()
+}
+
 /// Writes the prepared form of the job's model.
 fn convert(
     environment: &Environment,
     job: &PrepareJob,
-    prepared: &Path,
+    written: WrittenForm<'_>,
     folding: Folding,
 ) -> Result<Session, SessionError> {
-    if !job.is_ort_format {
-        return Session::convert(environment, &job.model, job.weights, prepared, folding);
-    }
+    let prepared = match written {
+        WrittenForm::Whole(prepared) if job.is_ort_format => prepared,
+        WrittenForm::Whole(_) | WrittenForm::Split { .. } => {
+            return Session::convert(environment, &job.model, job.weights, written, folding);
+        }
+    };
     // The uploader has optimised it. The mapped file must be a copy, because the uploader could
     // truncate its own file during use.
     let session = Session::open(environment, ModelForm::Uploaded(&job.model), job.weights)?;
@@ -282,10 +348,9 @@ fn examine(
     job: &PrepareJob,
     expected: Option<Option<Answers>>,
 ) -> Result<ExaminedForm, SessionError> {
-    if let ModelForm::Prepared(file) = form {
-        let bytes = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    if let ModelForm::Prepared(_) | ModelForm::Graph(_) = form {
         // If this fails, the model has less memory.
-        let _ = sandbox::allow_mapping(bytes);
+        let _ = sandbox::allow_mapping(form_bytes(job, form));
     }
     let before = allocator::thread_balance();
     let open = || allocator::with_peak(|| Session::open(environment, form, job.weights));
@@ -294,9 +359,10 @@ fn examine(
             let (opened, mapping) = Mapping::created(file, open);
             (opened, Some(mapping))
         }
-        ModelForm::Uploaded(_) => (open(), None),
+        ModelForm::Uploaded(_) | ModelForm::Graph(_) => (open(), None),
     };
     let session = session?;
+    let created = allocator::thread_balance() - before;
     let (answers, run_peak) = allocator::with_peak(|| answers(&session, timer, job));
     let agrees = match &expected {
         // Random operators differ in every run, so a model that contradicts itself is accepted.
@@ -313,15 +379,25 @@ fn examine(
         None => session.signature().outputs.iter().map(|output| output.rows).collect(),
     };
     drop((answers, expected));
-    let mapped = |private| mapping.map_or(0, |mapping| mapping.read_by_runs(run_peak.is_some(), private));
     let private = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
+    let constants = match (form, &job.constants) {
+        (ModelForm::Graph(graph), Some(constants)) => Some(UsedConstants::of(graph, constants)),
+        _ => None,
+    };
+    let mapped = match (&constants, mapping) {
+        (Some(constants), _) => constants.mapped,
+        (None, Some(mapping)) => mapping.read_by_runs(run_peak.is_some(), private),
+        (None, None) => 0,
+    };
     let outputs = session.signature().outputs.iter();
     Ok(ExaminedForm {
         outputs: outputs.map(|output| output.name.clone()).collect(),
         findings: Findings {
             prepared: false,
+            copied: constants.map(|constants| constants.copied),
             private,
-            mapped: mapped(private),
+            growth: private.saturating_sub(u64::try_from(created).unwrap_or(0)),
+            mapped,
             load_peak,
             run_peak,
             axes: Axes::unknown("the model's graph has not been analysed"),
@@ -332,6 +408,40 @@ fn examine(
         holds,
         size,
     })
+}
+
+/// What a session has made of its large constants.
+struct UsedConstants {
+    /// Names of those that it has copied.
+    copied: Vec<String>,
+    /// Bytes of the others.
+    mapped: u64,
+}
+
+impl UsedConstants {
+    /// Looks which parts of the file `constants` are mapped: ONNX Runtime unmaps a constant when it
+    /// has copied it, into the order in which a kernel reads it.
+    fn of(graph: &Path, constants: &Path) -> Self {
+        let parts = mapping::mapped_offsets(constants);
+        let is_mapped = |place: &Place| {
+            parts.as_ref().is_none_or(|parts| {
+                let mut inside = parts.iter();
+                inside.any(|&(start, end)| start <= place.offset && place.offset + place.bytes <= end)
+            })
+        };
+        let mut used = Self {
+            copied: Vec::new(),
+            mapped: 0,
+        };
+        for constant in placed(graph).unwrap_or_default() {
+            if is_mapped(&constant.place) {
+                used.mapped += constant.place.bytes;
+            } else {
+                used.copied.push(constant.name);
+            }
+        }
+        used
+    }
 }
 
 fn is_deterministic(session: &Session, timer: &Timer, job: &PrepareJob) -> bool {

@@ -47,7 +47,7 @@ impl ChildFolder {
         self.path().parent() == Some(place) && self.path().join(INPUT).exists()
     }
 
-    /// Moves the job's files here. If the file for the prepared form is gone, the job has none.
+    /// Moves the job's files here. If a file for the prepared form is gone, the job has none.
     pub(super) fn move_in(&self, job: &PrepareJob) -> io::Result<MovedJob> {
         let mut moved_job = MovedJob {
             job: job.clone(),
@@ -62,6 +62,10 @@ impl ChildFolder {
         if let Some(prepared) = &job.prepared {
             let file = self.path().join(OUTPUT).join("prepared.ort");
             moved_job.job.prepared = moved_job.move_to(prepared, &file).is_ok().then_some(file);
+        }
+        if let Some(constants) = &job.constants {
+            let file = self.path().join(OUTPUT).join("prepared.constants");
+            moved_job.job.constants = moved_job.move_to(constants, &file).is_ok().then_some(file);
         }
         Ok(moved_job)
     }
@@ -113,6 +117,8 @@ mod tests {
             weights: 1,
             is_ort_format: false,
             prepared: Some(place.path().join("new")),
+            constants: None,
+            large: 0,
             memory: 1,
             widened: 0,
             fold: true,

@@ -60,10 +60,22 @@ impl Mapping {
 struct MappedPart {
     start: usize,
     end: usize,
+    /// Position of the first byte in the file.
+    offset: u64,
     /// Bytes that are mapped and in memory.
     resident: u64,
     /// Resident bytes that were touched since they were marked.
     touched: u64,
+}
+
+/// The parts of `file` that this process has mapped, as offsets of their first byte and of the one
+/// after their last; `None` if the system does not report them.
+pub fn mapped_offsets(file: &Path) -> Option<Vec<(u64, u64)>> {
+    let parts = parts(file)?;
+    let offsets = parts
+        .iter()
+        .map(|part| (part.offset, part.offset + (part.end - part.start) as u64));
+    Some(offsets.collect())
 }
 
 fn cold(parts: &[MappedPart]) -> u64 {
@@ -96,12 +108,15 @@ fn parts_in(smaps: &str, file: &str) -> Vec<MappedPart> {
     let mut is_wanted = false;
     for line in smaps.lines() {
         if let Some((start, end)) = addresses(line) {
-            let path = line.splitn(6, ' ').nth(5).unwrap_or_default().trim_start();
+            let mut fields = line.splitn(6, ' ').skip(2);
+            let offset = fields.next().and_then(|offset| u64::from_str_radix(offset, 16).ok());
+            let path = fields.nth(2).unwrap_or_default().trim_start();
             is_wanted = path == file;
             if is_wanted {
                 parts.push(MappedPart {
                     start,
                     end,
+                    offset: offset.unwrap_or(0),
                     ..MappedPart::default()
                 });
             }
@@ -156,13 +171,14 @@ Rss:                  64 kB
 
     #[test]
     fn finds_the_mappings_of_a_file_by_its_whole_path() {
-        let part = |start, end, resident: u64, touched: u64| MappedPart {
+        let part = |start, end, offset, resident: u64, touched: u64| MappedPart {
             start,
             end,
+            offset,
             resident: resident << 10,
             touched: touched << 10,
         };
-        let expected = [part(0x7f10, 0x7f20, 48, 0), part(0x7f30, 0x7f40, 8, 4)];
+        let expected = [part(0x7f10, 0x7f20, 0, 48, 0), part(0x7f30, 0x7f40, 0x10000, 8, 4)];
         assert_eq!(parts_in(SMAPS, "/cache/new one"), expected);
         assert_eq!(parts_in(SMAPS, "/cache/new"), []);
     }

@@ -19,6 +19,11 @@ pub struct PrepareJob {
     pub is_ort_format: bool,
     /// An empty file for the prepared form, if there is a folder for it.
     pub prepared: Option<PathBuf>,
+    /// An empty file for the large constants of a prepared form in two files; `None` for a form in
+    /// one file.
+    pub constants: Option<PathBuf>,
+    /// Bytes from which a constant counts as large.
+    pub large: u64,
     /// Bytes of memory that the child may use for this job.
     pub memory: u64,
     /// Maximum number of bytes that narrow constants gain when they are folded.
@@ -49,8 +54,13 @@ pub struct Findings {
     /// Whether the prepared form was written and has the same answers as the uploaded one. The
     /// other fields describe the form that is served.
     pub prepared: bool,
+    /// If the prepared form has its large constants in a file of their own, those that the session
+    /// has copied, by name.
+    pub copied: Option<Vec<String>>,
     /// Private bytes of a session after its first runs.
     pub private: u64,
+    /// The part of `private` that the first runs have allocated.
+    pub growth: u64,
     /// Bytes of the mapped prepared form that runs may read; 0 without a prepared form.
     pub mapped: u64,
     /// Peak of private bytes while the session is created.

@@ -27,6 +27,8 @@ fn job() -> PrepareJob {
         weights: 1,
         is_ort_format: false,
         prepared: Some(prepared),
+        constants: None,
+        large: 0,
         memory: 1,
         widened: 0,
         fold: true,
@@ -38,7 +40,9 @@ fn job() -> PrepareJob {
 fn findings() -> Findings {
     Findings {
         prepared: true,
+        copied: None,
         private: 1,
+        growth: 0,
         mapped: 0,
         load_peak: 2,
         run_peak: None,

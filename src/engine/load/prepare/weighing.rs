@@ -6,17 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::child::Timer;
+use super::child::{Timer, form_bytes, prepared_form};
 use super::folding::{self, DECIDED_BY_DATA, FormCost};
 use super::protocol::{Findings, PrepareJob};
 use super::{probe, sandbox};
 use crate::engine::load::onnx_file::{self, ScanError};
 use crate::engine::memory::allocator;
 use crate::engine::onnxruntime::runtime::Environment;
-use crate::engine::onnxruntime::session::{Cancel, ModelForm, Session, SessionError};
+use crate::engine::onnxruntime::session::{Cancel, Session, SessionError};
 
 /// Whether the model is served with its large constants as they were uploaded. `folded` are the
-/// findings about the form in `prepared`.
+/// findings about the prepared form.
 pub(super) fn should_stay_unfolded(
     environment: &Environment,
     timer: &Timer,
@@ -24,7 +24,8 @@ pub(super) fn should_stay_unfolded(
     prepared: &Path,
     folded: &Findings,
 ) -> bool {
-    let bytes = std::fs::metadata(prepared).map_or(0, |metadata| metadata.len());
+    let form = prepared_form(job, prepared, folded);
+    let bytes = form_bytes(job, form);
     if job.is_ort_format || folded.run_peak.is_none() || !folding::has_grown(bytes, job.weights) {
         return false;
     }
@@ -44,7 +45,7 @@ pub(super) fn should_stay_unfolded(
         return false;
     };
     let _ = sandbox::allow_mapping(bytes);
-    let open = || Session::open(environment, ModelForm::Prepared(prepared), job.weights);
+    let open = || Session::open(environment, form, job.weights);
     let folded = cost(timer, open).map(|cost| FormCost {
         bytes: cost.bytes.saturating_add(folded.mapped),
         ..cost

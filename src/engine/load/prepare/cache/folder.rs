@@ -11,6 +11,9 @@ use crate::disk_cache::{discard, free_bytes, paths};
 /// Prefix of all entries. Earlier versions had none, and their names did not depend on a key.
 pub(super) const PREFIX: &str = "prepared-";
 
+/// Extensions of an entry's files. The description is first.
+pub(super) const KINDS: [&str; 4] = ["json", "ort", "onnx", "constants"];
+
 /// An entry in the folder.
 #[derive(Default)]
 pub(super) struct FolderEntry {
@@ -26,7 +29,7 @@ pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, FolderEntry>
         if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
         }
-        if !file.extension().is_some_and(|kind| kind == "ort" || kind == "json") {
+        if !file.extension().is_some_and(|kind| KINDS.iter().any(|ours| kind == *ours)) {
             continue;
         }
         let Ok(metadata) = entry.metadata() else { continue };

@@ -16,7 +16,9 @@ fn content(index: u64) -> ContentHash {
 fn findings(prepared: bool) -> Findings {
     Findings {
         prepared,
+        copied: None,
         private: 1,
+        growth: 0,
         mapped: 0,
         load_peak: 2,
         run_peak: Some(3),

@@ -1,0 +1,438 @@
+//! The constants of a small ONNX file whose data is in another file: finds them, and changes the
+//! place where the model looks for them.
+//!
+//! ONNX Runtime writes such a file when it saves an optimised model and keeps the large constants
+//! apart (`session.rs`). It is read into memory, because it holds only the graph.
+//!
+//! Only constants of the main graph are supported: ONNX Runtime accepts memory for a constant by
+//! its name alone, and the body of an `If` or `Loop` may use the same name for another value.
+
+use super::ScanError;
+
+/// Limit on the nesting of graphs.
+const MAX_DEPTH: usize = 32;
+
+/// A constant whose data is in another file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedConstant {
+    pub name: String,
+    /// A number of `TensorProto.DataType`.
+    pub data_type: u64,
+    pub dims: Vec<u64>,
+    pub place: Place,
+}
+
+/// The place of a constant's data.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Name of the file, relative to the folder of the model.
+    pub file: String,
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// Finds the constants of `model`'s main graph whose data is in other files. An error if a graph
+/// inside it has such constants, or if a name occurs twice.
+pub fn placed_constants(model: &[u8]) -> Result<Vec<PlacedConstant>, ScanError> {
+    let mut constants: Vec<PlacedConstant> = Vec::new();
+    for field in fields(model) {
+        let field = field?;
+        if field.number == MODEL_FUNCTIONS {
+            reject_inner_functions(field.bytes()?)?;
+        }
+        if field.number != MODEL_GRAPH {
+            continue;
+        }
+        for field in fields(field.bytes()?) {
+            let field = field?;
+            match field.number {
+                GRAPH_INITIALIZER => constants.extend(placed_constant(field.bytes()?)?),
+                GRAPH_NODE => reject_inner(field.bytes()?, NODE_ATTRIBUTE, 0)?,
+                _ => {}
+            }
+        }
+    }
+    let mut names: Vec<&str> = constants.iter().map(|constant| &*constant.name).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(ScanError::Ambiguous("two constants of the same name"));
+    }
+    Ok(constants)
+}
+
+/// Returns `model` with the places that `place` returns for its constants in other files.
+pub fn with_places<'a>(model: &[u8], place: impl Fn(&str) -> Option<&'a Place>) -> Result<Vec<u8>, ScanError> {
+    rewritten(model, MODEL_GRAPH, |graph| {
+        rewritten(graph, GRAPH_INITIALIZER, |tensor| {
+            let placed = placed_constant(tensor)?;
+            Ok(match placed.as_ref().and_then(|constant| place(&constant.name)) {
+                Some(place) => tensor_at(tensor, place)?,
+                None => tensor.to_vec(),
+            })
+        })
+    })
+}
+
+const MODEL_GRAPH: u64 = 7;
+const MODEL_FUNCTIONS: u64 = 25;
+const GRAPH_NODE: u64 = 1;
+const GRAPH_INITIALIZER: u64 = 5;
+const GRAPH_SPARSE_INITIALIZER: u64 = 15;
+const FUNCTION_NODE: u64 = 7;
+const NODE_ATTRIBUTE: u64 = 5;
+const ATTRIBUTE_TENSOR: u64 = 5;
+const ATTRIBUTE_GRAPH: u64 = 6;
+const ATTRIBUTE_TENSORS: u64 = 10;
+const ATTRIBUTE_GRAPHS: u64 = 11;
+const TENSOR_DIMS: u64 = 1;
+const TENSOR_DATA_TYPE: u64 = 2;
+const TENSOR_NAME: u64 = 8;
+const TENSOR_EXTERNAL_DATA: u64 = 13;
+const ENTRY_KEY: u64 = 1;
+const ENTRY_VALUE: u64 = 2;
+
+/// Reads a tensor; `None` if its data is not in another file.
+fn placed_constant(tensor: &[u8]) -> Result<Option<PlacedConstant>, ScanError> {
+    let (mut name, mut data_type, mut dims) = (String::new(), 0, Vec::new());
+    let mut place = Place::default();
+    let mut is_placed = false;
+    for field in fields(tensor) {
+        let field = field?;
+        match (field.number, field.value) {
+            (TENSOR_NAME, FieldValue::Bytes(text)) => name = owned_text(text)?,
+            (TENSOR_DATA_TYPE, FieldValue::Number(number)) => data_type = number,
+            (TENSOR_DIMS, FieldValue::Number(number)) => dims.push(number),
+            (TENSOR_DIMS, FieldValue::Bytes(packed)) => {
+                let mut rest = packed;
+                while !rest.is_empty() {
+                    dims.push(varint(&mut rest)?);
+                }
+            }
+            (TENSOR_EXTERNAL_DATA, FieldValue::Bytes(entry)) => {
+                is_placed = true;
+                let (mut key, mut value) = ("", "");
+                for field in fields(entry) {
+                    let field = field?;
+                    match field.number {
+                        ENTRY_KEY => key = text(field.bytes()?)?,
+                        ENTRY_VALUE => value = text(field.bytes()?)?,
+                        _ => {}
+                    }
+                }
+                let number = || value.parse().map_err(|_| malformed("a place that is not a number"));
+                match key {
+                    "location" => place.file = value.to_owned(),
+                    "offset" => place.offset = number()?,
+                    "length" => place.bytes = number()?,
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(is_placed.then_some(PlacedConstant {
+        name,
+        data_type,
+        dims,
+        place,
+    }))
+}
+
+/// Returns `tensor` with its data at `place`.
+fn tensor_at(tensor: &[u8], place: &Place) -> Result<Vec<u8>, ScanError> {
+    let mut bytes = Vec::with_capacity(tensor.len() + place.file.len());
+    for field in fields(tensor) {
+        let field = field?;
+        if field.number != TENSOR_EXTERNAL_DATA {
+            bytes.extend(field.encoded);
+        }
+    }
+    let (offset, length) = (place.offset.to_string(), place.bytes.to_string());
+    for (key, value) in [("location", &place.file), ("offset", &offset), ("length", &length)] {
+        let mut entry = Vec::new();
+        append(&mut entry, ENTRY_KEY, key.as_bytes());
+        append(&mut entry, ENTRY_VALUE, value.as_bytes());
+        append(&mut bytes, TENSOR_EXTERNAL_DATA, &entry);
+    }
+    Ok(bytes)
+}
+
+/// Fails if a graph inside the attributes of a node has a constant in another file.
+fn reject_inner(node: &[u8], attribute: u64, depth: usize) -> Result<(), ScanError> {
+    if depth > MAX_DEPTH {
+        return Err(ScanError::TooDeep);
+    }
+    let is_placed = |tensor: &[u8]| placed_constant(tensor).map(|constant| constant.is_some());
+    for field in fields(node) {
+        let field = field?;
+        if field.number != attribute {
+            continue;
+        }
+        for field in fields(field.bytes()?) {
+            let field = field?;
+            match field.number {
+                ATTRIBUTE_TENSOR | ATTRIBUTE_TENSORS if is_placed(field.bytes()?)? => return Err(inner()),
+                ATTRIBUTE_GRAPH | ATTRIBUTE_GRAPHS => {
+                    for field in fields(field.bytes()?) {
+                        let field = field?;
+                        match field.number {
+                            GRAPH_INITIALIZER if is_placed(field.bytes()?)? => return Err(inner()),
+                            // Its parts are tensors; no exporter places them in another file.
+                            GRAPH_SPARSE_INITIALIZER => return Err(inner()),
+                            GRAPH_NODE => reject_inner(field.bytes()?, NODE_ATTRIBUTE, depth + 1)?,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn reject_inner_functions(function: &[u8]) -> Result<(), ScanError> {
+    for field in fields(function) {
+        let field = field?;
+        if field.number == FUNCTION_NODE {
+            reject_inner(field.bytes()?, NODE_ATTRIBUTE, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn inner() -> ScanError {
+    ScanError::Ambiguous("constants in another file, inside the body of an operator")
+}
+
+/// Returns `message` with the content of the fields of this number replaced.
+fn rewritten(
+    message: &[u8],
+    number: u64,
+    replace: impl Fn(&[u8]) -> Result<Vec<u8>, ScanError>,
+) -> Result<Vec<u8>, ScanError> {
+    let mut bytes = Vec::with_capacity(message.len());
+    for field in fields(message) {
+        let field = field?;
+        if field.number == number {
+            append(&mut bytes, number, &replace(field.bytes()?)?);
+        } else {
+            bytes.extend(field.encoded);
+        }
+    }
+    Ok(bytes)
+}
+
+/// A field of a message in memory.
+struct SliceField<'a> {
+    number: u64,
+    value: FieldValue<'a>,
+    /// The field with its tag.
+    encoded: &'a [u8],
+}
+
+#[derive(Clone, Copy)]
+enum FieldValue<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    Fixed,
+}
+
+impl<'a> SliceField<'a> {
+    fn bytes(&self) -> Result<&'a [u8], ScanError> {
+        match self.value {
+            FieldValue::Bytes(bytes) => Ok(bytes),
+            FieldValue::Number(_) | FieldValue::Fixed => Err(malformed("a number in the place of a message")),
+        }
+    }
+}
+
+/// The fields of a message, in order. Ends after the first error.
+fn fields(message: &[u8]) -> impl Iterator<Item = Result<SliceField<'_>, ScanError>> {
+    let mut rest = message;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let field = field(&mut rest);
+        if field.is_err() {
+            rest = &[];
+        }
+        Some(field)
+    })
+}
+
+fn field<'a>(rest: &mut &'a [u8]) -> Result<SliceField<'a>, ScanError> {
+    let start = *rest;
+    let tag = varint(rest)?;
+    let value = match tag & 7 {
+        0 => FieldValue::Number(varint(rest)?),
+        1 => taken(rest, 8).map(|_| FieldValue::Fixed)?,
+        2 => {
+            let length = varint(rest)?;
+            FieldValue::Bytes(taken(rest, length)?)
+        }
+        5 => taken(rest, 4).map(|_| FieldValue::Fixed)?,
+        _ => return Err(malformed("an unknown wire type")),
+    };
+    Ok(SliceField {
+        number: tag >> 3,
+        value,
+        encoded: &start[..start.len() - rest.len()],
+    })
+}
+
+fn taken<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8], ScanError> {
+    let split = usize::try_from(length)
+        .ok()
+        .and_then(|length| rest.split_at_checked(length));
+    let (taken, after) = split.ok_or_else(|| malformed("a field longer than its message"))?;
+    *rest = after;
+    Ok(taken)
+}
+
+fn varint(rest: &mut &[u8]) -> Result<u64, ScanError> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let [byte] = *taken(rest, 1)? else { break };
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(malformed("a number of more than ten bytes"))
+}
+
+/// Appends a field of bytes.
+pub(super) fn append(message: &mut Vec<u8>, number: u64, content: &[u8]) {
+    append_varint(message, number << 3 | 2);
+    append_varint(message, content.len() as u64);
+    message.extend(content);
+}
+
+fn append_varint(message: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        message.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    message.push(value as u8);
+}
+
+fn text(bytes: &[u8]) -> Result<&str, ScanError> {
+    std::str::from_utf8(bytes).map_err(|_| malformed("a text that is not UTF-8"))
+}
+
+fn owned_text(bytes: &[u8]) -> Result<String, ScanError> {
+    text(bytes).map(str::to_owned)
+}
+
+fn malformed(what: &'static str) -> ScanError {
+    ScanError::Malformed { what, offset: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(fields: &[(u64, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (number, content) in fields {
+            append(&mut bytes, *number, content);
+        }
+        bytes
+    }
+
+    fn entry(key: &str, value: &str) -> Vec<u8> {
+        message(&[(ENTRY_KEY, key.as_bytes()), (ENTRY_VALUE, value.as_bytes())])
+    }
+
+    /// A float tensor of shape 2 x 300 in the file `w`, at byte 4096.
+    fn placed(name: &str) -> Vec<u8> {
+        let mut tensor = vec![0x08, 0x02, 0x08, 0xac, 0x02, 0x10, 0x01];
+        append(&mut tensor, TENSOR_NAME, name.as_bytes());
+        for (key, value) in [("location", "w"), ("offset", "4096"), ("length", "2400")] {
+            append(&mut tensor, TENSOR_EXTERNAL_DATA, &entry(key, value));
+        }
+        // `data_location`: external.
+        tensor.extend([0x70, 0x01]);
+        tensor
+    }
+
+    fn inline(name: &str) -> Vec<u8> {
+        message(&[(TENSOR_NAME, name.as_bytes()), (9, b"\0\0\x80\x3f")])
+    }
+
+    fn model(graph: &[u8]) -> Vec<u8> {
+        let mut model = vec![0x08, 0x09];
+        append(&mut model, MODEL_GRAPH, graph);
+        append(&mut model, 8, &[0x10, 0x11]);
+        model
+    }
+
+    #[test]
+    fn finds_placed_constants_and_moves_only_those_with_a_new_place() {
+        let graph = message(&[
+            (GRAPH_INITIALIZER, &placed("a")),
+            (GRAPH_INITIALIZER, &inline("b")),
+            (GRAPH_INITIALIZER, &placed("c")),
+            (2, b"name of the graph"),
+        ]);
+        let model = model(&graph);
+        let found = placed_constants(&model).unwrap();
+        let at = |file: &str, offset| Place {
+            file: file.to_owned(),
+            offset,
+            bytes: 2400,
+        };
+        let constant = |name: &str, place| PlacedConstant {
+            name: name.to_owned(),
+            data_type: 1,
+            dims: vec![2, 300],
+            place,
+        };
+        assert_eq!(found, [constant("a", at("w", 4096)), constant("c", at("w", 4096))]);
+        let unchanged = with_places(&model, |_| None).unwrap();
+        assert_eq!(unchanged, model);
+        let new = at("another file", 1 << 40);
+        let moved = with_places(&model, |name| (name == "c").then_some(&new)).unwrap();
+        let found = placed_constants(&moved).unwrap();
+        assert_eq!(found, [constant("a", at("w", 4096)), constant("c", new.clone())]);
+        let back = at("w", 4096);
+        let restored = with_places(&moved, |_| Some(&back)).unwrap();
+        assert_eq!(placed_constants(&restored).unwrap(), placed_constants(&model).unwrap());
+    }
+
+    #[test]
+    fn constants_inside_operators_and_equal_names_are_refused() {
+        let inner_graph = message(&[(GRAPH_INITIALIZER, &placed("a"))]);
+        let attribute = message(&[(ATTRIBUTE_GRAPH, &inner_graph)]);
+        let node = message(&[(NODE_ATTRIBUTE, &attribute)]);
+        let nested = model(&message(&[(GRAPH_NODE, &node)]));
+        assert!(matches!(placed_constants(&nested), Err(ScanError::Ambiguous(_))));
+        let constant = message(&[(NODE_ATTRIBUTE, &message(&[(ATTRIBUTE_TENSOR, &placed("a"))]))]);
+        let constant = model(&message(&[(GRAPH_NODE, &constant)]));
+        assert!(matches!(placed_constants(&constant), Err(ScanError::Ambiguous(_))));
+        let twice = message(&[(GRAPH_INITIALIZER, &placed("a")), (GRAPH_INITIALIZER, &placed("a"))]);
+        assert!(matches!(placed_constants(&model(&twice)), Err(ScanError::Ambiguous(_))));
+        let harmless = message(&[(NODE_ATTRIBUTE, &message(&[(ATTRIBUTE_TENSOR, &inline("a"))]))]);
+        assert_eq!(placed_constants(&model(&message(&[(GRAPH_NODE, &harmless)]))).unwrap(), []);
+    }
+
+    #[test]
+    fn truncated_and_damaged_files_are_errors() {
+        let whole = model(&message(&[(GRAPH_INITIALIZER, &placed("a"))]));
+        assert_eq!(placed_constants(&whole).unwrap().len(), 1);
+        for length in 3..whole.len() - 4 {
+            assert!(placed_constants(&whole[..length]).is_err(), "{length}");
+        }
+        for position in 0..whole.len() {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[position] ^= 1 << bit;
+                // Neither may panic.
+                let _ = placed_constants(&damaged);
+                let _ = with_places(&damaged, |_| None);
+            }
+        }
+    }
+}
