@@ -43,6 +43,7 @@ mod usage;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -52,7 +53,7 @@ use tokio::sync::Semaphore;
 use tokio::task;
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::{ArtifactPath, ContentHash, Engine, LoadError, PoolError};
+use crate::engine::{ArtifactPath, ContentHash, Engine, LoadError, LoadedMemory, PoolError};
 use crate::handler::MediaLimits;
 use crate::shared::SharedMap;
 use crate::store::Usage;
@@ -146,7 +147,7 @@ impl Catalog {
         }
     }
 
-    /// Loads the artifact at `url` as `name` and returns the bytes it takes.
+    /// Loads the artifact at `url` as `name` and returns the memory it takes.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the load and drops a model that it has already loaded.
@@ -155,7 +156,7 @@ impl Catalog {
         name: &str,
         url: &str,
         target_model: Option<&str>,
-    ) -> Result<u64, CatalogError> {
+    ) -> Result<LoadedMemory, CatalogError> {
         if let Some(demand) = &self.demand {
             return self.load_ahead(demand, name, url).await;
         }
@@ -164,17 +165,17 @@ impl Catalog {
         }
         let path = self.allowed(name, url).await?;
         let loaded = self.load_from(name, url, target_model, &path, None).await?;
-        Ok(loaded.as_ref().memory())
+        Ok(loaded.as_ref().loaded_memory())
     }
 
     /// Loads the artifact at `path` without checking it against the roots: the path comes from the
     /// command line.
-    pub async fn load_trusted(&self, name: &str, path: &Path) -> Result<u64, CatalogError> {
+    pub async fn load_trusted(&self, name: &str, path: &Path) -> Result<LoadedMemory, CatalogError> {
         let url = path.to_string_lossy();
         let loaded = self
             .load_from(name, &url, None, &ArtifactPath::trusted(path), None)
             .await?;
-        Ok(loaded.as_ref().memory())
+        Ok(loaded.as_ref().loaded_memory())
     }
 
     /// Loads the artifact at `path` as `name`. Takes the handle before the entry is visible, so
@@ -279,25 +280,28 @@ impl Catalog {
     /// # Cancel safety
     /// If the future is dropped, the model accepts no more requests, and the next unload or load
     /// completes the work.
-    pub async fn unload(&self, name: &str) -> Result<(), CatalogError> {
-        if self.unload_if(name, |_| true).await? {
-            Ok(())
-        } else {
-            Err(CatalogError::NotLoaded { name: name.to_owned() })
-        }
+    ///
+    /// Returns the bytes that were freed: those that no other model uses.
+    pub async fn unload(&self, name: &str) -> Result<u64, CatalogError> {
+        let unloaded = self.unload_if(name, |_| true).await?;
+        let not_loaded = || CatalogError::NotLoaded { name: name.to_owned() };
+        unloaded
+            .map(|entry| entry.unload_progress.freed.load(Ordering::Relaxed))
+            .ok_or_else(not_loaded)
     }
 
     /// Unloads `name` as [`Self::unload`] does, but only if `entry` is still its entry. Returns
     /// whether it was.
     async fn unload_entry(&self, name: &str, entry: &Arc<CatalogEntry>) -> Result<bool, CatalogError> {
-        self.unload_if(name, |current| Arc::ptr_eq(current, entry)).await
+        let unloaded = self.unload_if(name, |current| Arc::ptr_eq(current, entry)).await?;
+        Ok(unloaded.is_some())
     }
 
     async fn unload_if(
         &self,
         name: &str,
         is_meant: impl FnOnce(&Arc<CatalogEntry>) -> bool,
-    ) -> Result<bool, CatalogError> {
+    ) -> Result<Option<Arc<CatalogEntry>>, CatalogError> {
         let outcome = self
             .models
             .entry_by_ref(name)
@@ -315,7 +319,10 @@ impl Catalog {
                 }
             })
             .await?;
-        Ok(matches!(outcome, CompResult::Removed(_)))
+        Ok(match outcome {
+            CompResult::Removed(entry) => Some(entry.into_value()),
+            _ => None,
+        })
     }
 
     /// Returns a handle to `name` for a request. If the model has to be loaded first, waits until

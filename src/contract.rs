@@ -248,6 +248,10 @@ fn metrics(state: &AppState) -> Result<HttpResponse, Error> {
         .set_engine_counters(now.batches, now.batched_requests, now.stuck.total);
     state.metrics.memory_reserved_bytes.set(gauge(now.reserved.models));
     state.metrics.memory_mapped_bytes.set(gauge(now.reserved.mapped));
+    let constants = now.constants;
+    state.metrics.shared_constants.set(gauge(constants.constants));
+    state.metrics.shared_constant_bytes.set(gauge(constants.bytes));
+    state.metrics.shared_constant_saved_bytes.set(gauge(constants.saved));
     state.metrics.memory_requests_bytes.set(gauge(now.reserved.requests));
     state.metrics.memory_limit_bytes.set(gauge(now.reserved.limit));
     if let Some(archives) = state.catalog.archives() {

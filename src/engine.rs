@@ -45,7 +45,7 @@ pub use onnxruntime::runtime::{LIBRARY_VARIABLE, Libraries, RuntimeError};
 pub use onnxruntime::session::{RunError, SessionError};
 pub use run::batch::{Batching, BatchingEvidence, NoBatching, decide as decide_batching};
 pub use run::crash::{CrashReport, report_to as report_crashes_to};
-pub use run::model::{Model, RequestBudget, Work};
+pub use run::model::{LoadedMemory, Model, RequestBudget, Work};
 pub use run::pool::PoolError;
 pub use run::stuck::{Culprit, Standing, StuckCounts, StuckLimits};
 
@@ -280,8 +280,10 @@ impl Engine {
         })
     }
 
-    /// Frees `model` and returns its memory to the system before the future ends (MM-4).
-    pub async fn unload(&self, model: Model) {
+    /// Frees `model` and returns its memory to the system before the future ends (MM-4). Returns
+    /// the bytes that no other model uses.
+    pub async fn unload(&self, model: Model) -> u64 {
+        let bytes = model.frees();
         let freed = self.unloads.run(move || {
             let _mark = crash::CrashMarker::new(model.content().short());
             drop(model);
@@ -290,6 +292,7 @@ impl Engine {
         if let Err(error) = freed.await {
             tracing::error!(%error, "failed to unload a model");
         }
+        bytes
     }
 
     /// Runs `work`, which blocks on a file system, on a thread that may block.

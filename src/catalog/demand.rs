@@ -36,7 +36,7 @@ use tokio::task;
 use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::{Catalog, CatalogError, Handle, Lookup, ModelStatus, load_error, shortened};
-use crate::engine::{ArtifactPath, LoadError, PoolError};
+use crate::engine::{ArtifactPath, LoadError, LoadedMemory, PoolError};
 use crate::store::{FetchError, Lease, Located, Name, Store, Version};
 use crate::telemetry::metrics::{Eviction, Metrics, Operation};
 
@@ -265,9 +265,16 @@ impl Catalog {
         match &loaded {
             Ok((handle, fetched)) => {
                 demand.metrics.model_operation(Operation::Load, "ok", seconds);
-                let memory_bytes = handle.as_ref().memory();
+                let LoadedMemory { own, shared } = handle.as_ref().loaded_memory();
                 let (fetch_ms, load_ms) = (milliseconds(*fetched - started), milliseconds(fetched.elapsed()));
-                tracing::info!(model = name.as_str(), memory_bytes, fetch_ms, load_ms, "model loaded");
+                tracing::info!(
+                    model = name.as_str(),
+                    memory_bytes = own,
+                    shared_bytes = shared,
+                    fetch_ms,
+                    load_ms,
+                    "model loaded"
+                );
             }
             Err(error) => {
                 demand.metrics.model_operation(Operation::Load, "failed", seconds);

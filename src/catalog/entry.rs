@@ -3,7 +3,7 @@
 //! Invariants: a closed entry gives out no more handles. The unload takes the model out of the
 //! entry after the last handle is dropped.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::task::TaskTracker;
@@ -46,6 +46,8 @@ pub(super) struct UnloadProgress {
     pub(super) is_followed: AtomicBool,
     /// Held while the model is freed.
     pub(super) freeing: tokio::sync::Mutex<()>,
+    /// Bytes that were freed.
+    pub(super) freed: AtomicU64,
 }
 
 /// Public state of a loaded model.

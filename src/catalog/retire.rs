@@ -96,7 +96,8 @@ async fn free(engine: &Engine, entry: &CatalogEntry) {
     if let ModelSlot::Loaded(served) = slot
         && let Some(served) = Arc::into_inner(served)
     {
-        engine.unload(served.model).await;
+        let freed = engine.unload(served.model).await;
+        entry.unload_progress.freed.store(freed, Ordering::Relaxed);
     }
 }
 

@@ -360,8 +360,8 @@ async fn load_default(args: &ServeArgs, catalog: &Arc<Catalog>, name: &str, path
             .map(drop)
             .with_context(failed);
     };
-    let bytes = catalog.load_trusted(name, path).await.with_context(failed)?;
-    tracing::info!(path = %path.display(), memory_bytes = bytes, load_ms = millis(begun), "model loaded");
+    let memory = catalog.load_trusted(name, path).await.with_context(failed)?;
+    tracing::info!(path = %path.display(), memory_bytes = memory.own, load_ms = millis(begun), "model loaded");
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use super::body::{self, BodyLimit};
 use super::error::Error;
 use super::{AppState, invoke};
 use crate::catalog::CatalogError;
+use crate::engine::LoadedMemory;
 use crate::telemetry::metrics::Operation;
 use crate::wire::{
     LoadRequest, ModelDescription, ModelList, ModelPath, StatusBody, TARGET_MODEL, page_token, parse_page_token,
@@ -56,11 +57,12 @@ pub(super) async fn load(
         state
             .metrics
             .model_operation(Operation::Load, outcome(&loaded), seconds);
-        if let Ok(memory_bytes) = loaded {
+        if let Ok(LoadedMemory { own, shared }) = loaded {
             tracing::info!(
                 model = wanted.model_name,
                 target_model,
-                memory_bytes,
+                memory_bytes = own,
+                shared_bytes = shared,
                 load_ms = millis(seconds),
                 "model loaded"
             );
@@ -148,10 +150,10 @@ pub(super) async fn unload_reported(state: web::Data<AppState>, name: String) ->
         state
             .metrics
             .model_operation(Operation::Unload, outcome(&unloaded), seconds);
-        if unloaded.is_ok() {
-            tracing::info!(model = name, unload_ms = millis(seconds), "model unloaded");
+        if let Ok(freed_bytes) = unloaded {
+            tracing::info!(model = name, freed_bytes, unload_ms = millis(seconds), "model unloaded");
         }
-        unloaded.map(|()| name)
+        unloaded.map(|_| name)
     });
     Ok(joined(task).await??)
 }

@@ -40,6 +40,9 @@ pub struct Metrics {
     /// Figures of the memory ledger.
     pub memory_reserved_bytes: IntGauge,
     pub memory_mapped_bytes: IntGauge,
+    pub shared_constants: IntGauge,
+    pub shared_constant_bytes: IntGauge,
+    pub shared_constant_saved_bytes: IntGauge,
     pub memory_requests_bytes: IntGauge,
     pub memory_limit_bytes: IntGauge,
     /// Number of workers that were killed before this one.
@@ -320,6 +323,21 @@ impl Metrics {
                 &registry,
                 "longshore_memory_mapped_bytes",
                 "Bytes of weights that loaded models map from files.",
+            )?,
+            shared_constants: gauge(
+                &registry,
+                "longshore_shared_constants",
+                "Number of large constants in memory, each shared by all loaded models that contain it.",
+            )?,
+            shared_constant_bytes: gauge(
+                &registry,
+                "longshore_shared_constant_bytes",
+                "Bytes of large constants in memory; part of the reserved and mapped bytes.",
+            )?,
+            shared_constant_saved_bytes: gauge(
+                &registry,
+                "longshore_shared_constant_saved_bytes",
+                "Bytes that the loaded models would need in addition if each had its own large constants.",
             )?,
             memory_requests_bytes: gauge(
                 &registry,

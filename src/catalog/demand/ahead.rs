@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Demand, fetch_error};
 use crate::catalog::{Catalog, CatalogError, not_loaded};
+use crate::engine::LoadedMemory;
 use crate::store::Name;
 
 impl Catalog {
@@ -15,7 +16,7 @@ impl Catalog {
         demand: &Arc<Demand>,
         name: &str,
         url: &str,
-    ) -> Result<u64, CatalogError> {
+    ) -> Result<LoadedMemory, CatalogError> {
         let key = Name::parse(name)?;
         let expected = demand.store.url_of(&key);
         if url != expected {
@@ -32,7 +33,7 @@ impl Catalog {
         demand.failures.invalidate(name);
         let (pending_load, is_own) = self.pending_load(demand, key);
         match pending_load.await {
-            Ok(handle) if is_own => Ok(handle.as_ref().memory()),
+            Ok(handle) if is_own => Ok(handle.as_ref().loaded_memory()),
             Ok(_) => Err(already()),
             Err(error) => Err(CatalogError::PendingLoad(error)),
         }

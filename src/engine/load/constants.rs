@@ -233,9 +233,8 @@ impl ModelConstants {
     fn copied_from_base(&self) -> impl Iterator<Item = &StoredConstant> {
         let mut seen = HashSet::new();
         let constants = self.stored.constants.iter();
-        constants.filter(move |constant| {
-            constant.is_copied && constant.file == self.base && seen.insert(constant.offset)
-        })
+        constants
+            .filter(move |constant| constant.is_copied && constant.file == self.base && seen.insert(constant.offset))
     }
 
     /// The constants for a session. Those that are left out are read by ONNX Runtime itself.
@@ -248,7 +247,10 @@ impl ModelConstants {
         });
         SharedConstants {
             tensors: tensors.collect(),
-            packed: self.files.get(self.base).map_or_else(PrepackedWeights::new, |base| base.packed.clone()),
+            packed: self
+                .files
+                .get(self.base)
+                .map_or_else(PrepackedWeights::new, |base| base.packed.clone()),
         }
     }
 
@@ -268,7 +270,9 @@ impl ModelConstants {
         let mut mapped = Vec::new();
         let mut seen = HashSet::new();
         for constant in &self.stored.constants {
-            let Some(file) = self.files.get(constant.file) else { continue };
+            let Some(file) = self.files.get(constant.file) else {
+                continue;
+            };
             if constant.is_copied || !seen.insert((constant.file, constant.offset)) {
                 continue;
             }
@@ -309,7 +313,11 @@ impl ModelConstants {
             });
         }
         drop(known);
-        let used = copied + mapped.iter().map(|constant| constant.reserved.footprint().mapped).sum::<u64>();
+        let used = copied
+            + mapped
+                .iter()
+                .map(|constant| constant.reserved.footprint().mapped)
+                .sum::<u64>();
         self.counts.used.fetch_add(used, Ordering::Relaxed);
         Some(UsedConstants {
             mapped,

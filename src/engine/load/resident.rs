@@ -93,7 +93,10 @@ impl Resident {
             }
             (Some(OnGpu { gpu, engines }), _) => {
                 let model = &source.file;
-                (None, Session::open_on(gpu, environment, model, facts.weights, engines.as_deref())?)
+                (
+                    None,
+                    Session::open_on(gpu, environment, model, facts.weights, engines.as_deref())?,
+                )
             }
         };
         let mut session = session;
@@ -258,7 +261,11 @@ impl SessionSource {
 
     /// Whether the files are still there. Prepared models may be deleted at any time.
     pub fn is_there(&self) -> bool {
-        let constants = self.constants.files.iter().map(|file| self.file.with_file_name(&file.name));
+        let constants = self
+            .constants
+            .files
+            .iter()
+            .map(|file| self.file.with_file_name(&file.name));
         self.file.exists() && constants.into_iter().all(|file| file.exists())
     }
 

@@ -175,10 +175,7 @@ impl std::fmt::Debug for GivenConstants {
 
 /// Makes the session of `builder` use `constants`, by name, in place of those of its model. Keep
 /// the result as long as the session.
-pub fn give_constants(
-    builder: &mut SessionBuilder,
-    constants: Vec<(CString, Tensor)>,
-) -> ort::Result<GivenConstants> {
+pub fn give_constants(builder: &mut SessionBuilder, constants: Vec<(CString, Tensor)>) -> ort::Result<GivenConstants> {
     let mut values = Vec::with_capacity(constants.len());
     for (name, tensor) in &constants {
         let value = input_value(tensor)?;

@@ -33,6 +33,15 @@ pub struct Model {
     pub(in crate::engine) stuck: Arc<Stuck>,
 }
 
+/// The memory of a model that was loaded, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadedMemory {
+    /// Private memory that is freed with the model.
+    pub own: u64,
+    /// Large constants that models of other contents had in memory before.
+    pub shared: u64,
+}
+
 /// The memory and the time that decoding a request may take.
 pub trait RequestBudget {
     /// Reserves `bytes` bytes before they are used, in addition to what requests of this size are
@@ -141,15 +150,26 @@ impl Model {
         self.resident.private()
     }
 
-    /// Bytes of large constants that models of other contents had in memory when this one was
-    /// loaded.
-    pub fn found(&self) -> u64 {
-        self.resident.found()
+    /// The memory of this model after its load.
+    pub fn loaded_memory(&self) -> LoadedMemory {
+        LoadedMemory {
+            own: self.memory(),
+            shared: self.resident.found(),
+        }
     }
 
     /// Bytes that unloading the model frees, unless another name has the same content.
     pub fn charge(&self) -> u64 {
         self.resident.charge()
+    }
+
+    /// Bytes that dropping this model frees: none, if another name has the same content.
+    pub(in crate::engine) fn frees(&self) -> u64 {
+        if Arc::strong_count(&self.resident) > 1 {
+            0
+        } else {
+            self.charge()
+        }
     }
 
     /// Runs `work` for a request of `size` bytes. A request that is expected to be short runs

@@ -304,7 +304,7 @@ fn varint(rest: &mut &[u8]) -> Result<u64, ScanError> {
 }
 
 /// Appends a field of bytes.
-pub(super) fn append(message: &mut Vec<u8>, number: u64, content: &[u8]) {
+pub fn append(message: &mut Vec<u8>, number: u64, content: &[u8]) {
     append_varint(message, number << 3 | 2);
     append_varint(message, content.len() as u64);
     message.extend(content);
@@ -415,7 +415,10 @@ mod tests {
         let twice = message(&[(GRAPH_INITIALIZER, &placed("a")), (GRAPH_INITIALIZER, &placed("a"))]);
         assert!(matches!(placed_constants(&model(&twice)), Err(ScanError::Ambiguous(_))));
         let harmless = message(&[(NODE_ATTRIBUTE, &message(&[(ATTRIBUTE_TENSOR, &inline("a"))]))]);
-        assert_eq!(placed_constants(&model(&message(&[(GRAPH_NODE, &harmless)]))).unwrap(), []);
+        assert_eq!(
+            placed_constants(&model(&message(&[(GRAPH_NODE, &harmless)]))).unwrap(),
+            []
+        );
     }
 
     #[test]

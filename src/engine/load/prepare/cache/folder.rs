@@ -29,7 +29,10 @@ pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, FolderEntry>
         if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
         }
-        if !file.extension().is_some_and(|kind| KINDS.iter().any(|ours| kind == *ours)) {
+        if !file
+            .extension()
+            .is_some_and(|kind| KINDS.iter().any(|ours| kind == *ours))
+        {
             continue;
         }
         let Ok(metadata) = entry.metadata() else { continue };

@@ -1,3 +1,5 @@
+mod constants;
+
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::thread;
 
@@ -41,13 +43,13 @@ fn platform(build: &str) -> Platform {
 }
 
 fn open(folder: &Path, limit: u64) -> PreparedCache {
-    PreparedCache::open(folder, limit, &platform("build")).unwrap()
+    PreparedCache::open(folder, limit, &platform("build"), None).unwrap()
 }
 
 /// Keeps a prepared form with these `bytes`.
 fn keep(cache: &PreparedCache, index: u64, bytes: &[u8]) -> Prepared {
     let unfinished = cache.unfinished().unwrap();
-    fs::write(unfinished.path(), bytes).unwrap();
+    fs::write(unfinished.file.path(), bytes).unwrap();
     cache.keep(&content(index), true, Some(unfinished), findings(true), FACTS)
 }
 
@@ -95,7 +97,7 @@ fn findings_are_kept_even_without_a_prepared_form() {
     let cache = open(folder.path(), PLENTY);
     let unfinished = cache.unfinished().unwrap();
     // A form whose answers differ from the model's is not kept.
-    fs::write(unfinished.path(), "wrong").unwrap();
+    fs::write(unfinished.file.path(), "wrong").unwrap();
     let kept = cache.keep(&content(1), true, Some(unfinished), findings(false), FACTS);
     assert_eq!(kept.file, None);
     assert_eq!(open(folder.path(), PLENTY).find(&content(1)), Some(kept));
@@ -106,7 +108,7 @@ fn findings_are_kept_even_without_a_prepared_form() {
 fn an_entrys_name_depends_on_content_build_and_processor() {
     let folder = tempfile::tempdir().unwrap();
     keep(&open(folder.path(), PLENTY), 1, b"model");
-    let another_build = PreparedCache::open(folder.path(), PLENTY, &platform("another build")).unwrap();
+    let another_build = PreparedCache::open(folder.path(), PLENTY, &platform("another build"), None).unwrap();
     assert_eq!(another_build.find(&content(1)), None);
     let mut another_processor = open(folder.path(), PLENTY);
     another_processor.platform.push_str(" avx1024");
@@ -231,16 +233,16 @@ fn a_folder_that_others_can_write_to_is_refused_at_the_start_and_later() {
         folder
     };
     for mode in [0o770, 0o720, 0o702, 0o777] {
-        let error = PreparedCache::open(&at("open", mode), PLENTY, &platform("")).unwrap_err();
+        let error = PreparedCache::open(&at("open", mode), PLENTY, &platform(""), None).unwrap_err();
         assert!(matches!(error, FolderError::NotOurs { .. }), "{mode:o} {error}");
     }
-    assert!(PreparedCache::open(&at("readable", 0o755), PLENTY, &platform("")).is_ok());
+    assert!(PreparedCache::open(&at("readable", 0o755), PLENTY, &platform(""), None).is_ok());
     symlink(at("own", 0o700), parent.path().join("link")).unwrap();
-    let error = PreparedCache::open(&parent.path().join("link"), PLENTY, &platform("")).unwrap_err();
+    let error = PreparedCache::open(&parent.path().join("link"), PLENTY, &platform(""), None).unwrap_err();
     assert!(matches!(error, FolderError::NotOurs { .. }), "{error}");
     fs::write(parent.path().join("file"), "").unwrap();
     for below in ["file", "file/below"] {
-        let error = PreparedCache::open(&parent.path().join(below), PLENTY, &platform("")).unwrap_err();
+        let error = PreparedCache::open(&parent.path().join(below), PLENTY, &platform(""), None).unwrap_err();
         assert!(matches!(error, FolderError::Unusable { .. }), "{below} {error}");
     }
 
@@ -259,7 +261,7 @@ fn a_folder_of_another_user_is_refused() {
     }
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(folder.path(), Some(54321), None).unwrap();
-    let error = PreparedCache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
+    let error = PreparedCache::open(folder.path(), PLENTY, &platform(""), None).unwrap_err();
     assert!(matches!(error, FolderError::NotOurs { .. }), "{error}");
 }
 
@@ -314,11 +316,11 @@ fn a_file_that_replaced_an_unfinished_one_is_not_kept() {
         |from: &Path, to: &Path| symlink(from, to).unwrap(),
     ] {
         let unfinished = cache.unfinished().unwrap();
-        fs::write(unfinished.path(), "model").unwrap();
+        fs::write(unfinished.file.path(), "model").unwrap();
         // Otherwise the new file could get the inode of the removed one.
-        fs::hard_link(unfinished.path(), folder.path().join("held")).unwrap();
-        fs::remove_file(unfinished.path()).unwrap();
-        replace(elsewhere.path(), unfinished.path());
+        fs::hard_link(unfinished.file.path(), folder.path().join("held")).unwrap();
+        fs::remove_file(unfinished.file.path()).unwrap();
+        replace(elsewhere.path(), unfinished.file.path());
         let kept = cache.keep(&content(1), true, Some(unfinished), findings(true), FACTS);
         assert_eq!((kept.file, cache.find(&content(1))), (None, None));
         fs::remove_file(folder.path().join("held")).unwrap();
@@ -335,7 +337,7 @@ fn a_folder_in_memory_is_refused() {
         eprintln!("SKIPPED: /dev/shm is not in memory");
         return;
     }
-    let error = PreparedCache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
+    let error = PreparedCache::open(folder.path(), PLENTY, &platform(""), None).unwrap_err();
     assert!(matches!(error, FolderError::InMemory { .. }), "{error}");
 }
 
@@ -454,10 +456,10 @@ fn the_remains_of_a_killed_process_are_removed_at_the_start_and_other_files_are_
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), PLENTY);
     let unfinished = cache.unfinished().unwrap();
-    fs::write(unfinished.path(), b"model").unwrap();
+    fs::write(unfinished.file.path(), b"model").unwrap();
     fs::write(folder.path().join(".new-7-0-0"), "left").unwrap();
     open(folder.path(), PLENTY);
-    assert_eq!(contents(folder.path()).1.len(), 1);
+    assert_eq!(contents(folder.path()).1.len(), 2);
     let kept = cache.keep(&content(1), true, Some(unfinished), findings(true), FACTS);
     assert_holds(Some(&kept), b"model");
 }
