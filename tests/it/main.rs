@@ -79,6 +79,7 @@ mod proxy;
 mod races;
 mod records;
 mod sandbox;
+mod siblings;
 mod single_model;
 mod start;
 mod stop;

@@ -281,3 +281,73 @@ fn weights(name: &str, dims: &[usize], fan_in: usize, random: &mut Random) -> Te
     let dims: Vec<i64> = dims.iter().map(|&dim| dim as i64).collect();
     Tensor::floats(name, &dims, &values)
 }
+
+/// A model of three large constants, each made of a seed of its own, so that models can have any of
+/// them in common: `y[batch, 40]` from `item[batch]` (int64, below 2,000). ONNX Runtime reads the
+/// table (500 KB) in place, and copies the layer (128 KB) and the head (80 KB).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sibling {
+    pub table: u64,
+    pub layer: u64,
+    pub head: u64,
+}
+
+impl Sibling {
+    const ITEMS: usize = 2_000;
+    const WIDTH: usize = 64;
+    const HIDDEN: usize = 512;
+    const SCORES: usize = 40;
+
+    /// Bytes of the table.
+    pub const TABLE: u64 = (4 * Self::ITEMS * Self::WIDTH) as u64;
+    /// Bytes of the layer and of the head.
+    pub const LAYER: u64 = (4 * Self::WIDTH * Self::HIDDEN) as u64;
+    pub const HEAD: u64 = (4 * Self::HIDDEN * Self::SCORES) as u64;
+
+    fn numbers(seed: u64, count: usize, inputs: usize) -> Vec<f32> {
+        let mut random = Random::new(seed);
+        let scale = 1.0 / (inputs as f32).sqrt();
+        (0..count).map(|_| random.float(1.0) * scale).collect()
+    }
+
+    pub fn model(self) -> Vec<u8> {
+        let constant = |name: &str, seed, rows: usize, columns: usize, inputs| {
+            let numbers = Self::numbers(seed, rows * columns, inputs);
+            Tensor::floats(name, &[rows as i64, columns as i64], &numbers)
+        };
+        let graph = Graph::new()
+            .input(Info::ints("item", [batch()]))
+            .initializer(constant("table", self.table, Self::ITEMS, Self::WIDTH, 1))
+            .initializer(constant("layer", self.layer, Self::WIDTH, Self::HIDDEN, Self::WIDTH))
+            .initializer(constant("head", self.head, Self::HIDDEN, Self::SCORES, Self::HIDDEN))
+            .node(Node::new("Gather", ["table", "item"], ["row"]))
+            .node(Node::new("MatMul", ["row", "layer"], ["hidden"]))
+            .node(Node::new("Relu", ["hidden"], ["active"]))
+            .node(Node::new("MatMul", ["active", "head"], ["y"]))
+            .output(Info::floats("y", [batch(), (Self::SCORES as i64).into()]));
+        Model::new(graph).into_bytes()
+    }
+
+    /// The scores of an item, computed in double precision.
+    pub fn scores(self, item: usize) -> Vec<f64> {
+        let table = Self::numbers(self.table, Self::ITEMS * Self::WIDTH, 1);
+        let layer = Self::numbers(self.layer, Self::WIDTH * Self::HIDDEN, Self::WIDTH);
+        let head = Self::numbers(self.head, Self::HIDDEN * Self::SCORES, Self::HIDDEN);
+        let row: Vec<f64> = table[item * Self::WIDTH..][..Self::WIDTH]
+            .iter()
+            .copied()
+            .map(f64::from)
+            .collect();
+        let product = |row: &[f64], matrix: &[f32], columns: usize| -> Vec<f64> {
+            let entry = |column: usize| {
+                let rows = row.iter().enumerate();
+                rows.map(|(index, value)| value * f64::from(matrix[index * columns + column]))
+                    .sum()
+            };
+            (0..columns).map(entry).collect()
+        };
+        let hidden = product(&row, &layer, Self::HIDDEN);
+        let active: Vec<f64> = hidden.into_iter().map(|value| value.max(0.0)).collect();
+        product(&active, &head, Self::SCORES)
+    }
+}

@@ -113,6 +113,9 @@ pub struct Facts {
     /// Upper bound of the bytes by which float16 and int8 constants grow if ONNX Runtime converts
     /// them to float32.
     pub widened: u64,
+    /// Bytes of the constants that are mapped while the model is prepared.
+    #[serde(default)]
+    pub large: u64,
     pub has_trees: bool,
     /// Whether a small request can cause any amount of work; true if that is unknown.
     pub has_unbounded_work: bool,
@@ -181,7 +184,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
         manifest::add_sidecars(&folder, &real, &mut manifest);
     }
     let (file, mut weights) = open_file(&folder, &real)?;
-    let (mut widened, mut has_trees, mut has_unbounded_work) = (0, false, true);
+    let (mut widened, mut large, mut has_trees, mut has_unbounded_work) = (0, 0, false, true);
     let mut external = Vec::new();
     let mut counted = BTreeSet::new();
     let is_ort_format = is_ort_format(&real);
@@ -209,7 +212,8 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
                 },
             },
         })?;
-        (widened, has_trees, has_unbounded_work) = (facts.widened, facts.has_trees, facts.has_unbounded_work);
+        (widened, large) = (facts.widened, facts.large);
+        (has_trees, has_unbounded_work) = (facts.has_trees, facts.has_unbounded_work);
         for (location, needed) in facts.external {
             let file = external_file(&real, &folder, &location)?;
             let (data, bytes) = open_file(&folder, &file)?;
@@ -242,6 +246,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
         facts: Facts {
             weights,
             widened,
+            large,
             has_trees,
             has_unbounded_work,
         },
@@ -276,6 +281,7 @@ fn open_without_graph(folder: Folder, path: &ArtifactPath, none: ArtifactError) 
         facts: Facts {
             weights,
             widened: 0,
+            large: 0,
             has_trees: false,
             has_unbounded_work: false,
         },

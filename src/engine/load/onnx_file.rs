@@ -11,6 +11,7 @@
 //! that ONNX Runtime's parser reads differently, so that a model cannot show a file name to one
 //! parser and hide it from the other.
 
+mod apart;
 pub mod graph;
 mod graph_reader;
 mod header;
@@ -33,8 +34,12 @@ use scanner::{MAX_DEPTH, MAX_EXTERNAL, MAX_VALUES, Scanner};
 use schema::Message;
 use wire::MAX_STRING;
 
+pub use apart::LargeConstants;
 pub use graph::{Attribute, Constant, Dimension, Function, Graph, ModelGraph, Node, Opsets};
 pub use header::OnnxHeader;
+
+/// Bytes from which a constant counts as large.
+pub const LARGE_CONSTANT: u64 = 64 << 10;
 
 /// The results of a scan.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -46,8 +51,9 @@ pub struct OnnxFacts {
     /// Few operators have kernels for float16. Integers are widened only by a `Cast`, which
     /// quantised models do not have.
     pub widened: u64,
-    /// Bytes of the largest tensor.
-    pub largest: u64,
+    /// Bytes of the constants that are mapped, or that can be moved to a file that is mapped: those
+    /// of at least [`LARGE_CONSTANT`] bytes.
+    pub large: u64,
     /// Whether there is a node of the TreeEnsemble family. Such a model uses five times the size
     /// of its file in memory.
     pub has_trees: bool,

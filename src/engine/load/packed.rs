@@ -132,6 +132,7 @@ impl Packed {
                     weights,
                     // A prepared form holds its weights as they are served.
                     widened: 0,
+                    large: 0,
                     ..uploaded.facts
                 },
                 ..uploaded.clone()

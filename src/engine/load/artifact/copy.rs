@@ -16,9 +16,12 @@ use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use tempfile::NamedTempFile;
+
 use super::error::{ArtifactError, open_error, shown};
 use super::{Artifact, ArtifactPath, Facts, Processor, open};
 use crate::engine::load::content::{ContentHash, ContentHasher};
+use crate::engine::load::onnx_file::{LARGE_CONSTANT, LargeConstants};
 use crate::private::{self, Temporary};
 
 /// Number of bytes that are read and written at a time.
@@ -82,6 +85,9 @@ impl PrivateCopy {
         if found != *content {
             return Err(artifact.changed());
         }
+        if artifact.prepared_of.is_none() && !artifact.is_ort_format {
+            move_constants(&model).map_err(not_written)?;
+        }
         // The facts from before may be those of other files, so read them from the copy.
         let opened = match open(&ArtifactPath::trusted(&*model), Processor::Cpu) {
             // The folder may be deleted at any time.
@@ -112,6 +118,27 @@ impl PrivateCopy {
     pub fn artifact(&self) -> &Artifact {
         &self.artifact
     }
+}
+
+/// Moves the large constants of the copied `model` to a file next to it, so that ONNX Runtime maps
+/// them. Small models are as fast in one file.
+fn move_constants(model: &Path) -> io::Result<()> {
+    const SMALL: u64 = 2 << 20;
+    let whole = File::open(model)?;
+    if whole.metadata()?.len() <= SMALL {
+        return Ok(());
+    }
+    // ONNX Runtime reports what is wrong with a file that cannot be read.
+    let Ok(Some(constants)) = LargeConstants::find(&whole, LARGE_CONSTANT) else {
+        return Ok(());
+    };
+    let folder = model.parent().unwrap_or(model);
+    let name = format!("{}.constants", uuid::Uuid::new_v4());
+    let mut data = File::create_new(folder.join(&name))?;
+    let mut graph = NamedTempFile::new_in(folder)?;
+    constants.move_to(&whole, &mut graph, &mut data, &name)?;
+    graph.persist(model)?;
+    Ok(())
 }
 
 /// The path of external data below the model's folder. The name was checked to stay in that

@@ -310,7 +310,7 @@ pub fn append(message: &mut Vec<u8>, number: u64, content: &[u8]) {
     message.extend(content);
 }
 
-fn append_varint(message: &mut Vec<u8>, mut value: u64) {
+pub(super) fn append_varint(message: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         message.push(value as u8 | 0x80);
         value >>= 7;

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use super::narrow::NarrowConstants;
 use super::schema::{FieldContent, Message, content};
 use super::wire::{Wire, WireField};
-use super::{OnnxFacts, OnnxHeader, ScanError};
+use super::{LARGE_CONSTANT, OnnxFacts, OnnxHeader, ScanError};
 
 /// Limit on the nesting of messages. Each level of subgraphs adds three.
 pub(super) const MAX_DEPTH: usize = 96;
@@ -98,7 +98,7 @@ impl<R: Read + io::Seek> Scanner<R> {
             return Err(ScanError::TooDeep);
         }
         let mut external = External::default();
-        let (mut data_type, mut data) = (0, 0);
+        let (mut data_type, mut data, mut raw) = (0, 0, 0);
         while let Some((field, value)) = self.wire.field(end)? {
             let field_end = match value {
                 WireField::Bytes(field_end) => field_end,
@@ -112,9 +112,12 @@ impl<R: Read + io::Seek> Scanner<R> {
                 }
                 WireField::Fixed32(_) | WireField::Fixed64(_) => continue,
             };
-            // Numbers, in fields by their type or as raw bytes.
-            if let (Message::Tensor, 4 | 5 | 7 | 9 | 10 | 11) = (message, field) {
+            // `int32_data`, which also holds narrow types, and `raw_data`.
+            if let (Message::Tensor, 5 | 9) = (message, field) {
                 data += field_end - self.wire.position;
+            }
+            if let (Message::Tensor, 9) = (message, field) {
+                raw += field_end - self.wire.position;
             }
             match content(message, field) {
                 FieldContent::Message(inner) => self.message(inner, field_end, depth + 1)?,
@@ -141,7 +144,10 @@ impl<R: Read + io::Seek> Scanner<R> {
         if data_type != 0 {
             let external_bytes = external.length.as_deref().and_then(|length| length.parse().ok());
             self.narrow.add(data_type, external_bytes.unwrap_or(data));
-            self.facts.largest = self.facts.largest.max(external_bytes.unwrap_or(data));
+            let large = external_bytes.unwrap_or(raw);
+            if large >= LARGE_CONSTANT {
+                self.facts.large = self.facts.large.saturating_add(large);
+            }
         }
         self.add_external(external)
     }

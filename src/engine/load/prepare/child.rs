@@ -61,6 +61,8 @@ fn serve(environment: &Environment, timer: &Timer) -> io::Result<()> {
         }
         send(&ChildReport::Started)?;
         sandbox::limit_job(job.memory, job.widest())?;
+        // External data is mapped. If this fails, the model has less memory.
+        let _ = sandbox::allow_mapping(external_bytes(&job));
         let report = match prepare(environment, timer, &job) {
             Ok(findings) => ChildReport::Done(findings),
             Err(SessionError::Rejected(message) | SessionError::Device(message)) => ChildReport::Rejected(message),
@@ -72,6 +74,12 @@ fn serve(environment: &Environment, timer: &Timer) -> io::Result<()> {
         send(&report)?;
     }
     Ok(())
+}
+
+/// Bytes of the uploaded model that are not in the model file.
+fn external_bytes(job: &PrepareJob) -> u64 {
+    let model = std::fs::metadata(&job.model).map_or(job.weights, |metadata| metadata.len());
+    job.weights.saturating_sub(model)
 }
 
 fn send(report: &ChildReport) -> io::Result<()> {
@@ -264,7 +272,7 @@ fn write(
 fn has_large_constants(job: &PrepareJob) -> bool {
     let scan = |file: File| onnx_file::scan(&file).ok();
     let facts = (!job.is_ort_format).then(|| File::open(&job.model).ok().and_then(scan));
-    facts.flatten().is_some_and(|facts| facts.largest >= job.large)
+    facts.flatten().is_some_and(|facts| facts.large >= job.large)
 }
 
 fn write_form(

@@ -33,6 +33,7 @@ fn findings(prepared: bool) -> Findings {
 const FACTS: Facts = Facts {
     weights: 4,
     widened: 0,
+    large: 0,
     has_trees: false,
     has_unbounded_work: true,
 };

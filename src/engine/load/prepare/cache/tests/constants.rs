@@ -56,7 +56,10 @@ fn assert_leads_to(prepared: &Prepared, fills: &[u8]) {
     for ((found, stored_constant), fill) in found.iter().zip(&stored.constants).zip(fills) {
         let name = &stored.files[stored_constant.file].name;
         assert_eq!((&found.place.file, found.place.offset), (name, stored_constant.offset));
-        assert_eq!((&found.name, &found.dims), (&stored_constant.name, &stored_constant.dims));
+        assert_eq!(
+            (&found.name, &found.dims),
+            (&stored_constant.name, &stored_constant.dims)
+        );
         let bytes = fs::read(file.with_file_name(name)).unwrap();
         let start = usize::try_from(found.place.offset).unwrap();
         assert!(start.is_multiple_of(4096), "{start}");
@@ -126,7 +129,10 @@ fn a_damaged_file_of_constants_makes_its_models_unknown_and_no_others() {
         // Both can be prepared again, and the remains are not used.
         assert_leads_to(&keep_split(&cache, 2, &[2, 3]), &[2, 3]);
         assert_leads_to(&keep_split(&cache, 1, &[1, 2]), &[1, 2]);
-        assert!(cache.find(&content(1)).is_some() && cache.find(&content(2)).is_some(), "{name}");
+        assert!(
+            cache.find(&content(1)).is_some() && cache.find(&content(2)).is_some(),
+            "{name}"
+        );
     }
 }
 
@@ -157,7 +163,11 @@ fn files_of_constants_count_against_the_limit_and_stay_while_a_relative_is_used(
     let cache = open(folder.path(), 2 * CONSTANT as u64 + 20_000);
     keep_split(&cache, 1, &[1]);
     let relative = keep_split(&cache, 2, &[1]);
-    let file = relative.file.as_ref().unwrap().with_file_name(&relative.constants.files[0].name);
+    let file = relative
+        .file
+        .as_ref()
+        .unwrap()
+        .with_file_name(&relative.constants.files[0].name);
     let is_there = |index| cache.find(&content(index)).is_some();
     for index in 3..8u8 {
         // Times of files are coarse.
@@ -177,11 +187,19 @@ fn two_processes_that_keep_the_same_constants_do_not_disturb_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let (one, other) = (open(folder.path(), 4 * PLENTY), open(folder.path(), 4 * PLENTY));
     let first = keep_split(&one, 1, &[1, 2]);
-    let file = first.file.as_ref().unwrap().with_file_name(&first.constants.files[0].name);
+    let file = first
+        .file
+        .as_ref()
+        .unwrap()
+        .with_file_name(&first.constants.files[0].name);
     let mapped = File::open(&file).unwrap();
     let inode = mapped.metadata().unwrap().ino();
     assert_eq!(keep_split(&other, 1, &[1, 2]), first);
-    assert_eq!(fs::metadata(&file).unwrap().ino(), inode, "the file was not written again");
+    assert_eq!(
+        fs::metadata(&file).unwrap().ino(),
+        inode,
+        "the file was not written again"
+    );
     thread::scope(|scope| {
         for cache in [&one, &other] {
             scope.spawn(move || {
