@@ -125,6 +125,26 @@ def listed(container: Container) -> int:
         token = f"?next_page_token={page['nextPageToken']}"
 
 
+def gauges(container: Container) -> dict[str, float]:
+    """The container's metrics that have no labels."""
+    lines = container.call(None, "GET", "/metrics").decode().splitlines()
+    values = (line.split() for line in lines if not line.startswith("#") and "{" not in line)
+    return {name: float(value) for name, value in values}
+
+
+def memory_rows(values: dict[str, float]) -> list[str]:
+    """The memory that the loaded models take, and that they would take without sharing."""
+    own, mapped, shared, saved = (
+        values[f"longshore_{name}_bytes"] / 2**20
+        for name in ("memory_reserved", "memory_mapped", "shared_constant", "shared_constant_saved")
+    )
+    count = int(values["longshore_shared_constants"])
+    return [
+        f"  memory of the models: {own + mapped:.1f} MiB, of which {mapped:.1f} MiB are mapped from files",
+        f"  without sharing: {own + mapped + saved:.1f} MiB; large constants in memory: {count}, with {shared:.1f} MiB",
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address", help="address of the container, e.g. http://127.0.0.1:8080")
@@ -168,6 +188,8 @@ def main() -> None:
         headers = {"Content-Type": "text/csv", "Accept": "text/csv"}
         check_csv(segment, container.call(as_csv, "POST", path, body, headers), facts["response"])
 
+    memory = memory_rows(gauges(container))
+
     segment = next(iter(segments))
     print(f"\nFor example {segment}, whose customer bought {', '.join(segments[segment]['bought_titles'][0])}:")
     for title, score in zip(*(segments[segment]["response"][name][0] for name in ("titles", "scores")), strict=True):
@@ -182,6 +204,7 @@ def main() -> None:
     for timings in (first_load, load, as_json, as_csv, unload):
         if timings.values:
             print(timings.row())
+    print(*memory, sep="\n")
     if before is not None and loaded is not None and after is not None:
         each = (loaded - before) * 1024 / len(segments)
         print(f"  anonymous memory: {before:.1f} MiB at the start, {loaded:.1f} MiB loaded ({each:.0f} KiB a model)", end="")

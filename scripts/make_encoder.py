@@ -19,16 +19,15 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 
 def encoder_of(recommender: ModelProto) -> ModelProto:
-    """The encoder for the titles of a recommender."""
-    (titles,) = (tensor for tensor in recommender.graph.initializer if tensor.name == "item_titles")
-    titles = list(numpy_helper.to_array(titles))
+    """The encoder for the titles of the items that a recommender's segment sells."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in recommender.graph.initializer}
     encoder = helper.make_node(
         "LabelEncoder",
         ["titles"],
         ["bought"],
         domain="ai.onnx.ml",
-        keys_strings=titles,
-        values_int64s=range(len(titles)),
+        keys_strings=list(constants["item_titles"]),
+        values_int64s=constants["assortment"].flatten(),
         default_int64=NOTHING,
     )
     graph = helper.make_graph(

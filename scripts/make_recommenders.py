@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Makes product recommenders, one small ONNX model for each customer segment of a shop.
+"""Makes product recommenders, one ONNX model for each customer segment of a shop.
 
     python3 -m venv .venv && .venv/bin/pip install -r scripts/requirements.txt
     .venv/bin/python scripts/make_recommenders.py models --count 100
 
-Each segment has its own catalogue, customers and tastes. All come from a generator that is seeded
-with the segment's name, so a segment does not depend on the number of segments. Alternating least
-squares for implicit feedback (Hu, Koren and Volinsky, 2008) factors the purchases of its
-customers. A model holds the item factors, and computes the factors of a customer from that
-customer's purchases.
+The models are relatives. The shop has one catalogue and one table of item factors, of 1.1 MB, which
+each model contains. The rest of a model has 10 KB: the items that the segment sells, with their
+titles, and the taste of its customers. A model computes the factors of a customer from the taste
+and from that customer's purchases. The table has the largest singular vectors of the weighted
+purchases of all customers, as in PureSVD (Cremonesi, Koren and Turrin, 2010).
+
+The assortment and the customers of a segment come from a generator that is seeded with its name,
+and the table always covers all segments. So a model does not depend on the number of models.
 
     input   bought  int64   [batch, 5]  numbers of the last five items bought; -1 stands for "nothing"
     output  items   int64   [batch, 5]  numbers of five recommended items, best first, none of those bought
@@ -25,6 +28,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +41,11 @@ HISTORY = 5
 RECOMMENDED = 5
 NOTHING = -1
 
-CUSTOMERS = 240
+CUSTOMERS = 40
 PURCHASES = (8, 24)
-ITEMS = (180, 270)
-FACTORS = (10, 20)
+ASSORTMENT = (180, 270)
+FACTORS = 32
 ROUNDS = 6
-CONFIDENCE = 20.0
-REGULARIZATION = 2.0
 CLEAR_GAP = 1e-3
 
 CITIES = {
@@ -97,7 +99,7 @@ STYLES = [
     "Classic",
     "Foldable",
     "Recycled",
-    "Colourful",
+    "Patterned",
     "Premium",
     "Everyday",
     "Handmade",
@@ -106,6 +108,7 @@ STYLES = [
     "Quiet",
     "Vintage",
 ]
+COLOURS = ["black", "blue", "green", "red", "white"]
 
 AUDIENCES = {
     "families": "toys kitchen outdoors",
@@ -140,26 +143,40 @@ MOST_SEGMENTS = len(PLACES) * len(AUDIENCES)
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items of a segment: by number their titles, and their positions in `CATEGORIES` and
-    `STYLES`.
+    """All items of the shop: by number their titles, their positions in `CATEGORIES`, `STYLES` and
+    `COLOURS`, and their popularity.
     """
 
     titles: list[str]
     categories: np.ndarray
     styles: np.ndarray
+    colours: np.ndarray
+    popularity: np.ndarray
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The numbers of the items that a segment sells, and the purchases as a matrix of ones and
+    zeros [customers, items that it sells].
+    """
+
+    assortment: np.ndarray
+    purchases: np.ndarray
 
 
 @dataclass(frozen=True)
 class Recommender:
     """The content of a model.
 
-    `factors` has a row for each item, and a last row of zeros for "nothing". The sum of the rows
-    that a customer bought times `projection` gives that customer's factors.
+    `factors` is the same in all models. It has a row for each item of the catalogue, and a last row
+    of zeros for "nothing". `taste` holds the factors of an average purchase in the segment. It and
+    the rows that a customer bought add up to that customer's factors.
     """
 
-    titles: list[str]
     factors: np.ndarray
-    projection: np.ndarray
+    taste: np.ndarray
+    assortment: np.ndarray
+    titles: list[str]
 
 
 # The shop: segments and who buys what in them
@@ -175,6 +192,21 @@ def segment_names(count: int) -> list[str]:
     return names
 
 
+def seeded(name: str) -> np.random.Generator:
+    """A generator of random numbers that is seeded with a name."""
+    return np.random.default_rng(zlib.crc32(name.encode()))
+
+
+def make_catalogue() -> Catalogue:
+    """Every product in every style and colour."""
+    titles, kinds = [], []
+    for category, products in enumerate(PRODUCTS.values()):
+        for title, style, colour in product(products.split(", "), range(len(STYLES)), range(len(COLOURS))):
+            titles.append(f"{STYLES[style]} {COLOURS[colour]} {title}")
+            kinds.append((category, style, colour))
+    return Catalogue(titles, *np.array(kinds).T, seeded("shop").normal(0, 0.5, len(titles)))
+
+
 def category_tastes(audience: str, random: np.random.Generator) -> np.ndarray:
     """A segment's preference for each category: high for its audience's three favourites, random
     for the rest.
@@ -185,94 +217,104 @@ def category_tastes(audience: str, random: np.random.Generator) -> np.ndarray:
     return tastes
 
 
-def make_catalogue(tastes: np.ndarray, random: np.random.Generator) -> Catalogue:
-    """A selection of all products in all styles, with more of the segment's favourites."""
-    offers = [
-        (category, style, f"{STYLES[style]} {product}")
-        for category, products in enumerate(PRODUCTS.values())
-        for product in products.split(", ")
-        for style in range(len(STYLES))
-    ]
-    weights = np.exp(0.5 * tastes)[[category for category, _, _ in offers]]
-    size = int(random.integers(*ITEMS, endpoint=True))
-    chosen = [offers[offer] for offer in random.choice(len(offers), size, replace=False, p=weights / weights.sum())]
-    categories, styles, titles = zip(*chosen)
-    return Catalogue(list(titles), np.array(categories), np.array(styles))
+def make_segment(name: str, catalogue: Catalogue) -> Segment:
+    """A segment that sells part of the catalogue, with more of its favourites."""
+    random = seeded(name)
+    tastes = category_tastes(name.rpartition("-")[2], random)
+    weights = np.exp(0.5 * tastes)[catalogue.categories]
+    size = random.integers(*ASSORTMENT, endpoint=True)
+    assortment = random.choice(len(weights), size, replace=False, p=weights / weights.sum())
+    assortment.sort()
+    return Segment(assortment, make_purchases(catalogue, assortment, tastes, random))
 
 
-def make_purchases(catalogue: Catalogue, tastes: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The purchases as a matrix of ones and zeros [customers, items].
+def make_purchases(
+    catalogue: Catalogue, assortment: np.ndarray, tastes: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """The purchases of a segment's customers.
 
-    A customer shares the segment's tastes, has two passions, and prefers some styles. Some items
-    are popular with all customers.
+    A customer shares the segment's tastes, has two passions, and prefers some styles and colours.
+    Some items are popular with all customers of the shop.
     """
-    items = len(catalogue.titles)
     own_tastes = 0.5 * tastes + random.normal(0, 0.5, (CUSTOMERS, len(CATEGORIES)))
     passions = random.random((CUSTOMERS, len(CATEGORIES))).argsort(axis=1)[:, :2]
     np.put_along_axis(own_tastes, passions, np.take_along_axis(own_tastes, passions, axis=1) + 3.5, axis=1)
     style_tastes = random.normal(0, 0.3, (CUSTOMERS, len(STYLES)))
-    popularity = random.normal(0, 0.5, items)
-    appeal = own_tastes[:, catalogue.categories] + style_tastes[:, catalogue.styles] + popularity
+    colour_tastes = random.normal(0, 0.3, (CUSTOMERS, len(COLOURS)))
+    appeal = own_tastes[:, catalogue.categories[assortment]] + style_tastes[:, catalogue.styles[assortment]]
+    appeal += colour_tastes[:, catalogue.colours[assortment]] + catalogue.popularity[assortment]
     ranks = (-(appeal + random.gumbel(size=appeal.shape))).argsort(axis=1).argsort(axis=1)
     counts = random.integers(*PURCHASES, size=(CUSTOMERS, 1), endpoint=True)
-    return (ranks < counts).astype(np.float64)
+    return (ranks < counts).astype(np.float32)
 
 
-# The model: factors fitted to the purchases
+# The models: factors fitted to the purchases
 
 
-def solve_side(bought: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """The factors of each row of `bought` that fit best while the factors of its columns are
-    `fixed`.
+def fit_items(segments: Sequence[Segment], items: int) -> np.ndarray:
+    """The item factors [items, FACTORS] that describe the purchases of all segments best.
+
+    A purchase of a rare item weighs more, because it says more about the customer. Repeated
+    multiplication with the purchases, whose matrix [customers, items] exists in parts only, turns
+    any factors into the largest singular vectors. An average row has a length of 1.
     """
-    size = fixed.shape[1]
-    products = np.einsum("if,ig->ifg", fixed, fixed).reshape(len(fixed), size * size)
-    extra = CONFIDENCE * (bought @ products).reshape(-1, size, size)
-    systems = fixed.T @ fixed + REGULARIZATION * np.eye(size) + extra
-    targets = (1.0 + CONFIDENCE) * (bought @ fixed)
-    return np.linalg.solve(systems, targets[:, :, np.newaxis])[:, :, 0]
-
-
-def fit_items(purchases: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-    """The item factors [items, size] after some rounds of alternating least squares."""
-    items = random.normal(0, 0.1, (purchases.shape[1], size))
+    counts = np.ones(items, np.float32)
+    for segment in segments:
+        counts[segment.assortment] += segment.purchases.sum(axis=0)
+    parts = [(segment.assortment, segment.purchases / np.sqrt(counts[segment.assortment])) for segment in segments]
+    factors = seeded("factors").normal(size=(items, FACTORS)).astype(np.float32)
     for _ in range(ROUNDS):
-        customers = solve_side(purchases, items)
-        items = solve_side(purchases.T, customers)
-    return items
+        sums = np.zeros_like(factors)
+        for assortment, purchases in parts:
+            sums[assortment] += purchases.T @ (purchases @ factors[assortment])
+        factors, _ = np.linalg.qr(sums)
+    return factors * np.float32(np.sqrt(items / FACTORS))
 
 
-def make_recommender(catalogue: Catalogue, purchases: np.ndarray, random: np.random.Generator) -> Recommender:
-    """A recommender fitted to the purchases."""
-    size = int(random.integers(*FACTORS, endpoint=True))
-    items = fit_items(purchases, size, random)
-    projection = np.linalg.inv(items.T @ items + REGULARIZATION * np.eye(size)) * (1.0 + CONFIDENCE)
-    factors = np.vstack([items, np.zeros(size)])
-    return Recommender(catalogue.titles, factors.astype(np.float32), projection.astype(np.float32))
+def make_recommender(segment: Segment, catalogue: Catalogue, factors: np.ndarray) -> Recommender:
+    """The recommender of a segment. `factors` has the item factors and the row for "nothing"."""
+    shares = segment.purchases.sum(axis=0) / segment.purchases.sum()
+    titles = [catalogue.titles[item] for item in segment.assortment]
+    return Recommender(factors, shares @ factors[segment.assortment], segment.assortment, titles)
 
 
 def to_onnx(recommender: Recommender, name: str) -> ModelProto:
-    """The recommender as an ONNX model."""
+    """The recommender as an ONNX model.
+
+    It only looks rows up in the table of factors, so ONNX Runtime reads the table where it is. For
+    a matrix product with all items, it would make a copy.
+    """
     int64, float32, string = TensorProto.INT64, TensorProto.FLOAT, TensorProto.STRING
-    minus_infinity = helper.make_tensor("minus_infinity", float32, [1], [float("-inf")])
     nodes = [
-        helper.make_node("Gather", ["factors", "bought"], ["bought_factors"], axis=0),
-        helper.make_node("ReduceSum", ["bought_factors", "history_axis"], ["history"], keepdims=0),
-        helper.make_node("MatMul", ["history", "projection"], ["customer"]),
-        helper.make_node("Gemm", ["customer", "factors"], ["fits"], transB=1),
-        helper.make_node("Shape", ["bought"], ["bought_shape"]),
-        helper.make_node("ConstantOfShape", ["bought_shape"], ["never"], value=minus_infinity),
-        helper.make_node("ScatterElements", ["fits", "bought", "never"], ["fits_not_bought"], axis=1),
-        helper.make_node("Slice", ["fits_not_bought", "first", "nothing", "item_axis"], ["candidates"]),
-        helper.make_node("TopK", ["candidates", "recommended"], ["scores", "items"], axis=1),
-        helper.make_node("Gather", ["item_titles", "items"], ["titles"], axis=0),
+        helper.make_node("Gather", ["factors", "bought"], ["bought_factors"]),
+        helper.make_node("ReduceSum", ["bought_factors", "axis_1"], ["history"], keepdims=1),
+        helper.make_node("Add", ["history", "taste"], ["customer"]),
+        # An item that the customer has bought is replaced by "nothing", the smallest number.
+        helper.make_node("Unsqueeze", ["bought", "axis_1"], ["bought_by_item"]),
+        helper.make_node("Equal", ["assortment", "bought_by_item"], ["is_same"]),
+        helper.make_node("Where", ["is_same", "nothing", "assortment"], ["compared"]),
+        helper.make_node("ReduceMin", ["compared"], ["offered"], axes=[2], keepdims=0),
+        helper.make_node("Gather", ["factors", "offered"], ["offered_factors"]),
+        helper.make_node("Mul", ["offered_factors", "customer"], ["products"]),
+        helper.make_node("ReduceSum", ["products", "axis_2"], ["fits"], keepdims=0),
+        helper.make_node("Equal", ["offered", "nothing"], ["is_nothing"]),
+        helper.make_node("Where", ["is_nothing", "minus_infinity", "fits"], ["candidates"]),
+        helper.make_node("TopK", ["candidates", "recommended"], ["scores", "places"]),
+        helper.make_node("GatherElements", ["offered", "places"], ["items"], axis=1),
+        helper.make_node("Gather", ["item_titles", "places"], ["titles"]),
     ]
-    numbers = {"history_axis": 1, "first": 0, "nothing": NOTHING, "item_axis": 1, "recommended": RECOMMENDED}
-    initializers = [
-        numpy_helper.from_array(recommender.factors, "factors"),
-        numpy_helper.from_array(recommender.projection, "projection"),
-        numpy_helper.from_array(np.array(recommender.titles, dtype=object), "item_titles"),
-    ] + [numpy_helper.from_array(np.array([number], np.int64), key) for key, number in numbers.items()]
+    constants = {
+        "factors": recommender.factors,
+        "taste": recommender.taste,
+        "assortment": recommender.assortment[:, np.newaxis],
+        "item_titles": np.array(recommender.titles, dtype=object),
+        "nothing": np.array(NOTHING, np.int64),
+        "minus_infinity": np.array(-np.inf, np.float32),
+        "recommended": np.array([RECOMMENDED], np.int64),
+        "axis_1": np.array([1], np.int64),
+        "axis_2": np.array([2], np.int64),
+    }
+    initializers = [numpy_helper.from_array(constant, key) for key, constant in constants.items()]
     graph = helper.make_graph(
         nodes,
         name,
@@ -291,12 +333,12 @@ def to_onnx(recommender: Recommender, name: str) -> ModelProto:
 
 
 def rank_items(recommender: Recommender, bought: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """All items from best to worst for a customer, with their scores, computed without the ONNX
-    model.
+    """The places in the assortment from best to worst for a customer, with their scores, computed
+    without the ONNX model.
     """
-    history = recommender.factors[list(bought)].sum(axis=0, dtype=np.float64)
-    fits = recommender.factors[:-1] @ (history @ recommender.projection)
-    fits[[item for item in bought if item != NOTHING]] = -np.inf
+    customer = recommender.factors[list(bought)].sum(axis=0, dtype=np.float64) + recommender.taste
+    fits = recommender.factors[recommender.assortment] @ customer
+    fits[np.isin(recommender.assortment, bought)] = -np.inf
     order = np.argsort(-fits, kind="stable")
     return order, fits[order]
 
@@ -307,20 +349,21 @@ def make_sample(recommender: Recommender, purchases: np.ndarray, random: np.rand
     The customer is one for whom the best items differ clearly, so that rounding cannot swap them.
     """
     for customer in random.permutation(len(purchases)):
-        bought = random.choice(np.flatnonzero(purchases[customer]), HISTORY, replace=False).tolist()
+        places = random.choice(np.flatnonzero(purchases[customer]), HISTORY, replace=False)
+        bought = recommender.assortment[places].tolist()
         order, fits = rank_items(recommender, bought)
         if np.diff(-fits[: RECOMMENDED + 1]).min() > CLEAR_GAP:
             break
     else:
         raise ValueError("no customer has clearly different recommendations")
-    items = order[:RECOMMENDED].tolist()
+    best = order[:RECOMMENDED]
     return {
         "request": {"bought": [bought]},
-        "bought_titles": [[recommender.titles[item] for item in bought]],
+        "bought_titles": [[recommender.titles[place] for place in places]],
         "response": {
-            "items": [items],
+            "items": [recommender.assortment[best].tolist()],
             "scores": [[round(float(fit), 6) for fit in fits[:RECOMMENDED]]],
-            "titles": [[recommender.titles[item] for item in items]],
+            "titles": [[recommender.titles[place] for place in best]],
         },
     }
 
@@ -328,26 +371,30 @@ def make_sample(recommender: Recommender, purchases: np.ndarray, random: np.rand
 # Writing
 
 
-def write_segment(directory: Path, name: str) -> dict[str, Any]:
-    """Makes the model of a segment and returns its entry in `segments.json`."""
-    random = np.random.default_rng(zlib.crc32(name.encode()))
-    tastes = category_tastes(name.rpartition("-")[2], random)
-    catalogue = make_catalogue(tastes, random)
-    purchases = make_purchases(catalogue, tastes, random)
-    recommender = make_recommender(catalogue, purchases, random)
-    content = to_onnx(recommender, name).SerializeToString()
+def write_model(directory: Path, recommender: Recommender) -> int:
+    """Writes the model of a segment, and returns its size in bytes."""
+    content = to_onnx(recommender, directory.name).SerializeToString()
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "model.onnx").write_bytes(content)
-    facts = {"items": len(catalogue.titles), "factors": recommender.factors.shape[1], "bytes": len(content)}
-    return facts | make_sample(recommender, purchases, random)
+    return len(content)
 
 
 def write_segments(out: Path, count: int) -> int:
     """Makes `count` models and `segments.json` in `out`, and returns the models' size in bytes."""
-    segments = {name: write_segment(out / name, name) for name in segment_names(count)}
-    lines = [f"{json.dumps(name)}: {json.dumps(segment)}" for name, segment in segments.items()]
+    catalogue = make_catalogue()
+    segments = {name: make_segment(name, catalogue) for name in segment_names(MOST_SEGMENTS)}
+    items = fit_items(list(segments.values()), len(catalogue.titles))
+    factors = np.vstack([items, np.zeros_like(items[:1])])
+    lines, size = [], 0
+    for name in segment_names(count):
+        recommender = make_recommender(segments[name], catalogue, factors)
+        written = write_model(out / name, recommender)
+        facts = {"items": len(recommender.titles), "factors": FACTORS, "bytes": written}
+        facts |= make_sample(recommender, segments[name].purchases, seeded(f"sample of {name}"))
+        lines.append(f"{json.dumps(name)}: {json.dumps(facts)}")
+        size += written
     (out / "segments.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    return sum(segment["bytes"] for segment in segments.values())
+    return size
 
 
 def parse_count(text: str) -> int:
@@ -361,10 +408,10 @@ def parse_count(text: str) -> int:
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
-        description="Makes product recommenders, one small ONNX model for each customer segment of a shop.",
+        description="Makes product recommenders, one ONNX model for each customer segment of a shop.",
         epilog=(
-            "OUT/SEGMENT/model.onnx is the model of a segment, such as de-berlin-families: it takes the numbers of the "
-            "last five items that a customer bought (bought, int64 [batch, 5], -1 for nothing) and answers the items, "
+            "OUT/SEGMENT/model.onnx, of 1.1 MB, is the model of a segment, such as de-berlin-families: it takes the "
+            "numbers of the last five items that a customer bought (bought, int64 [batch, 5], -1 for nothing) and answers the items, "
             "scores and titles of five to recommend. OUT/segments.json holds for each segment, one a line, a sample "
             "request and the response to it, worked out with NumPy alone; scores agree within 0.0001. The same segment "
             "is made the same each time, and files of an earlier run are overwritten."
