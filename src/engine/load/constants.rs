@@ -33,6 +33,7 @@ use memmap2::Mmap;
 use ort::session::builder::PrepackedWeights;
 
 use crate::engine::load::content::hash_file;
+use crate::engine::load::onnx_file::placed::{Place, PlacedConstant};
 use crate::engine::load::prepare::{StoredConstant, StoredConstants};
 use crate::engine::memory::{Footprint, ModelReservation};
 use crate::engine::onnxruntime::session::SharedConstants;
@@ -144,7 +145,7 @@ impl ConstantFiles {
             Ok(loaded)
         });
         let files = files.collect::<io::Result<Vec<_>>>()?;
-        let held = stored.constants.iter().filter(|constant| !constant.is_copied);
+        let held = stored.constants.iter().filter(|constant| constant.is_read);
         let held = held.filter_map(|constant| files.get(constant.file)?.mapped_constant(constant.offset));
         Ok(ModelConstants {
             held: held.collect(),
@@ -185,11 +186,8 @@ impl LoadedFile {
         if *hash_file(&file)?.to_hex() != *hash {
             return Err(io::Error::other("a file of constants is damaged"));
         }
-        // SAFETY: the file is in a folder of this user alone. Nothing writes to it: it appears
-        // complete, by a rename, and is only ever removed, which leaves the mapping as it is.
-        let map = unsafe { Mmap::map(&file) }?;
         Ok(Self {
-            bytes: Bytes::from_owner(map),
+            bytes: map(&file)?,
             packed: PrepackedWeights::new(),
             mapped: Mutex::default(),
             copies: Mutex::default(),
@@ -202,17 +200,46 @@ impl LoadedFile {
 
     /// The constant as a tensor over the mapping; `None` if its type is not supported.
     fn tensor(&self, constant: &StoredConstant) -> Option<Tensor> {
-        let data_type = DataType::from_onnx(constant.data_type).filter(|data_type| data_type.size().is_some())?;
-        let dims = constant.dims.iter().map(|&dim| usize::try_from(dim).ok());
-        let start = usize::try_from(constant.offset).ok()?;
-        let end = start.checked_add(usize::try_from(constant.bytes).ok()?)?;
-        let bytes = (end <= self.bytes.len()).then(|| self.bytes.slice(start..end))?;
-        Tensor::from_bytes(data_type, dims.collect::<Option<_>>()?, bytes).ok()
+        let StoredConstant { offset, bytes, .. } = *constant;
+        tensor(&self.bytes, constant.data_type, &constant.dims, offset, bytes)
     }
 }
 
+/// Maps a file of constants that nothing writes to any more.
+fn map(file: &File) -> io::Result<Bytes> {
+    // SAFETY: the file is in a folder of this user alone. Nothing writes to it: it is complete,
+    // and is only ever removed, which leaves the mapping as it is.
+    let map = unsafe { Mmap::map(file) }?;
+    Ok(Bytes::from_owner(map))
+}
+
+/// A constant in `file` as a tensor; `None` if its type is not supported.
+fn tensor(file: &Bytes, data_type: u64, dims: &[u64], offset: u64, bytes: u64) -> Option<Tensor> {
+    let data_type = DataType::from_onnx(data_type).filter(|data_type| data_type.size().is_some())?;
+    let dims = dims.iter().map(|&dim| usize::try_from(dim).ok());
+    let start = usize::try_from(offset).ok()?;
+    let end = start.checked_add(usize::try_from(bytes).ok()?)?;
+    let bytes = (end <= file.len()).then(|| file.slice(start..end))?;
+    Tensor::from_bytes(data_type, dims.collect::<Option<_>>()?, bytes).ok()
+}
+
+/// The constants `placed` of a graph, all in `file`, for sessions that share `packed`. Constants of
+/// types that are not supported are left out.
+pub fn constants_in(file: &File, placed: &[PlacedConstant], packed: &PrepackedWeights) -> io::Result<SharedConstants> {
+    let file = map(file)?;
+    let tensors = placed.iter().filter_map(|constant| {
+        let Place { offset, bytes, .. } = constant.place;
+        let name = CString::new(&*constant.name).ok()?;
+        Some((name, tensor(&file, constant.data_type, &constant.dims, offset, bytes)?))
+    });
+    Ok(SharedConstants {
+        tensors: tensors.collect(),
+        packed: packed.clone(),
+    })
+}
+
 impl ModelConstants {
-    /// What other models have in memory already.
+    /// The part of the constants that other models have in memory already.
     pub fn expected(&self) -> ExpectedConstants {
         let mut expected = ExpectedConstants::default();
         let Some(base) = self.files.get(self.base) else {
@@ -220,9 +247,9 @@ impl ModelConstants {
         };
         let copies = lock(&base.copies);
         for constant in self.copied_from_base() {
-            expected.largest_copy = expected.largest_copy.max(constant.bytes);
+            expected.largest_copy = expected.largest_copy.max(constant.copy);
             if copies.contains_key(&constant.offset) {
-                expected.copied += constant.bytes;
+                expected.copied += constant.copy;
             }
         }
         expected.mapped = self.held.iter().map(|held| held.reserved.footprint().mapped).sum();
@@ -234,13 +261,13 @@ impl ModelConstants {
         let mut seen = HashSet::new();
         let constants = self.stored.constants.iter();
         constants
-            .filter(move |constant| constant.is_copied && constant.file == self.base && seen.insert(constant.offset))
+            .filter(move |constant| constant.copy > 0 && constant.file == self.base && seen.insert(constant.offset))
     }
 
     /// The constants for a session. Those that are left out are read by ONNX Runtime itself.
     pub fn for_session(&self) -> SharedConstants {
         let constants = self.stored.constants.iter();
-        let given = constants.filter(|constant| constant.file == self.base || !constant.is_copied);
+        let given = constants.filter(|constant| constant.file == self.base || constant.copy == 0);
         let tensors = given.filter_map(|constant| {
             let name = CString::new(&*constant.name).ok()?;
             Some((name, self.files.get(constant.file)?.tensor(constant)?))
@@ -273,7 +300,7 @@ impl ModelConstants {
             let Some(file) = self.files.get(constant.file) else {
                 continue;
             };
-            if constant.is_copied || !seen.insert((constant.file, constant.offset)) {
+            if !constant.is_read || !seen.insert((constant.file, constant.offset)) {
                 continue;
             }
             let reserve = |model: &mut ModelReservation| {
@@ -303,10 +330,10 @@ impl ModelConstants {
         let mut copied = 0;
         let mut known = lock(&base.copies);
         for constant in self.copied_from_base() {
-            copied += constant.bytes;
+            copied += constant.copy;
             known.entry(constant.offset).or_insert_with(|| {
                 let reserved = model.split_off(Footprint {
-                    private: constant.bytes,
+                    private: constant.copy,
                     ..Footprint::default()
                 });
                 ConstantMemory::new(reserved, &self.counts)

@@ -18,6 +18,7 @@
 
 mod cache;
 mod child;
+mod constant_use;
 mod folding;
 mod home;
 mod mapping;
@@ -51,7 +52,7 @@ pub use cache::{Prepared, PreparedCache, StoredConstant, StoredConstants};
 pub use child::run as run_child;
 pub use platform::Platform;
 pub use probe::{answered, ones};
-pub use protocol::{Findings, PrepareJob};
+pub use protocol::{ConstantUse, Findings, PrepareJob};
 pub use sandbox::hide;
 
 /// The hidden command that starts this binary as a child.

@@ -182,9 +182,9 @@ impl Session {
         })
     }
 
-    /// Creates the session of an uploaded model like [`Self::open`], and writes the optimised model.
-    /// The same library can open it as [`ModelForm::Prepared`] or [`ModelForm::Graph`], on the same
-    /// kind of processor.
+    /// Creates the session of an uploaded model like [`Self::open`], and writes the optimised
+    /// model. The same library can open it as [`ModelForm::Prepared`] or [`ModelForm::Graph`], on
+    /// the same kind of processor.
     pub fn convert(
         environment: &Environment,
         model: &Path,

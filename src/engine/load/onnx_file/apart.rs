@@ -72,7 +72,9 @@ impl LargeConstants {
         };
         loop {
             let start = wire.position;
-            let Some((number, value)) = wire.field(length)? else { break };
+            let Some((number, value)) = wire.field(length)? else {
+                break;
+            };
             let (7, WireField::Bytes(end)) = (number, &value) else {
                 wire.skip(&value)?;
                 continue;
@@ -93,7 +95,9 @@ impl LargeConstants {
     fn find_in_graph(&mut self, wire: &mut Wire<&File>, end: u64, bound: u64) -> Result<(), ScanError> {
         loop {
             let start = wire.position;
-            let Some((number, value)) = wire.field(end)? else { return Ok(()) };
+            let Some((number, value)) = wire.field(end)? else {
+                return Ok(());
+            };
             let (5, WireField::Bytes(field_end)) = (number, &value) else {
                 wire.skip(&value)?;
                 continue;
@@ -102,7 +106,9 @@ impl LargeConstants {
             let (mut raw, mut is_simple) = (None, true);
             loop {
                 let start = wire.position;
-                let Some((number, value)) = wire.field(field_end)? else { break };
+                let Some((number, value)) = wire.field(field_end)? else {
+                    break;
+                };
                 match (number, &value) {
                     (9, WireField::Bytes(data_end)) => {
                         is_simple &= raw.is_none();
@@ -261,7 +267,13 @@ mod tests {
         assert_eq!(data.len(), 9192);
         assert!(data[..5000].iter().all(|&byte| byte == 1) && data[8192..].iter().all(|&byte| byte == 3));
         assert!(graph.len() < 1300, "{}", graph.len());
-        for kept in [&b"a node"[..], b"name", b"an input", b"small", &[0x42, 0x02, 0x10, 0x11]] {
+        for kept in [
+            &b"a node"[..],
+            b"name",
+            b"an input",
+            b"small",
+            &[0x42, 0x02, 0x10, 0x11],
+        ] {
             assert!(graph.windows(kept.len()).any(|window| window == kept), "{kept:?}");
         }
         // The rest is a valid message: rewriting it changes nothing.
@@ -288,7 +300,10 @@ mod tests {
     fn truncated_files_are_errors() {
         let whole = model(&[(5, tensor("large", 5000, 1))]);
         for length in (3..whole.len() - 4).step_by(97) {
-            assert!(LargeConstants::find(&file(&whole[..length]), BOUND).is_err(), "{length}");
+            assert!(
+                LargeConstants::find(&file(&whole[..length]), BOUND).is_err(),
+                "{length}"
+            );
         }
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! An entry consists of two files. `prepared-<name>.ort` is the model that is mapped, or
 //! `prepared-<name>.onnx` its graph, whose large constants are in files of their own
-//! (`constants.rs`). `prepared-<name>.json` starts with its own hash, followed by the findings about
-//! the model and the hashes of the other files. A model without a prepared form has only that file.
+//! (`constants.rs`). `prepared-<name>.json` starts with its own hash. The findings about the model
+//! and the hashes of the other files follow. A model without a prepared form has only that file.
 //! The name is a hash of everything that a prepared model depends on: its content, ONNX Runtime's
 //! build and execution provider, the processor's features, the size of a large constant, and the
 //! version of this format. On a GPU there are no prepared models; TensorRT keeps its engines in a
@@ -96,7 +96,7 @@ pub struct PreparedCache {
     space: Mutex<DiskSpace>,
     /// The platform part of the names.
     platform: String,
-    /// Where constants are that this process has seen.
+    /// Places of the constants that this process has seen.
     known: KnownConstants,
     /// The findings, if there is no folder.
     remembered: Mutex<HashMap<ContentHash, (Findings, Facts)>>,
@@ -217,7 +217,8 @@ impl PreparedCache {
         }
     }
 
-    /// Creates the files for a prepared form, before [`Self::keep`]; `None` without a usable folder.
+    /// Creates the files for a prepared form, before [`Self::keep`]. `None` without a usable
+    /// folder.
     pub fn unfinished(&self) -> Option<UnfinishedForm> {
         let folder = self.folder.as_ref()?;
         let new = || TemporaryFile::new(folder.path());
@@ -308,8 +309,8 @@ impl PreparedCache {
                 }
             }
             let UnfinishedForm { mut file, constants } = unfinished;
-            if let Some(copied) = &findings.copied {
-                let (graph, stored) = self.keep_constants(folder, &file, &constants, copied)?;
+            if let Some(uses) = &findings.constants {
+                let (graph, stored) = self.keep_constants(folder, &file, &constants, uses)?;
                 entry.constants = stored;
                 // A new file: the child may still have the other one open.
                 file = graph;
@@ -383,7 +384,7 @@ fn is_whole(path: &Path, expected: &str) -> bool {
 
 /// The extension of an entry's prepared form.
 fn extension(findings: &Findings) -> &'static str {
-    match findings.copied {
+    match findings.constants {
         None => "ort",
         Some(_) => "onnx",
     }

@@ -8,7 +8,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::mapping::{self, Mapping};
+use super::constant_use::{self, placed};
+use super::mapping::Mapping;
 use super::probe::{self, Answers};
 use super::protocol::{ChildReport, Findings, PrepareJob};
 use super::sandbox;
@@ -16,7 +17,6 @@ use super::trial;
 use super::weighing::should_stay_unfolded;
 use crate::engine::load::axes::{self, Analysis, Axes, OutputAxis};
 use crate::engine::load::onnx_file;
-use crate::engine::load::onnx_file::placed::{Place, PlacedConstant, placed_constants};
 use crate::engine::load::output_rows::{self, TrialRun};
 use crate::engine::memory::allocator;
 use crate::engine::onnxruntime::runtime::{self, Environment, Libraries};
@@ -226,7 +226,7 @@ struct ExaminedForm {
 
 /// The prepared form that these findings describe.
 pub(super) fn prepared_form<'a>(job: &PrepareJob, prepared: &'a Path, findings: &Findings) -> ModelForm<'a> {
-    match (&job.constants, &findings.copied) {
+    match (&job.constants, &findings.constants) {
         (Some(_), Some(_)) => ModelForm::Graph(prepared),
         _ => ModelForm::Prepared(prepared),
     }
@@ -317,11 +317,6 @@ fn write_form(
     })
 }
 
-/// The large constants of a graph; `None` if they cannot be read.
-fn placed(graph: &Path) -> Option<Vec<PlacedConstant>> {
-    placed_constants(&std::fs::read(graph).ok()?).ok()
-}
-
 /// Writes the prepared form of the job's model.
 fn convert(
     environment: &Environment,
@@ -388,21 +383,21 @@ fn examine(
     };
     drop((answers, expected));
     let private = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
-    let constants = match (form, &job.constants) {
-        (ModelForm::Graph(graph), Some(constants)) => Some(UsedConstants::of(graph, constants)),
-        _ => None,
-    };
-    let mapped = match (&constants, mapping) {
-        (Some(constants), _) => constants.mapped,
-        (None, Some(mapping)) => mapping.read_by_runs(run_peak.is_some(), private),
-        (None, None) => 0,
+    let (constants, mapped) = match (form, &job.constants, mapping) {
+        (ModelForm::Graph(graph), Some(constants), _) => {
+            let created = u64::try_from(created).unwrap_or(0);
+            let used = constant_use::of(environment, job, graph, constants, created);
+            (Some(used.uses), used.mapped)
+        }
+        (_, _, Some(mapping)) => (None, mapping.read_by_runs(run_peak.is_some(), private)),
+        (_, _, None) => (None, 0),
     };
     let outputs = session.signature().outputs.iter();
     Ok(ExaminedForm {
         outputs: outputs.map(|output| output.name.clone()).collect(),
         findings: Findings {
             prepared: false,
-            copied: constants.map(|constants| constants.copied),
+            constants,
             private,
             growth: private.saturating_sub(u64::try_from(created).unwrap_or(0)),
             mapped,
@@ -416,40 +411,6 @@ fn examine(
         holds,
         size,
     })
-}
-
-/// What a session has made of its large constants.
-struct UsedConstants {
-    /// Names of those that it has copied.
-    copied: Vec<String>,
-    /// Bytes of the others.
-    mapped: u64,
-}
-
-impl UsedConstants {
-    /// Looks which parts of the file `constants` are mapped: ONNX Runtime unmaps a constant when it
-    /// has copied it, into the order in which a kernel reads it.
-    fn of(graph: &Path, constants: &Path) -> Self {
-        let parts = mapping::mapped_offsets(constants);
-        let is_mapped = |place: &Place| {
-            parts.as_ref().is_none_or(|parts| {
-                let mut inside = parts.iter();
-                inside.any(|&(start, end)| start <= place.offset && place.offset + place.bytes <= end)
-            })
-        };
-        let mut used = Self {
-            copied: Vec::new(),
-            mapped: 0,
-        };
-        for constant in placed(graph).unwrap_or_default() {
-            if is_mapped(&constant.place) {
-                used.mapped += constant.place.bytes;
-            } else {
-                used.copied.push(constant.name);
-            }
-        }
-        used
-    }
 }
 
 fn is_deterministic(session: &Session, timer: &Timer, job: &PrepareJob) -> bool {

@@ -40,7 +40,7 @@ fn job() -> PrepareJob {
 fn findings() -> Findings {
     Findings {
         prepared: true,
-        copied: None,
+        constants: None,
         private: 1,
         growth: 0,
         mapped: 0,

@@ -30,6 +30,7 @@ use super::{PreparedCache, is_whole};
 use crate::disk_cache::{self, CacheFolder, FileStamp};
 use crate::engine::load::content::remember_renamed;
 use crate::engine::load::onnx_file::placed::{Place, placed_constants, with_places};
+use crate::engine::load::prepare::ConstantUse;
 use crate::private::TemporaryFile;
 
 /// Positions of constants in a file are multiples of this: pages.
@@ -72,8 +73,11 @@ pub struct StoredConstant {
     pub file: usize,
     pub offset: u64,
     pub bytes: u64,
-    /// Whether a session copies it, so that runs do not read the file.
-    pub is_copied: bool,
+    /// Bytes of the copy that a session makes, for kernels that read the constant in another order;
+    /// 0 without a copy.
+    pub copy: u64,
+    /// Whether runs read the file.
+    pub is_read: bool,
 }
 
 /// The places of constants, by the hash of their bytes.
@@ -138,13 +142,13 @@ impl StoredConstants {
 
 impl PreparedCache {
     /// Keeps the constants in the file `data`, to which the graph in `file` refers, and returns a
-    /// graph that refers to where they are kept. `copied` names those that a session copies.
+    /// graph that refers to where they are kept.
     pub(super) fn keep_constants(
         &self,
         folder: &CacheFolder,
         file: &TemporaryFile,
         data: &TemporaryFile,
-        copied: &[String],
+        uses: &[ConstantUse],
     ) -> io::Result<(TemporaryFile, StoredConstants)> {
         if file.file().metadata()?.len() > MOST_GRAPH {
             return Err(io::Error::other("the graph of the prepared form is too large"));
@@ -160,8 +164,10 @@ impl PreparedCache {
                 Some((file, offset)) => (stored.file(file), offset),
                 None => (usize::MAX, new.add(&hash, &constant.place)),
             };
+            let used = uses.iter().find(|used| used.name == constant.name);
             stored.constants.push(StoredConstant {
-                is_copied: copied.contains(&constant.name),
+                copy: used.map_or(0, |used| used.copy),
+                is_read: used.is_none_or(|used| used.is_read),
                 name: constant.name,
                 data_type: constant.data_type,
                 dims: constant.dims,

@@ -18,7 +18,7 @@ fn content(index: u64) -> ContentHash {
 fn findings(prepared: bool) -> Findings {
     Findings {
         prepared,
-        copied: None,
+        constants: None,
         private: 1,
         growth: 0,
         mapped: 0,

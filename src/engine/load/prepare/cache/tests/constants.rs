@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::load::onnx_file::placed;
+use crate::engine::load::prepare::ConstantUse;
 
 const CONSTANT: usize = 70_000;
 
@@ -28,8 +29,13 @@ fn graph(names: &[&str]) -> Vec<u8> {
 }
 
 fn split(copied: &[&str]) -> Findings {
+    let constant = |name: &&str| ConstantUse {
+        name: (*name).to_owned(),
+        copy: CONSTANT as u64,
+        is_read: false,
+    };
     Findings {
-        copied: Some(copied.iter().map(|name| (*name).to_owned()).collect()),
+        constants: Some(copied.iter().map(constant).collect()),
         ..findings(true)
     }
 }
@@ -89,7 +95,9 @@ fn equal_constants_of_different_models_are_kept_once() {
     assert_eq!(files(folder.path()), 2);
     let copied = |prepared: &Prepared| -> Vec<bool> {
         let constants = prepared.constants.constants.iter();
-        constants.map(|constant| constant.is_copied).collect()
+        constants
+            .map(|constant| constant.copy > 0 && !constant.is_read)
+            .collect()
     };
     assert_eq!(copied(&second), [true, false, false]);
     // Another process finds the same.
