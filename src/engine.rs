@@ -25,7 +25,7 @@ pub use load::artifact::{ArtifactError, ArtifactPath, FoundBy};
 pub use load::axes::{Axes, OutputAxis};
 pub use load::constants::SharedMemory;
 pub use load::content::ContentHash;
-pub use load::examine::{Examination, ExamineBounds, ExaminedModel, Examiner, Packing};
+pub use load::examine::{Examination, ExamineBounds, ExaminedConstant, ExaminedModel, Examiner, Packing};
 pub use load::onnx_file::OnnxHeader;
 pub use load::packed::{
     DESCRIPTION as PACKED_DESCRIPTION, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL, PackedDescription,

@@ -18,7 +18,8 @@ use crate::archive;
 use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
 use crate::engine::{
-    Batching, BatchingEvidence, Examination, ExaminedModel, NoBatching, OnnxHeader, Packing, decide_batching,
+    Batching, BatchingEvidence, Examination, ExaminedConstant, ExaminedModel, NoBatching, OnnxHeader, Packing,
+    decide_batching,
 };
 use crate::handler::Handler;
 use crate::manifest::FILE;
@@ -37,7 +38,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let path = copied.as_ref().map_or(path, |copied| copied.path.clone());
     let examiner = super::examiner(&args.examine)?;
     super::progress("preparing and measuring");
-    let examination = examiner.examine(&path)?;
+    let examination = examiner.examine(&path, &args.cache_dir())?;
     let handler = match &examination.loaded {
         Ok(loaded) => Some(Handler::of_artifact(&examination.manifest, &loaded.signature)),
         Err(_) => None,
@@ -256,7 +257,30 @@ fn describe(loaded: &ExaminedModel, examination: &Examination, table: &mut Table
             bytes(findings.load_peak.max(findings.private)),
         ),
     );
+    if let Some(text) = shared(&loaded.constants) {
+        table.line("shared", text);
+    }
     table.line("batches", batches(&joining(loaded, examination)));
+}
+
+/// Describes the part of the model that a server shares with other models; `None` if no model can
+/// share any.
+fn shared(constants: &[ExaminedConstant]) -> Option<String> {
+    let sum = |constants: &[&ExaminedConstant], bytes: fn(&ExaminedConstant) -> u64| -> u64 {
+        constants.iter().map(|constant| bytes(constant)).sum()
+    };
+    let all: Vec<&ExaminedConstant> = constants.iter().collect();
+    let known: Vec<&ExaminedConstant> = constants.iter().filter(|constant| constant.models > 0).collect();
+    let models = known.iter().map(|constant| constant.models).max().unwrap_or(0);
+    (!all.is_empty()).then(|| {
+        format!(
+            "{} large constants of {}; {} of them, which take {} of the memory, are in prepared models here (in {models} at most)",
+            all.len(),
+            bytes(sum(&all, |constant| constant.bytes)),
+            known.len(),
+            bytes(sum(&known, |constant| constant.memory)),
+        )
+    })
 }
 
 /// Decides whether a server with the default `--max-batch` batches requests to the model.

@@ -63,11 +63,23 @@ pub struct InspectArgs {
     #[arg(long, value_name = "DIR")]
     pub samples: Option<PathBuf>,
 
+    /// Directory of prepared models, to say how much of the model a server shares with them
+    /// [default: longshore-UID in the directory for temporary files]
+    #[arg(long, env = "LONGSHORE_CACHE_DIR", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+
     #[command(flatten)]
     pub archives: ArchiveArgs,
 
     #[command(flatten)]
     pub examine: ExamineArgs,
+}
+
+impl InspectArgs {
+    /// `--cache-dir`, or its default.
+    pub fn cache_dir(&self) -> PathBuf {
+        super::cache_dir(self.cache_dir.as_ref())
+    }
 }
 
 /// Options shared by the commands that examine a model.

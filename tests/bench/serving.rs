@@ -26,6 +26,7 @@ mod preprocessing;
 mod process;
 mod requests;
 mod server;
+mod siblings;
 mod stalls;
 mod store;
 #[path = "../support/mod.rs"]
@@ -35,7 +36,7 @@ mod table;
 use std::process::ExitCode;
 
 /// The name of each section, its function, and its description.
-const SECTIONS: [(&str, fn(), &str); 10] = [
+const SECTIONS: [(&str, fn(), &str); 11] = [
     (
         "requests",
         requests::run,
@@ -50,6 +51,11 @@ const SECTIONS: [(&str, fn(), &str); 10] = [
         "density",
         density::run,
         "1 to 10,000 resident models: memory each, and the effect on a warm model",
+    ),
+    (
+        "siblings",
+        siblings::run,
+        "models that have most of their weights in common, with and without sharing",
     ),
     ("batching", batching::run, "batching, on and off"),
     (

@@ -34,15 +34,101 @@ pub fn mlp(widths: &[usize], seed: u64) -> Vec<u8> {
 /// width`.
 pub fn recommender(items: usize, width: usize, features: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
+    let table = weights("table", &[items, width], 1, &mut random);
+    recommender_over(table, width, features, &mut random)
+}
+
+/// The model of [`recommender`] with a table that models of all seeds have in common.
+pub fn related_recommender(items: usize, width: usize, features: usize, seed: u64) -> Vec<u8> {
+    let table = weights("table", &[items, width], 1, &mut Random::new(u64::MAX));
+    recommender_over(table, width, features, &mut Random::new(seed))
+}
+
+fn recommender_over(table: Tensor, width: usize, features: usize, random: &mut Random) -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::ints("item", [batch()]))
         .input(Info::floats("x", [batch(), (features as i64).into()]))
-        .initializer(weights("table", &[items, width], 1, &mut random))
+        .initializer(table)
         .node(Node::new("Gather", ["table", "item"], ["embedded"]))
         .node(Node::new("Concat", ["embedded", "x"], ["joined"]).attribute("axis", 1))
         .output(Info::floats("y", [batch(), 1.into()]));
     let widths = [width + features, 64, 32, 1];
-    Model::new(dense(graph, "joined", &widths, &mut random)).into_bytes()
+    Model::new(dense(graph, "joined", &widths, random)).into_bytes()
+}
+
+/// A transformer encoder of 23 MB that all seeds have in common, with a head of 100 KB of the
+/// seed's own: `y[batch, 100]` from `ids[batch, tokens]` (int64, below 11,000). It has four layers
+/// of four heads.
+pub fn related_encoder(seed: u64) -> Vec<u8> {
+    const WIDTH: usize = 256;
+    const HEADS: i64 = 4;
+    const INNER: usize = 4 * WIDTH;
+    const LABELS: usize = 100;
+    let mut random = Random::new(u64::MAX);
+    let width = WIDTH as i64;
+    let mut graph = Graph::new()
+        .input(Info::ints("ids", [batch(), "tokens".into()]))
+        .output(Info::floats("y", [batch(), (LABELS as i64).into()]))
+        .initializer(Tensor::ints("split", &[4], &[0, -1, HEADS, width / HEADS]))
+        .initializer(Tensor::ints("joined", &[3], &[0, -1, width]))
+        .initializer(Tensor::floats(
+            "scale",
+            &[],
+            &[((WIDTH as f32) / HEADS as f32).powf(-0.5)],
+        ))
+        .initializer(weights("embeddings", &[11_000, WIDTH], 1, &mut random))
+        .node(Node::new("Gather", ["embeddings", "ids"], ["x0"]));
+    let mut linear = |graph: Graph, from: &str, to: &str, inputs: usize, outputs: usize| {
+        let [weight, bias, product] = ["w", "b", "p"].map(|part| format!("{to}_{part}"));
+        graph
+            .initializer(weights(&weight, &[inputs, outputs], inputs, &mut random))
+            .initializer(Tensor::floats(&bias, &[outputs as i64], &vec![0.01; outputs]))
+            .node(Node::new("MatMul", [from, &*weight], [&*product]))
+            .node(Node::new("Add", [&*product, &*bias], [to]))
+    };
+    let normal = |graph: Graph, one: &str, other: &str, to: &str| {
+        let [sum, scale, bias] = ["sum", "scale", "bias"].map(|part| format!("{to}_{part}"));
+        graph
+            .initializer(Tensor::floats(&scale, &[width], &vec![1.0; WIDTH]))
+            .initializer(Tensor::floats(&bias, &[width], &vec![0.0; WIDTH]))
+            .node(Node::new("Add", [one, other], [&*sum]))
+            .node(Node::new("LayerNormalization", [&*sum, &*scale, &*bias], [to]))
+    };
+    for layer in 0..4 {
+        let name = |part: &str| format!("l{layer}{part}");
+        let from = format!("x{layer}");
+        for part in ["q", "k", "v"] {
+            let (flat, heads, turned) = (name(part), name(&format!("{part}h")), name(&format!("{part}t")));
+            graph = linear(graph, &from, &flat, WIDTH, WIDTH)
+                .node(Node::new("Reshape", [&*flat, "split"], [&*heads]))
+                .node(
+                    Node::new("Transpose", [&*heads], [&*turned])
+                        .attribute("perm", &(if part == "k" { [0i64, 2, 3, 1] } else { [0, 2, 1, 3] })[..]),
+                );
+        }
+        let [q, k, v] = ["qt", "kt", "vt"].map(name);
+        let [products, scaled, shares, mixed, turned, flat] = ["s", "ss", "a", "m", "mt", "mf"].map(name);
+        let [out, first, inner, active, last] = ["o", "n", "f", "r", "p"].map(name);
+        graph = graph
+            .node(Node::new("MatMul", [&*q, &*k], [&*products]))
+            .node(Node::new("Mul", [&*products, "scale"], [&*scaled]))
+            .node(Node::new("Softmax", [&*scaled], [&*shares]).attribute("axis", -1))
+            .node(Node::new("MatMul", [&*shares, &*v], [&*mixed]))
+            .node(Node::new("Transpose", [&*mixed], [&*turned]).attribute("perm", &[0i64, 2, 1, 3][..]))
+            .node(Node::new("Reshape", [&*turned, "joined"], [&*flat]));
+        graph = linear(graph, &flat, &out, WIDTH, WIDTH);
+        graph = normal(graph, &from, &out, &first);
+        graph = linear(graph, &first, &inner, WIDTH, INNER).node(Node::new("Relu", [&*inner], [&*active]));
+        graph = linear(graph, &active, &last, INNER, WIDTH);
+        graph = normal(graph, &first, &last, &format!("x{}", layer + 1));
+    }
+    graph = graph.node(
+        Node::new("ReduceMean", ["x4"], ["mean"])
+            .attribute("axes", &[1i64][..])
+            .attribute("keepdims", 0),
+    );
+    let graph = dense(graph, "mean", &[WIDTH, LABELS], &mut Random::new(seed));
+    Model::new(graph).into_bytes()
 }
 
 /// A model that looks a number up: `y[batch, 1]` from `item[batch]` (int64, below `items`) is

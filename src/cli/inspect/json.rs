@@ -88,6 +88,11 @@ fn described(loaded: &ExaminedModel, examination: &Examination, requests: &[Exam
             "run_peak_bytes": findings.run_peak,
             "independent_rows": findings.independent_rows,
         },
+        "large_constants": loaded.constants.iter().map(|constant| json!({
+            "bytes": constant.bytes,
+            "memory_bytes": constant.memory,
+            "prepared_models": constant.models,
+        })).collect::<Vec<_>>(),
         "joined": joining.is_ok(),
         "joined_why_not": joining.as_ref().err().map(ToString::to_string),
         "records": records,

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::engine::load::artifact::{self, Artifact, ArtifactPath, FoundBy, PrivateCopy, Processor};
 use crate::engine::load::content::ContentHash;
-use crate::engine::load::onnx_file::OnnxHeader;
+use crate::engine::load::onnx_file::{LARGE_CONSTANT, OnnxHeader};
 use crate::engine::load::packed::{Packed, PackedDescription};
 use crate::engine::load::prepare::{self, Findings, Platform, PrepareError, PrepareJob, Preparer};
 use crate::engine::onnxruntime::runtime;
@@ -92,9 +92,21 @@ pub struct ExaminedModel {
     /// The prepared form, whose file exists as long as the examiner. `None` if none was made, or
     /// if the artifact is already in ONNX Runtime's format.
     pub prepared: Option<(PackedDescription, PathBuf)>,
+    /// Large constants that a server shares with other models.
+    pub constants: Vec<ExaminedConstant>,
     /// Data for one request; `None` if none could be generated.
     pub example: Option<Vec<Tensor>>,
     session: Session,
+}
+
+/// A large constant of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExaminedConstant {
+    pub bytes: u64,
+    /// Bytes that it takes in memory: its copy, and itself if runs read it.
+    pub memory: u64,
+    /// Number of prepared models in the cache that contain it.
+    pub models: usize,
 }
 
 /// A ledger without limits, for a command that answers one request and then ends.
@@ -175,11 +187,12 @@ impl Examiner {
     }
 
     /// Examines the artifact at `path` as a server would load it: in its prepared form if it
-    /// contains one for this platform.
-    pub fn examine(&self, path: &Path) -> Result<Examination, LoadError> {
+    /// contains one for this platform. Compares its large constants with the prepared models in the
+    /// folder `cache`, which may be missing.
+    pub fn examine(&self, path: &Path, cache: &Path) -> Result<Examination, LoadError> {
         let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
         let content = uploaded.hash()?;
-        let (packing, loaded) = self.load_best(&uploaded, &content);
+        let (packing, loaded) = self.load_best(&uploaded, &content, cache);
         Ok(Examination::new(uploaded, content, packing, loaded))
     }
 
@@ -187,18 +200,23 @@ impl Examiner {
     pub fn examine_uploaded(&self, path: &Path) -> Result<Examination, LoadError> {
         let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
         let content = uploaded.hash()?;
-        let loaded = self.load(&uploaded, &content);
+        let loaded = self.load(&uploaded, &content, None);
         Ok(Examination::new(uploaded, content, Packing::None, loaded))
     }
 
-    fn load_best(&self, uploaded: &Artifact, content: &ContentHash) -> (Packing, Result<ExaminedModel, LoadError>) {
+    fn load_best(
+        &self,
+        uploaded: &Artifact,
+        content: &ContentHash,
+        cache: &Path,
+    ) -> (Packing, Result<ExaminedModel, LoadError>) {
         let (description, why) = match Packed::find(uploaded) {
-            None => return (Packing::None, self.load(uploaded, content)),
+            None => return (Packing::None, self.load(uploaded, content, Some(cache))),
             Some(Err(why)) => (None, why.to_string()),
             Some(Ok(packed)) => {
                 let why = match packed.artifact(&self.platform, uploaded, content) {
                     Err(why) => why.to_string(),
-                    Ok((content, artifact)) => match self.load(&artifact, &content) {
+                    Ok((content, artifact)) => match self.load(&artifact, &content, None) {
                         Ok(loaded) => return (Packing::Usable(packed.description), Ok(loaded)),
                         Err(error) => error.to_string(),
                     },
@@ -206,15 +224,28 @@ impl Examiner {
                 (Some(packed.description), why)
             }
         };
-        (Packing::Unusable { description, why }, self.load(uploaded, content))
+        let loaded = self.load(uploaded, content, Some(cache));
+        (Packing::Unusable { description, why }, loaded)
     }
 
-    fn load(&self, artifact: &Artifact, content: &ContentHash) -> Result<ExaminedModel, LoadError> {
+    /// Loads the artifact. With a `cache` it is prepared as for that folder; otherwise its prepared
+    /// form is one file, as in an archive.
+    fn load(
+        &self,
+        artifact: &Artifact,
+        content: &ContentHash,
+        cache: Option<&Path>,
+    ) -> Result<ExaminedModel, LoadError> {
         let copy = PrivateCopy::of(artifact, content, self.folder.path())?;
         let artifact = copy.artifact();
         let prepared = self.folder.path().join(format!("{content}.ort"));
-        // The child receives the file and writes to it.
-        File::create(&prepared).map_err(|error| PrepareError::NoChild(Arc::new(error)))?;
+        // The child receives the files and writes to them.
+        let create = |file: &Path| File::create(file).map_err(|error| PrepareError::NoChild(Arc::new(error)));
+        create(&prepared)?;
+        let data = self.folder.path().join(format!("{content}.constants"));
+        if cache.is_some() {
+            create(&data)?;
+        }
         let weights = artifact.facts.weights;
         let memory = self.memory.max(artifact.facts.widest().saturating_mul(10));
         let job = PrepareJob {
@@ -222,9 +253,8 @@ impl Examiner {
             weights,
             is_ort_format: artifact.is_ort_format,
             prepared: Some(prepared.clone()),
-            // An archive carries the prepared form as one file.
-            constants: None,
-            large: u64::MAX,
+            constants: cache.map(|_| data.clone()),
+            large: LARGE_CONSTANT,
             memory,
             widened: artifact.facts.widened,
             fold: true,
@@ -236,10 +266,21 @@ impl Examiner {
             PrepareError::Session(error) => LoadError::Session(error),
             error => LoadError::Prepare(error),
         })?;
-        let form = if findings.prepared {
-            ModelForm::Prepared(&prepared)
-        } else {
-            ModelForm::Uploaded(&artifact.model)
+        let form = match (findings.prepared, &findings.constants) {
+            (true, None) => ModelForm::Prepared(&prepared),
+            (true, Some(_)) => {
+                // The graph refers to its constants by the name that the file had.
+                let name = self.folder.path().join(prepare::CONSTANTS);
+                std::fs::rename(&data, name).map_err(|error| PrepareError::NoChild(Arc::new(error)))?;
+                ModelForm::Graph(&prepared)
+            }
+            (false, _) => ModelForm::Uploaded(&artifact.model),
+        };
+        let constants = match (&findings.constants, cache) {
+            (Some(uses), Some(cache)) if findings.prepared => {
+                prepare::examined_constants(&prepared, &self.folder.path().join(prepare::CONSTANTS), uses, cache)
+            }
+            _ => Vec::new(),
         };
         let mut session = self.session(form, weights)?;
         session.set_rows(&findings.rows);
@@ -251,13 +292,16 @@ impl Examiner {
             None => prepare::ones(&signature),
         };
         let prepared = match PackedDescription::new(self.platform.clone(), content, &prepared) {
-            Ok(description) if findings.prepared && !artifact.is_ort_format => Some((description, prepared)),
+            Ok(description) if findings.prepared && cache.is_none() && !artifact.is_ort_format => {
+                Some((description, prepared))
+            }
             Ok(_) | Err(_) => None,
         };
         Ok(ExaminedModel {
             signature,
             findings,
             prepared,
+            constants,
             example,
             session,
         })

@@ -48,8 +48,9 @@ use process::ChildProcess;
 use queue::{NextJob, Queue};
 use verdict::prepare;
 
-pub use cache::{Prepared, PreparedCache, StoredConstant, StoredConstants};
+pub use cache::{Prepared, PreparedCache, StoredConstant, StoredConstants, examined_constants};
 pub use child::run as run_child;
+pub use home::CONSTANTS;
 pub use platform::Platform;
 pub use probe::{answered, ones};
 pub use protocol::{ConstantUse, Findings, PrepareJob};

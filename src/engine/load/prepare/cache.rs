@@ -51,7 +51,7 @@ use constants::KnownConstants;
 use eviction::DiskSpace;
 use folder::{KINDS, PREFIX, entries, has_space, remove_unkeyed_entries};
 
-pub use constants::{StoredConstant, StoredConstants};
+pub use constants::{StoredConstant, StoredConstants, examined_constants};
 
 /// Part of every name. Raised when the meaning of the files changes.
 const VERSION: u32 = 7;

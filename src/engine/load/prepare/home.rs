@@ -12,6 +12,9 @@ use super::protocol::PrepareJob;
 use super::sandbox::{INPUT, OUTPUT};
 use crate::private::{self, Temporary};
 
+/// Name of the file of constants, as the graph that a child writes has it.
+pub const CONSTANTS: &str = "prepared.constants";
+
 /// A child's folder. It is removed on drop.
 #[derive(Debug)]
 pub(super) struct ChildFolder {
@@ -64,7 +67,7 @@ impl ChildFolder {
             moved_job.job.prepared = moved_job.move_to(prepared, &file).is_ok().then_some(file);
         }
         if let Some(constants) = &job.constants {
-            let file = self.path().join(OUTPUT).join("prepared.constants");
+            let file = self.path().join(OUTPUT).join(CONSTANTS);
             moved_job.job.constants = moved_job.move_to(constants, &file).is_ok().then_some(file);
         }
         Ok(moved_job)

@@ -16,7 +16,7 @@
 //!   otherwise: a run of a large convolutional network takes a sixth longer when its weights begin
 //!   anywhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -26,12 +26,13 @@ use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::folder::PREFIX;
-use super::{PreparedCache, is_whole};
+use super::{EntryDescription, PreparedCache, is_whole};
 use crate::disk_cache::{self, CacheFolder, FileStamp};
 use crate::engine::load::content::remember_renamed;
+use crate::engine::load::examine::ExaminedConstant;
 use crate::engine::load::onnx_file::placed::{Place, placed_constants, with_places};
 use crate::engine::load::prepare::ConstantUse;
-use crate::private::TemporaryFile;
+use crate::private::{Key, TemporaryFile};
 
 /// Positions of constants in a file are multiples of this: pages.
 const ALIGNMENT: u64 = 4096;
@@ -280,6 +281,57 @@ impl NewConstants {
         self.end = offset + place.bytes;
         offset
     }
+}
+
+/// The large constants of a graph and its file of constants, compared with those of the prepared
+/// models in `folder`. Those that cannot be read are left out.
+pub fn examined_constants(graph: &Path, data: &Path, uses: &[ConstantUse], folder: &Path) -> Vec<ExaminedConstant> {
+    let (Ok(data), Ok(graph)) = (File::open(data), fs::read(graph)) else {
+        return Vec::new();
+    };
+    let models = models_by_constant(folder);
+    let placed = placed_constants(&graph).unwrap_or_default();
+    let examined = placed.iter().filter_map(|constant| {
+        let hash = hash_part(&data, &constant.place).ok()?.to_string();
+        let used = uses.iter().find(|used| used.name == constant.name)?;
+        let bytes = constant.place.bytes;
+        Some(ExaminedConstant {
+            bytes,
+            memory: used.copy + if used.is_read { bytes } else { 0 },
+            models: models.get(&hash).copied().unwrap_or(0),
+        })
+    });
+    examined.collect()
+}
+
+/// Number of prepared models in `folder` that contain a constant, by the constant's hash.
+fn models_by_constant(folder: &Path) -> HashMap<String, usize> {
+    let mut models: HashMap<String, usize> = HashMap::new();
+    // A folder without a key has no entries, and must not get one.
+    let opened = folder
+        .join(Key::FILE)
+        .exists()
+        .then(|| CacheFolder::open(folder).ok())
+        .flatten();
+    for (path, cache) in opened
+        .iter()
+        .flat_map(|cache| Some((disk_cache::paths(folder).ok()?, cache)))
+        .flat_map(|(paths, cache)| paths.into_iter().map(move |path| (path, cache)))
+    {
+        if path.extension().is_none_or(|kind| kind != "json") {
+            continue;
+        }
+        let description = fs::read(&path).ok();
+        let entry = description.and_then(|bytes| EntryDescription::from_bytes(&bytes, cache));
+        let hashes: HashSet<String> = entry.map_or_else(HashSet::new, |entry| {
+            let constants = entry.constants.constants.into_iter();
+            constants.map(|constant| constant.hash).collect()
+        });
+        for hash in hashes {
+            *models.entry(hash).or_default() += 1;
+        }
+    }
+    models
 }
 
 fn hash_part(file: &File, place: &Place) -> io::Result<blake3::Hash> {
