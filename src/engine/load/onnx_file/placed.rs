@@ -7,6 +7,8 @@
 //! Only constants of the main graph are supported: ONNX Runtime accepts memory for a constant by
 //! its name alone, and the body of an `If` or `Loop` may use the same name for another value.
 
+use std::collections::HashSet;
+
 use super::ScanError;
 
 /// Limit on the nesting of graphs.
@@ -32,13 +34,14 @@ pub struct Place {
 }
 
 /// Finds the constants of `model`'s main graph whose data is in other files. An error if a graph
-/// inside it has such constants, or if a name occurs twice.
+/// inside it has such constants, or if the name of one occurs twice.
 pub fn placed_constants(model: &[u8]) -> Result<Vec<PlacedConstant>, ScanError> {
     let mut constants: Vec<PlacedConstant> = Vec::new();
+    let mut inner = Vec::new();
     for field in fields(model) {
         let field = field?;
         if field.number == MODEL_FUNCTIONS {
-            reject_inner_functions(field.bytes()?)?;
+            read_function(field.bytes()?, &mut inner)?;
         }
         if field.number != MODEL_GRAPH {
             continue;
@@ -47,14 +50,13 @@ pub fn placed_constants(model: &[u8]) -> Result<Vec<PlacedConstant>, ScanError> 
             let field = field?;
             match field.number {
                 GRAPH_INITIALIZER => constants.extend(placed_constant(field.bytes()?)?),
-                GRAPH_NODE => reject_inner(field.bytes()?, NODE_ATTRIBUTE, 0)?,
+                GRAPH_NODE => read_inner(field.bytes()?, &mut inner, 0)?,
                 _ => {}
             }
         }
     }
-    let mut names: Vec<&str> = constants.iter().map(|constant| &*constant.name).collect();
-    names.sort_unstable();
-    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+    let mut names: HashSet<&str> = inner.iter().map(|name| &**name).collect();
+    if !constants.iter().all(|constant| names.insert(&constant.name)) {
         return Err(ScanError::Ambiguous("two constants of the same name"));
     }
     Ok(constants)
@@ -157,15 +159,16 @@ fn tensor_at(tensor: &[u8], place: &Place) -> Result<Vec<u8>, ScanError> {
     Ok(bytes)
 }
 
-/// Fails if a graph inside the attributes of a node has a constant in another file.
-fn reject_inner(node: &[u8], attribute: u64, depth: usize) -> Result<(), ScanError> {
+/// Adds the names of the constants of all graphs inside the attributes of `node` to `names`. Fails
+/// if one of them is in another file.
+fn read_inner(node: &[u8], names: &mut Vec<String>, depth: usize) -> Result<(), ScanError> {
     if depth > MAX_DEPTH {
         return Err(ScanError::TooDeep);
     }
     let is_placed = |tensor: &[u8]| placed_constant(tensor).map(|constant| constant.is_some());
     for field in fields(node) {
         let field = field?;
-        if field.number != attribute {
+        if field.number != NODE_ATTRIBUTE {
             continue;
         }
         for field in fields(field.bytes()?) {
@@ -177,9 +180,10 @@ fn reject_inner(node: &[u8], attribute: u64, depth: usize) -> Result<(), ScanErr
                         let field = field?;
                         match field.number {
                             GRAPH_INITIALIZER if is_placed(field.bytes()?)? => return Err(inner()),
+                            GRAPH_INITIALIZER => names.extend(name_of(field.bytes()?)?),
                             // Its parts are tensors; no exporter places them in another file.
                             GRAPH_SPARSE_INITIALIZER => return Err(inner()),
-                            GRAPH_NODE => reject_inner(field.bytes()?, NODE_ATTRIBUTE, depth + 1)?,
+                            GRAPH_NODE => read_inner(field.bytes()?, names, depth + 1)?,
                             _ => {}
                         }
                     }
@@ -191,14 +195,24 @@ fn reject_inner(node: &[u8], attribute: u64, depth: usize) -> Result<(), ScanErr
     Ok(())
 }
 
-fn reject_inner_functions(function: &[u8]) -> Result<(), ScanError> {
+fn read_function(function: &[u8], names: &mut Vec<String>) -> Result<(), ScanError> {
     for field in fields(function) {
         let field = field?;
         if field.number == FUNCTION_NODE {
-            reject_inner(field.bytes()?, NODE_ATTRIBUTE, 0)?;
+            read_inner(field.bytes()?, names, 0)?;
         }
     }
     Ok(())
+}
+
+fn name_of(tensor: &[u8]) -> Result<Option<String>, ScanError> {
+    for field in fields(tensor) {
+        let field = field?;
+        if field.number == TENSOR_NAME {
+            return owned_text(field.bytes()?).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 fn inner() -> ScanError {
@@ -412,6 +426,13 @@ mod tests {
         let constant = message(&[(NODE_ATTRIBUTE, &message(&[(ATTRIBUTE_TENSOR, &placed("a"))]))]);
         let constant = model(&message(&[(GRAPH_NODE, &constant)]));
         assert!(matches!(placed_constants(&constant), Err(ScanError::Ambiguous(_))));
+        // ONNX Runtime would use the constant of the main graph in the body, too.
+        let body = message(&[(GRAPH_INITIALIZER, &inline("a"))]);
+        let node = message(&[(NODE_ATTRIBUTE, &message(&[(ATTRIBUTE_GRAPH, &body)]))]);
+        for (name, is_refused) in [("a", true), ("b", false)] {
+            let graph = model(&message(&[(GRAPH_NODE, &node), (GRAPH_INITIALIZER, &placed(name))]));
+            assert_eq!(placed_constants(&graph).is_err(), is_refused, "{name}");
+        }
         let twice = message(&[(GRAPH_INITIALIZER, &placed("a")), (GRAPH_INITIALIZER, &placed("a"))]);
         assert!(matches!(placed_constants(&model(&twice)), Err(ScanError::Ambiguous(_))));
         let harmless = message(&[(NODE_ATTRIBUTE, &message(&[(ATTRIBUTE_TENSOR, &inline("a"))]))]);
