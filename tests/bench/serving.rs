@@ -20,6 +20,7 @@ mod client;
 mod crashes;
 mod density;
 mod endpoint;
+mod giants;
 mod limit;
 mod load;
 mod preprocessing;
@@ -36,7 +37,7 @@ mod table;
 use std::process::ExitCode;
 
 /// The name of each section, its function, and its description.
-const SECTIONS: [(&str, fn(), &str); 11] = [
+const SECTIONS: [(&str, fn(), &str); 12] = [
     (
         "requests",
         requests::run,
@@ -56,6 +57,11 @@ const SECTIONS: [(&str, fn(), &str); 11] = [
         "siblings",
         siblings::run,
         "models that have most of their weights in common, with and without sharing",
+    ),
+    (
+        "giants",
+        giants::run,
+        "large models: weights on the heap, mapped, and mapped from a file of constants",
     ),
     ("batching", batching::run, "batching, on and off"),
     (

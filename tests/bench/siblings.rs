@@ -145,7 +145,7 @@ fn load(family: &Family, models: &Models, count: usize, flags: &[&str]) -> Loade
 }
 
 /// A request with a row of 32 tokens.
-fn tokens(name: &str) -> Vec<u8> {
+pub fn tokens(name: &str) -> Vec<u8> {
     let ids: Vec<String> = (0..32).map(|index| (index * 337 % 11_000).to_string()).collect();
     let body = format!("{{\"instances\": [[{}]]}}", ids.join(", "));
     bodies::post(&format!("/models/{name}/invoke"), "application/json", body.as_bytes())
