@@ -13,14 +13,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
 use super::ScanError;
-use super::placed::{append, append_varint};
+use super::placed::{MOST_CONSTANTS, MOST_GRAPH, append, append_varint};
 use super::wire::{Wire, WireField};
 
 /// Positions of constants in the new file are multiples of this.
 const ALIGNMENT: u64 = 4096;
-
-/// Limit on the bytes of the graph that is left, which is built in memory.
-const MOST_GRAPH: u64 = 16 << 20;
 
 /// Bytes that are copied at a time.
 const PIECE: usize = 256 << 10;
@@ -62,7 +59,7 @@ impl Range {
 
 impl LargeConstants {
     /// Finds the constants of at least `bound` bytes in `model`, whose position must be at its
-    /// start. `None` if there are none, or if too much else is left.
+    /// start. `None` if there are none or too many, or if too much else is left.
     pub fn find(model: &File, bound: u64) -> Result<Option<Self>, ScanError> {
         let length = model.metadata()?.len();
         let mut wire = Wire::new(model);
@@ -89,7 +86,8 @@ impl LargeConstants {
             found.find_in_graph(&mut wire, end, bound)?;
         }
         let moved: u64 = found.tensors.iter().map(|tensor| tensor.data.bytes()).sum();
-        Ok((moved > 0 && length - moved <= MOST_GRAPH).then_some(found))
+        let is_small = length - moved <= MOST_GRAPH && found.tensors.len() <= MOST_CONSTANTS;
+        Ok((moved > 0 && is_small).then_some(found))
     }
 
     fn find_in_graph(&mut self, wire: &mut Wire<&File>, end: u64, bound: u64) -> Result<(), ScanError> {

@@ -11,6 +11,13 @@ use std::collections::HashSet;
 
 use super::ScanError;
 
+/// Limit on the bytes of the file. Without its large constants, a graph of 10,000 nodes has a few
+/// megabytes.
+pub const MOST_GRAPH: u64 = 16 << 20;
+
+/// Limit on the constants in other files. Models have some hundred.
+pub const MOST_CONSTANTS: usize = 4_096;
+
 /// Limit on the nesting of graphs.
 const MAX_DEPTH: usize = 32;
 
@@ -54,6 +61,9 @@ pub fn placed_constants(model: &[u8]) -> Result<Vec<PlacedConstant>, ScanError> 
                 _ => {}
             }
         }
+    }
+    if constants.len() > MOST_CONSTANTS {
+        return Err(ScanError::TooManyValues);
     }
     let mut names: HashSet<&str> = inner.iter().map(|name| &**name).collect();
     if !constants.iter().all(|constant| names.insert(&constant.name)) {

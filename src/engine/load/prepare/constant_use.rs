@@ -13,7 +13,7 @@ use ort::session::builder::PrepackedWeights;
 use super::mapping;
 use super::protocol::{ConstantUse, PrepareJob};
 use crate::engine::load::constants::constants_in;
-use crate::engine::load::onnx_file::placed::{Place, PlacedConstant, placed_constants};
+use crate::engine::load::onnx_file::placed::{MOST_GRAPH, Place, PlacedConstant, placed_constants};
 use crate::engine::memory::allocator;
 use crate::engine::onnxruntime::runtime::Environment;
 use crate::engine::onnxruntime::session::Session;
@@ -25,9 +25,10 @@ pub(super) struct UsedConstants {
     pub(super) mapped: u64,
 }
 
-/// The large constants of a graph; `None` if they cannot be read.
+/// The large constants of a graph; `None` if they cannot be read, or if the graph is too large.
 pub(super) fn placed(graph: &Path) -> Option<Vec<PlacedConstant>> {
-    placed_constants(&std::fs::read(graph).ok()?).ok()
+    let bytes = std::fs::metadata(graph).ok()?.len();
+    (bytes <= MOST_GRAPH).then(|| placed_constants(&std::fs::read(graph).ok()?).ok())?
 }
 
 /// Looks at the session of the job's `graph` and `constants`, which must be alive. Its creation

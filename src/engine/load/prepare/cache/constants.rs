@@ -30,7 +30,7 @@ use super::{EntryDescription, PreparedCache, is_whole};
 use crate::disk_cache::{self, CacheFolder, FileStamp};
 use crate::engine::load::content::remember_renamed;
 use crate::engine::load::examine::ExaminedConstant;
-use crate::engine::load::onnx_file::placed::{Place, placed_constants, with_places};
+use crate::engine::load::onnx_file::placed::{MOST_GRAPH, Place, placed_constants, with_places};
 use crate::engine::load::prepare::ConstantUse;
 use crate::private::{Key, TemporaryFile};
 
@@ -39,10 +39,6 @@ const ALIGNMENT: u64 = 4096;
 
 /// Number of constants whose places a process remembers.
 const MOST_KNOWN: u64 = 20_000;
-
-/// Limit on the bytes of a graph, which is read into memory. Without its large constants, a graph
-/// of 10,000 nodes has some megabytes.
-const MOST_GRAPH: u64 = 256 << 20;
 
 /// Bytes that are read at a time.
 const PIECE: usize = 256 << 10;
@@ -156,6 +152,7 @@ impl PreparedCache {
         }
         let graph = fs::read(file.path())?;
         let placed = placed_constants(&graph).map_err(io::Error::other)?;
+        let uses: HashMap<&str, &ConstantUse> = uses.iter().map(|used| (&*used.name, used)).collect();
         let mut stored = StoredConstants::default();
         let mut new = NewConstants::default();
         for constant in placed {
@@ -165,7 +162,7 @@ impl PreparedCache {
                 Some((file, offset)) => (stored.file(file), offset),
                 None => (usize::MAX, new.add(&hash, &constant.place)),
             };
-            let used = uses.iter().find(|used| used.name == constant.name);
+            let used = uses.get(&*constant.name);
             stored.constants.push(StoredConstant {
                 copy: used.map_or(0, |used| used.copy),
                 is_read: used.is_none_or(|used| used.is_read),
