@@ -40,7 +40,7 @@ pub struct Resident {
     has_unbounded_work: bool,
     /// The prepared form, for an analysis with an adapter; `None` if the session has another form.
     graph: Option<GraphFile>,
-    /// What is known with adapters, by the names of their parameters.
+    /// The analyses with adapters, by the names of their parameters.
     with_adapters: Mutex<Vec<(BTreeSet<String>, Axes)>>,
     _file: Option<MappedFile>,
     memory: ModelReservation,
