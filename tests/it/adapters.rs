@@ -14,7 +14,7 @@ use crate::harness::{Builder, Models, Request, Server, Stop, assert_close, event
 
 /// Bytes that an adapter of `tests/adapters` may take, apart from its base model. A base model
 /// takes 70 KB.
-const AN_ADAPTER: u64 = 8 << 10;
+const AN_ADAPTER: u64 = 12 << 10;
 
 /// Rows and their answers with an adapter, or without one.
 struct Case {

@@ -54,7 +54,34 @@ fn several(folder: &Path, names: &[&str]) -> ArtifactError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn the_nearest_adapter_above_the_model_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("net/onnx")).unwrap();
+        let model = root.join("net/onnx/model.onnx");
+        let folder = Folder::open(&root).unwrap();
+        let found = || adapter_of(&folder, &model).unwrap();
+        assert_eq!(found(), None);
+        for place in [
+            "far.onnx_adapter",
+            "net/near.onnx_adapter",
+            "net/onnx/beside.onnx_adapter",
+        ] {
+            fs::write(root.join(place), "").unwrap();
+            assert_eq!(found(), Some(root.join(place)));
+        }
+        fs::write(root.join("net/onnx/second.onnx_adapter"), "").unwrap();
+        let refusal = adapter_of(&folder, &model).unwrap_err().to_string();
+        assert!(
+            refusal.contains("net/onnx (beside.onnx_adapter, second.onnx_adapter)"),
+            "{refusal}"
+        );
+    }
 
     #[test]
     fn the_only_adapter_or_the_one_with_the_usual_name_is_chosen() {
