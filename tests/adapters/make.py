@@ -16,6 +16,9 @@ are inputs, and the size of their inner dimension is open:
 - `required.onnx`: they have no default.
 - `mixing.onnx`: like `required.onnx`, but the rows of a request influence each other.
 
+`spinning.onnx` works as long as the request says, and adds the one number of its adapter to 1. Its
+adapters are `spinning_one` and `spinning_two`.
+
 An adapter is `NAME.onnx_adapter`, in ONNX Runtime's own format. `cases.json` holds the answers of
 ONNX Runtime with an adapter active, or with none: a list of
 
@@ -82,6 +85,45 @@ def base(kind: str) -> bytes:
         inputs,
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", WIDTHS[-1]])],
         initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    checker.check_model(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def spinning() -> bytes:
+    size = [64, 64]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["going_on"]),
+            helper.make_node("MatMul", ["state", "state"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, size),
+        ],
+        [
+            helper.make_tensor_value_info("going_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, size),
+        ],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("ConstantOfShape", ["size"], ["blank"]),
+            helper.make_node("EyeLike", ["blank"], ["start"]),
+            helper.make_node("Loop", ["iterations", "", "start"], ["end"], body=body),
+            helper.make_node("ReduceMax", ["end"], ["one"], keepdims=0),
+            helper.make_node("Add", ["one", "more"], ["y"]),
+        ],
+        "spinning",
+        [
+            helper.make_tensor_value_info("iterations", TensorProto.INT64, []),
+            helper.make_tensor_value_info("more", TensorProto.FLOAT, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
+        [numpy_helper.from_array(np.array(size, dtype=np.int64), "size")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     checker.check_model(model)
@@ -173,6 +215,9 @@ def main() -> int:
             (FOLDER / f"{kind}.onnx").write_bytes(base(kind))
         for name in RANKS:
             write_adapter(FOLDER / f"{name}.onnx_adapter", values(name))
+        (FOLDER / "spinning.onnx").write_bytes(spinning())
+        for name, more in [("spinning_one", 1), ("spinning_two", 2)]:
+            write_adapter(FOLDER / f"{name}.onnx_adapter", {"more": np.array(more, dtype=np.float32)})
         for name, parameters in bad().items():
             write_adapter(FOLDER / "bad" / f"{name}.onnx_adapter", parameters)
         lines = ",\n".join(json.dumps(case) for case in answers())
