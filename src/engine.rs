@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+pub use load::adapter::AdapterError;
 pub use load::artifact::{ArtifactError, ArtifactPath, FoundBy};
 pub use load::axes::{Axes, OutputAxis};
 pub use load::constants::SharedMemory;
@@ -49,6 +50,7 @@ pub use run::model::{LoadedMemory, Model, RequestBudget, Work};
 pub use run::pool::PoolError;
 pub use run::stuck::{Culprit, Standing, StuckCounts, StuckLimits};
 
+use load::adapter::Adapter;
 use load::artifact::{self, Processor};
 use load::constants::ConstantFiles;
 use load::preparing::Preparing;
@@ -64,6 +66,7 @@ use run::turn::{Batches, PendingRequest};
 use run::watchdog::Watchdog;
 
 use crate::manifest::Overlay;
+use crate::shared::SharedMap;
 
 /// Stack size of load threads. ONNX Runtime walks nested functions and subgraphs by recursion:
 /// 5,000 levels, in a file of 300 KB, overflow 8 MiB.
@@ -128,6 +131,12 @@ pub enum LoadError {
     Artifact(#[from] ArtifactError),
     #[error(transparent)]
     Session(#[from] SessionError),
+    #[error("the adapter {file:?} cannot be used: {source}")]
+    Adapter {
+        file: String,
+        #[source]
+        source: Box<AdapterError>,
+    },
     #[error(transparent)]
     Quarantined(#[from] Quarantined),
     #[error(transparent)]
@@ -180,6 +189,8 @@ pub struct Engine {
     stuck: Arc<Stuck>,
     residents: Residents,
     constants: Arc<ConstantFiles>,
+    /// Adapters by the hash of their files.
+    adapters: SharedMap<blake3::Hash, Adapter>,
     preparing: Option<Preparing>,
     platform: Arc<Platform>,
     /// Folders for private copies of models.
@@ -270,6 +281,7 @@ impl Engine {
             stuck,
             residents: Residents::default(),
             constants: Arc::default(),
+            adapters: SharedMap::default(),
             preparing,
             platform,
             workplace,
@@ -335,10 +347,7 @@ impl Engine {
             .preparing
             .as_ref()
             .and_then(|preparing| preparing.cache.side_file(hash));
-        kept.or_else(|| {
-            let bytes = artifact::tokenizer(path, file).ok()?;
-            (blake3::hash(&bytes) == *hash).then_some(bytes)
-        })
+        kept.or_else(|| artifact::side_file(path, file, hash, artifact::MAX_TOKENIZER_BYTES))
     }
 
     /// Runs `work` on a load thread.

@@ -110,6 +110,9 @@ pub struct Hints {
     pub image: Option<vision::Processor>,
     /// `tokenizer.json`.
     pub tokenizer: Option<TokenizerFile>,
+    /// The LoRA adapter of the model; known once it is loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterFile>,
     pub text: text::TokenizerConfig,
     /// The steps of a `preprocessor_config.json` for sound.
     pub audio: Option<audio::AudioProcessor>,
@@ -170,6 +173,19 @@ pub struct TokenizerFile {
     /// The contents, until the tokenizer has been made.
     #[serde(skip)]
     pub bytes: Option<Bytes>,
+}
+
+/// The file of a LoRA adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterFile {
+    /// BLAKE3 of its bytes, in hexadecimal digits.
+    pub hash: String,
+    /// The path relative to the artifact.
+    pub path: String,
+    /// The number of its bytes.
+    pub size: u64,
+    /// The hash of the base model's content.
+    pub base: String,
 }
 
 /// A step before or after the model: its settings, or whether it runs.

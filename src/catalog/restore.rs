@@ -180,6 +180,8 @@ fn lost(name: &str, error: LoadError) -> RestoreError {
         | LoadError::Prepare(_)
         | LoadError::Quarantined(_)
         | LoadError::Pool(_) => RestoreError::ForNow(load_error(name, error)),
-        LoadError::Artifact(_) | LoadError::Session(_) => RestoreError::ForGood(error.to_string()),
+        LoadError::Artifact(_) | LoadError::Session(_) | LoadError::Adapter { .. } => {
+            RestoreError::ForGood(error.to_string())
+        }
     }
 }

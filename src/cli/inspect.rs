@@ -8,7 +8,7 @@ mod json;
 mod manifest;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -176,6 +176,9 @@ fn report(examination: &Examination, requests: &[ExampleRequest], summary: &Hand
     table.line("size", bytes(examination.weights) + &external);
     table.line("content", examination.content);
     table.line("packed", packing(&examination.packing));
+    if let Some(adapter) = &examination.adapter {
+        table.line("adapter", adapter_text(adapter, examination));
+    }
     let lines = manifest::lines(&examination.manifest);
     if !lines.is_empty() {
         table.line("manifest", lines.join("\n"));
@@ -210,6 +213,23 @@ fn report(examination: &Examination, requests: &[ExampleRequest], summary: &Hand
         }
     }
     table
+}
+
+/// Describes the adapter and the first of its values.
+fn adapter_text(adapter: &Path, examination: &Examination) -> String {
+    /// Largest number of values that are listed.
+    const MOST_VALUES: usize = 8;
+    let file = adapter.strip_prefix(&examination.folder).unwrap_or(adapter);
+    let mut lines = vec![plain(&file.to_string_lossy()).into_owned()];
+    if let Ok(loaded) = &examination.loaded {
+        let values = loaded.adapter_values();
+        let described = |(name, value_type): &(&str, String)| format!("{} {value_type}", plain(name));
+        lines.extend(values.iter().take(MOST_VALUES).map(described));
+        if values.len() > MOST_VALUES {
+            lines.push(format!("and {} more", values.len() - MOST_VALUES));
+        }
+    }
+    lines.join("\n")
 }
 
 fn describe(loaded: &ExaminedModel, examination: &Examination, table: &mut Table) {

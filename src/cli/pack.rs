@@ -72,6 +72,12 @@ pub fn run(args: &PackArgs) -> Result<()> {
         table.line("left out", format_args!("{path} ({why})"));
     }
     table.line("model", examination.model_in_artifact().display());
+    if let Some(adapter) = &examination.adapter {
+        table.line(
+            "adapter",
+            adapter.strip_prefix(&examination.folder).unwrap_or(adapter).display(),
+        );
+    }
     table.line("content", examination.content);
     table.line("prepared", prepared_text(args, &examination, loaded, is_prepared));
     Ok(print(table)?)
@@ -146,6 +152,7 @@ fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Coll
     let needed: Vec<PathBuf> = std::iter::once(examination.model.clone())
         .chain(external)
         .chain(requests)
+        .chain(examination.adapter.clone())
         .collect();
     if path.is_dir() {
         let output = output.canonicalize().unwrap_or_default();

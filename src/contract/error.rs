@@ -286,6 +286,7 @@ fn catalog(error: &CatalogError) -> StatusAndType {
         CatalogError::Load { source, .. } => match &**source {
             LoadError::Artifact(error) => artifact(error),
             LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
+            | LoadError::Adapter { .. }
             | LoadError::Quarantined(_) => INVALID_MODEL,
             LoadError::Session(SessionError::NoDescriptors) => UNAVAILABLE,
             LoadError::Session(SessionError::OutOfMemory) | LoadError::NoRoom(_) => NO_MEMORY,
@@ -353,6 +354,7 @@ fn artifact(error: &ArtifactError) -> StatusAndType {
         | ArtifactError::NoModel { .. }
         | ArtifactError::Ambiguous { .. }
         | ArtifactError::SeveralGraphs { .. }
+        | ArtifactError::SeveralAdapters { .. }
         | ArtifactError::Manifest { .. }
         | ArtifactError::NotAModel { .. }
         | ArtifactError::Foreign { .. }

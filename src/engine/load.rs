@@ -1,20 +1,23 @@
 //! From an artifact to a session, in three stages: identify, prepare, create.
 //!
 //! - Identify: `artifact` opens the files (`onnx_file`, `ort_file`), `content` hashes them,
-//!   `quarantine` refuses what crashed a process, `packed` finds the prepared form in the archive.
+//!   `quarantine` refuses what crashed a process, `packed` finds the prepared form in the archive,
+//!   `adapter` reads the LoRA adapter next to the model.
 //! - Prepare: `preparing` asks the cache or a child process (`prepare`), which works on a private
 //!   copy in a `workplace`. `axes` and `output_rows` decide from the graph and a trial whether
 //!   requests may be batched.
-//! - Create: `resident` makes one session for all names of the same content. Sessions of different
-//!   contents share their large `constants`.
+//! - Create: `resident` makes one session for all names of the same content, and `adapter` binds
+//!   the adapter of a name to it. Sessions of different contents share their large `constants`.
 //!
 //! `examine` goes through the same stages for commands that do not serve.
 
+pub(in crate::engine) mod adapter;
 pub(in crate::engine) mod artifact;
 pub(in crate::engine) mod axes;
 pub(in crate::engine) mod constants;
 pub(in crate::engine) mod content;
 pub(in crate::engine) mod examine;
+pub(in crate::engine) mod flatbuffer;
 pub(in crate::engine) mod locale;
 pub(in crate::engine) mod onnx_file;
 pub(in crate::engine) mod ort_file;
@@ -28,6 +31,7 @@ pub(in crate::engine) mod workplace;
 
 use std::sync::Arc;
 
+use adapter::{Adapter, FoundAdapter};
 use artifact::{Artifact, ArtifactError, ArtifactPath, FoundBy, Processor};
 use content::ContentHash;
 use packed::Packed;
@@ -60,15 +64,16 @@ impl Engine {
 
     async fn try_load(&self, path: &ArtifactPath, attempt: usize) -> Result<Model, LoadError> {
         let (content, artifact, packed) = self.identify(path).await?;
+        let adapter = self.adapter(&artifact).await?;
         if let Some((content, packed)) = packed {
-            match self.load_opened(content, packed, attempt).await {
+            match self.load_opened(content, packed, adapter.as_ref(), attempt).await {
                 Err(error) if error.is_about_content() => {
                     tracing::warn!(%error, "a packed prepared model is refused; loading the model next to it instead");
                 }
                 done => return done,
             }
         }
-        self.load_opened(content, artifact, attempt).await
+        self.load_opened(content, artifact, adapter.as_ref(), attempt).await
     }
 
     /// Opens and hashes the artifact at `path`, and finds the prepared form in it.
@@ -87,15 +92,25 @@ impl Engine {
         Ok(opened.await.map_err(LoadError::Pool)??)
     }
 
-    async fn load_opened(&self, content: ContentHash, artifact: Artifact, attempt: usize) -> Result<Model, LoadError> {
+    async fn load_opened(
+        &self,
+        content: ContentHash,
+        artifact: Artifact,
+        adapter: Option<&FoundAdapter>,
+        attempt: usize,
+    ) -> Result<Model, LoadError> {
+        let manifest = match adapter {
+            None => Arc::clone(&artifact.manifest),
+            Some(adapter) => adapter.note(&artifact.manifest, &content),
+        };
+        let adapter = adapter.map(|found| Arc::clone(&found.adapter));
         let place = self.residents.slot(content);
         let mut place = place.lock().await;
         // Check again: the previous lock holder may have quarantined this content.
         self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
-            return Ok(self.model(resident, Arc::clone(&artifact.manifest)));
+            return self.model(resident, manifest, adapter).await;
         }
-        let manifest = Arc::clone(&artifact.manifest);
         let artifact = Arc::new(artifact);
         let known = match &self.preparing {
             None => None,
@@ -107,7 +122,7 @@ impl Engine {
         };
         let resident = Arc::new(self.create(content, Arc::new(source), Some(artifact)).await?);
         place.set(&resident);
-        Ok(self.model(resident, manifest))
+        self.model(resident, manifest, adapter).await
     }
 
     /// Makes a private copy of `artifact`, or its prepared form if possible. `known` holds the
@@ -162,6 +177,13 @@ impl Engine {
         let Some(preparing) = &self.preparing else {
             return self.load_with(path, manifest).await;
         };
+        let (content, adapter) = match &manifest.hints.adapter {
+            None => (content, None),
+            Some(file) => match (ContentHash::parse(&file.base), self.adapter_again(file, path).await?) {
+                (Some(base), Some(adapter)) => (base, Some(adapter)),
+                (_, None) | (None, _) => return self.load_with(path, manifest).await,
+            },
+        };
         let cache = Arc::clone(&preparing.cache);
         let found = self.loads.run(move || cache.find(&content)).await;
         let Some(source) = found.map_err(LoadError::Pool)?.and_then(SessionSource::prepared) else {
@@ -171,7 +193,7 @@ impl Engine {
         let mut place = place.lock().await;
         self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
-            return Ok(self.model(resident, Arc::clone(manifest)));
+            return self.model(resident, Arc::clone(manifest), adapter).await;
         }
         let source = Arc::new(source);
         let resident = match self.create(content, Arc::clone(&source), None).await {
@@ -187,14 +209,15 @@ impl Engine {
             }
         };
         place.set(&resident);
-        Ok(self.model(resident, Arc::clone(manifest)))
+        self.model(resident, Arc::clone(manifest), adapter).await
     }
 
     /// Loads the artifact at `path` with another manifest than its own. The artifact's own manifest
     /// still selects the model file.
     async fn load_with(&self, path: &ArtifactPath, manifest: &Arc<Manifest>) -> Result<Model, LoadError> {
-        let model = self.load(path).await?;
-        Ok(self.model(model.resident, Arc::clone(manifest)))
+        let Model { resident, adapter, .. } = self.load(path).await?;
+        let adapter = adapter.map(|bound| Arc::clone(bound.adapter()));
+        self.model(resident, Arc::clone(manifest), adapter).await
     }
 
     /// The kind of processor that runs models.
@@ -209,9 +232,28 @@ impl Engine {
         path.clone().with_overlay(self.overlay.clone())
     }
 
-    fn model(&self, resident: Arc<Resident>, manifest: Arc<Manifest>) -> Model {
-        let (signature, content) = (resident.session.signature(), resident.content);
-        let batching = batch::decide(signature, manifest.batching, resident.evidence.as_ref(), self.max_batch);
+    /// The model of a name, with the session `resident` and the values of `adapter`.
+    async fn model(
+        &self,
+        resident: Arc<Resident>,
+        manifest: Arc<Manifest>,
+        adapter: Option<Arc<Adapter>>,
+    ) -> Result<Model, LoadError> {
+        let (adapter, evidence) = match adapter {
+            None => (None, resident.evidence.clone()),
+            Some(adapter) => match self.bind(&resident, adapter, &manifest).await {
+                Ok((bound, evidence)) => (Some(Box::new(bound)), evidence),
+                Err(error) => {
+                    self.release(resident).await;
+                    return Err(error);
+                }
+            },
+        };
+        let (signature, content) = match &adapter {
+            None => (resident.session.signature(), resident.content),
+            Some(adapter) => (adapter.signature(), *adapter.content()),
+        };
+        let batching = batch::decide(signature, manifest.batching, evidence.as_ref(), self.max_batch);
         match &batching {
             Ok(batching) => tracing::debug!(
                 %content,
@@ -220,8 +262,9 @@ impl Engine {
             ),
             Err(why) => tracing::debug!(%content, %why, "requests to this model run alone"),
         }
-        Model {
+        Ok(Model {
             resident,
+            adapter,
             manifest,
             lane: self.compute.lane(self.queue),
             batcher: batching.ok().map(Batcher::new),
@@ -229,6 +272,17 @@ impl Engine {
             watchdog: Arc::clone(&self.watchdog),
             standing: Arc::new(Standing::new(content.to_string(), content.short())),
             stuck: Arc::clone(&self.stuck),
+        })
+    }
+
+    /// Frees `resident`, unless another name has it.
+    async fn release(&self, resident: Arc<Resident>) {
+        let freed = self.unloads.run(move || {
+            drop(resident);
+            allocator::give_back();
+        });
+        if let Err(error) = freed.await {
+            tracing::error!(%error, "failed to unload a model");
         }
     }
 
@@ -313,7 +367,8 @@ impl LoadError {
                 PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_) => true,
                 PrepareError::Killed | PrepareError::NoChild(_) | PrepareError::Stopping => false,
             },
-            Self::NoRoom(_) | Self::Pool(_) => false,
+            // The adapter is the same for each form of the model.
+            Self::Adapter { .. } | Self::NoRoom(_) | Self::Pool(_) => false,
         }
     }
 }

@@ -34,6 +34,7 @@ mod harness;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adapters;
 mod api;
 mod bad_artifacts;
 mod bad_requests;

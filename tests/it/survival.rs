@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -54,6 +55,16 @@ fn load_spin(server: &Server, name: &str) -> String {
     let url = server.models().place_another("spin", name);
     server.load(name, &url).expect(200);
     url
+}
+
+/// Loads a base model that works as long as a request says, with an adapter.
+fn load_spinning(server: &Server, name: &str, adapter: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/adapters");
+    let bytes = |file: &str| fs::read(folder.join(file)).unwrap();
+    let url = server.models().place_model(name, &bytes("spinning.onnx"));
+    let adapter = bytes(&format!("{adapter}.onnx_adapter"));
+    fs::write(Path::new(&url).join("adapter.onnx_adapter"), adapter).unwrap();
+    server.load(name, &url).expect(200);
 }
 
 fn assert_spins(server: &Server, name: &str) {
@@ -109,6 +120,28 @@ fn a_request_that_crashes_the_process_affects_only_itself() {
         server.unload(name).expect(200);
     }
     assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn a_crash_with_an_adapter_is_blamed_on_the_names_with_that_adapter_alone() {
+    let server = Builder::multi().start();
+    for (name, adapter) in [
+        ("deadly", "spinning_one"),
+        ("same", "spinning_one"),
+        ("other", "spinning_two"),
+    ] {
+        load_spinning(&server, name, adapter);
+    }
+    crash(&server, "deadly", Signal::SEGV);
+    for name in ["deadly", "same"] {
+        server.send(&Server::spin(name, 100)).expect(500);
+    }
+    let answer = server.send(&Server::spin("other", 100)).expect(200).json();
+    assert_eq!(answer, json!({"outputs": 3.0}));
+    load_spinning(&server, "another", "spinning_two");
+    let url = server.models().path("deadly").join("model");
+    server.unload("deadly").expect(200);
+    server.load("deadly", url.to_str().unwrap()).expect(400);
 }
 
 #[test]
@@ -490,7 +523,7 @@ fn a_nearly_full_server_restores_all_models() {
         let name = format!("big{}", names.len());
         let url = server.models().place_big(&name);
         // Each model has different content, so that each takes its own memory.
-        let weights = std::path::Path::new(&url).join("weights.bin");
+        let weights = Path::new(&url).join("weights.bin");
         let mut bytes = fs::read(&weights).unwrap();
         bytes[..4].copy_from_slice(&(names.len() as f32).to_le_bytes());
         fs::write(&weights, bytes).unwrap();

@@ -29,6 +29,7 @@ pub fn report(
         "bytes": examination.weights,
         "content": examination.content.to_string(),
         "packed": packing(&examination.packing),
+        "adapter": adapter(examination),
         "batching": examination.manifest.batching,
         "manifest": super::manifest::report(&examination.manifest)?,
         "steps": summary.steps,
@@ -137,6 +138,18 @@ fn sample(request: &ExampleRequest) -> Value {
         sample.insert("curl".to_owned(), json!(curl));
     }
     Value::Object(sample)
+}
+
+/// Returns the file of the adapter and the types of its values by name; null without an adapter.
+fn adapter(examination: &Examination) -> Value {
+    let Some(file) = &examination.adapter else {
+        return Value::Null;
+    };
+    let values = examination.loaded.iter().flat_map(ExaminedModel::adapter_values);
+    let values: Map<String, Value> = values
+        .map(|(name, value_type)| (name.to_owned(), json!(value_type)))
+        .collect();
+    json!({"file": file.strip_prefix(&examination.folder).unwrap_or(file), "values": values})
 }
 
 fn packing(packing: &Packing) -> Value {

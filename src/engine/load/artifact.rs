@@ -6,6 +6,7 @@
 //! AR-6, AR-7). Two candidates without a hint are an error, because a guess could serve the wrong
 //! model under the right name.
 
+mod adapter;
 mod beneath;
 mod copy;
 mod error;
@@ -33,6 +34,7 @@ use crate::engine::load::content::{self, ContentHash};
 use crate::engine::load::onnx_file::{self, OnnxHeader, ScanError};
 use crate::manifest::{Manifest, Overlay};
 
+use adapter::adapter_of;
 use beneath::Folder;
 use error::{brief_name, io_error, open_error, shown};
 use inside::{external_file, inside, open_file};
@@ -42,6 +44,7 @@ pub use beneath::was_exchanged;
 pub use copy::PrivateCopy;
 pub use error::ArtifactError;
 pub use found::FoundBy;
+pub use manifest::MAX_TOKENIZER_BYTES;
 pub use precision::Processor;
 
 /// The path of an artifact, and the root directory that it must stay in.
@@ -100,6 +103,8 @@ pub struct Artifact {
     pub manifest: Arc<Manifest>,
     /// The files that the manifest's requests refer to.
     pub request_files: Vec<PathBuf>,
+    /// The LoRA adapter, which does not belong to the content of the model.
+    pub adapter: Option<PathBuf>,
     pub found: FoundBy,
     /// If `model` is a packed prepared form (`packed.rs`), the content it was made from.
     pub prepared_of: Option<ContentHash>,
@@ -150,6 +155,11 @@ impl Artifact {
         }
     }
 
+    /// The error for a file of the artifact that cannot be opened or read.
+    pub fn unreadable(&self, path: &Path, source: io::Error) -> ArtifactError {
+        open_error(path, source)
+    }
+
     /// Opens the file at the real path `path` inside the artifact.
     pub fn file(&self, path: &Path) -> io::Result<File> {
         self.folder.file(path)
@@ -180,8 +190,10 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
     } = located;
     let real = inside(&folder, &model)?;
     let request_files = requests::complete(&mut manifest, &folder, &manifest_folder)?;
+    let mut adapter = None;
     if found != FoundBy::Given {
         manifest::add_sidecars(&folder, &real, &mut manifest);
+        adapter = adapter_of(&folder, &real)?;
     }
     let (file, mut weights) = open_file(&folder, &real)?;
     let (mut widened, mut large, mut has_trees, mut has_unbounded_work) = (0, 0, false, true);
@@ -252,6 +264,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
         },
         manifest: manifest.shared(),
         request_files,
+        adapter,
         found,
         prepared_of: None,
     })
@@ -287,15 +300,18 @@ fn open_without_graph(folder: Folder, path: &ArtifactPath, none: ArtifactError) 
         },
         manifest: manifest.shared(),
         request_files,
+        adapter: None,
         found: FoundBy::NoGraph,
         prepared_of: None,
     })
 }
 
-/// Reads the tokenizer at `tokenizer` in the artifact at `path`.
-pub fn tokenizer(path: &ArtifactPath, tokenizer: &str) -> Result<Vec<u8>, ArtifactError> {
-    let (folder, _) = open_folder(path)?;
-    manifest::tokenizer_again(&folder, tokenizer)
+/// Reads `file`, which has this `hash` and at most `limit` bytes, in the artifact at `path` again.
+/// `None` if it is gone or has changed.
+pub fn side_file(path: &ArtifactPath, file: &str, hash: &blake3::Hash, limit: u64) -> Option<Vec<u8>> {
+    let (folder, _) = open_folder(path).ok()?;
+    let bytes = manifest::read_again(&folder, file, limit).ok()?;
+    (blake3::hash(&bytes) == *hash).then_some(bytes)
 }
 
 /// Opens the folder of the artifact at `path`. If the artifact is a file, also returns its path.

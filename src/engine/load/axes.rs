@@ -20,7 +20,7 @@ mod tests;
 mod value;
 mod walk;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,11 @@ use crate::engine::load::ort_file;
 use extent::{Extent, Symbols};
 use value::{AbstractTensor, AbstractValue, Batch, RecordPlace};
 use walk::Walk;
+
+use crate::tensor::OutputRows;
+
+/// The reason that a model without a prepared form is not analysed together with an adapter.
+pub const NO_FORM: &str = "the model has no prepared form, which is needed to analyse it with an adapter";
 
 /// The axes of the records in the outputs of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +58,17 @@ pub enum OutputAxis {
     Whole,
     /// The records influence each other, or may do so, for this reason.
     Mixed(String),
+}
+
+impl OutputAxis {
+    /// The relation of the output's entries to the records, if the graph proves one.
+    pub fn proven_rows(&self) -> Option<OutputRows> {
+        match self {
+            Self::Records => Some(OutputRows::PerRecord),
+            Self::Elsewhere | Self::Whole => Some(OutputRows::Whole),
+            Self::Mixed(_) => None,
+        }
+    }
 }
 
 /// The results of the analysis.
@@ -127,9 +143,35 @@ pub fn analyse_ort_format(path: &Path) -> Analysis {
     }
 }
 
+/// Analyses the prepared form in the file at `path`, in either format, for requests that all have
+/// the same values of the inputs with the names `fixed`. The values are not known, and their sizes
+/// only where the model declares them.
+pub fn analyse_with_fixed(path: &Path, fixed: &BTreeSet<String>) -> Axes {
+    let graph = if path.extension().is_some_and(|kind| kind == "onnx") {
+        onnx_file::graph(path).map_err(|error| error.to_string())
+    } else {
+        ort_file::graph(path).map_err(|error| error.to_string())
+    };
+    match graph {
+        Ok(model) => with_fixed(model, fixed),
+        Err(error) => Axes::unknown(format!("the model's graph cannot be analysed: {error}")),
+    }
+}
+
+fn with_fixed(mut model: ModelGraph, fixed: &BTreeSet<String>) -> Axes {
+    // The values that the model has for these inputs do not apply.
+    let constants = &mut model.graph.constants;
+    constants.retain(|constant| !fixed.contains(&constant.name));
+    analysis_with_fixed(&model, fixed).axes
+}
+
 fn analysis(model: &ModelGraph) -> Analysis {
+    analysis_with_fixed(model, &BTreeSet::new())
+}
+
+fn analysis_with_fixed(model: &ModelGraph, fixed: &BTreeSet<String>) -> Analysis {
     let mut walk = Walk::new(model);
-    let inputs = inputs(model, &mut walk.symbols);
+    let inputs = inputs(model, fixed, &mut walk.symbols);
     let values = match inputs {
         Ok(inputs) => walk.model(model, inputs),
         Err(reason) => {
@@ -176,19 +218,36 @@ fn output_axis(value: &AbstractValue) -> OutputAxis {
 }
 
 /// Returns the abstract values of the model's inputs, which have the records along their first
-/// axis. `Err` if some input does not; then the model has no batches. The names of other
-/// dimensions are ignored, because no run checks that two dimensions of one name have the same
-/// size.
-fn inputs<'a>(model: &'a ModelGraph, symbols: &mut Symbols) -> Result<HashMap<&'a str, AbstractValue>, String> {
+/// axis, apart from those with the names `fixed`. `Err` if some input does not; then the model has
+/// no batches. The names of other dimensions are ignored, because no run checks that two dimensions
+/// of one name have the same size.
+fn inputs<'a>(
+    model: &'a ModelGraph,
+    fixed: &BTreeSet<String>,
+    symbols: &mut Symbols,
+) -> Result<HashMap<&'a str, AbstractValue>, String> {
     let constants: std::collections::HashSet<&str> =
         model.graph.constants.iter().map(|constant| &*constant.name).collect();
     let mut values = HashMap::new();
     let mut first_axis: Option<&str> = None;
+    let mut has_records = false;
     for input in &model.graph.inputs {
         // Requests cannot set this input, because it has a constant value.
         if constants.contains(&*input.name) {
             continue;
         }
+        if fixed.contains(&input.name) {
+            let dims = input.dims.as_ref();
+            let dims = dims.map(|dims| dims.iter().map(|dim| extent(dim, symbols)).collect());
+            if values
+                .insert(&*input.name, AbstractValue::Tensor(AbstractTensor::same(dims)))
+                .is_some()
+            {
+                return Err(twice(&input.name));
+            }
+            continue;
+        }
+        has_records = true;
         let open = || format!("input {:?} does not have an open first axis", input.name);
         let (first, others) = input.dims.as_deref().and_then(<[_]>::split_first).ok_or_else(open)?;
         match (first, first_axis) {
@@ -201,20 +260,28 @@ fn inputs<'a>(model: &'a ModelGraph, symbols: &mut Symbols) -> Result<HashMap<&'
             (Dimension::Named(name), _) => first_axis = Some(name),
             (Dimension::Open, _) => {}
         }
-        let others = others.iter().map(|dim| match dim {
-            Dimension::Fixed(size) => Extent::known(*size),
-            Dimension::Named(_) | Dimension::Open => symbols.fresh(),
-        });
+        let others = others.iter().map(|dim| extent(dim, symbols));
         let dims = std::iter::once(Extent::BATCH).chain(others).collect();
         let value = AbstractValue::Tensor(AbstractTensor::records(Some(dims), RecordPlace::plain(0)));
         if values.insert(&*input.name, value).is_some() {
-            return Err(format!("there are two inputs {:?}", input.name));
+            return Err(twice(&input.name));
         }
     }
-    if values.is_empty() {
+    if !has_records {
         return Err("the model has no inputs".to_owned());
     }
     Ok(values)
+}
+
+fn extent(dim: &Dimension, symbols: &mut Symbols) -> Extent {
+    match dim {
+        Dimension::Fixed(size) => Extent::known(*size),
+        Dimension::Named(_) | Dimension::Open => symbols.fresh(),
+    }
+}
+
+fn twice(input: &str) -> String {
+    format!("there are two inputs {input:?}")
 }
 
 /// Operators whose outputs hide small differences of their inputs.

@@ -34,6 +34,11 @@ impl ContentHash {
         Some(Self(blake3::Hash::from_hex(text).ok()?.into()))
     }
 
+    /// The content of a single file with this hash.
+    pub fn of(file: &blake3::Hash) -> Self {
+        Self(*file.as_bytes())
+    }
+
     /// The hash of this content and another one together.
     pub fn with(&self, other: &Self) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("longshore 2026 model contents together");

@@ -4,7 +4,7 @@
 //! limits, and with the same reasons for a refusal. Only a model that passes is loaded by this
 //! process, which reads its signature and runs it once more on the data of the trial.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::engine::load::adapter::{self, Adapter, BoundAdapter};
 use crate::engine::load::artifact::{self, Artifact, ArtifactPath, FoundBy, PrivateCopy, Processor};
+use crate::engine::load::axes::{self, Axes};
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::onnx_file::{LARGE_CONSTANT, OnnxHeader};
 use crate::engine::load::packed::{Packed, PackedDescription};
 use crate::engine::load::prepare::{self, Findings, Platform, PrepareError, PrepareJob, Preparer};
 use crate::engine::onnxruntime::runtime;
 use crate::engine::onnxruntime::runtime::{Environment, Libraries};
-use crate::engine::onnxruntime::session::{Cancel, ModelForm, Session, SessionError};
+use crate::engine::onnxruntime::session::{Cancel, ModelForm, RunError, Session, SessionError};
 use crate::engine::run::records;
 use crate::engine::{InferenceError, LOAD_STACK, LoadError, NoRoom, RequestBudget, RequestMemory, StartError, Work};
 use crate::manifest::Manifest;
@@ -67,6 +69,8 @@ pub struct Examination {
     pub manifest: Arc<Manifest>,
     /// Files that the artifact's example requests refer to.
     pub request_files: Vec<PathBuf>,
+    /// The file of the LoRA adapter.
+    pub adapter: Option<PathBuf>,
     /// The loaded model, or the reason that it cannot be loaded.
     pub loaded: Result<ExaminedModel, LoadError>,
 }
@@ -97,6 +101,7 @@ pub struct ExaminedModel {
     /// Data for one request; `None` if none could be generated.
     pub example: Option<Vec<Tensor>>,
     session: Session,
+    adapter: Option<BoundAdapter>,
 }
 
 /// A large constant of a model.
@@ -119,15 +124,29 @@ impl RequestBudget for Uncounted {
 }
 
 impl ExaminedModel {
+    /// The values that the adapter gives: the name and the type of each, such as `float32[4, 8]`.
+    pub fn adapter_values(&self) -> Vec<(&str, String)> {
+        let parameters = self.adapter.iter().flat_map(|bound| &bound.adapter().parameters);
+        parameters
+            .map(|parameter| (&*parameter.name, parameter.value_type()))
+            .collect()
+    }
+
+    fn run(&self, inputs: &Inputs, outputs: Option<&[usize]>, cancel: &Cancel) -> Result<Vec<Value>, RunError> {
+        let Inputs { tensors, optional } = inputs;
+        match &self.adapter {
+            None => self.session.run_given(tensors, optional, outputs, cancel),
+            Some(adapter) => self
+                .session
+                .run_placed(adapter.given(tensors, optional), outputs, cancel),
+        }
+    }
+
     /// Runs `work` on this thread, without a deadline.
     pub fn answer<W: Work>(&self, work: &W) -> Result<W::Answer, W::Error> {
         let cancel = Cancel::new().map_err(InferenceError::from)?;
         let (inputs, plan) = work.decode(&Uncounted)?;
-        let run = |inputs: &Inputs| {
-            let outputs = W::outputs(&plan);
-            self.session
-                .run_given(&inputs.tensors, &inputs.optional, outputs, &cancel)
-        };
+        let run = |inputs: &Inputs| self.run(inputs, W::outputs(&plan), &cancel);
         let apart = |outputs: Option<&[Value]>| work.apart(&plan, outputs);
         let runs = records::run(&self.signature, &inputs, W::further(&plan), apart, run);
         work.encode(plan, &runs.map_err(InferenceError::from)?)
@@ -151,6 +170,7 @@ impl Examination {
             weights: uploaded.facts.weights,
             manifest: uploaded.manifest,
             request_files: uploaded.request_files,
+            adapter: uploaded.adapter,
             found: uploaded.found,
             content,
             packing,
@@ -236,9 +256,10 @@ impl Examiner {
         content: &ContentHash,
         cache: Option<&Path>,
     ) -> Result<ExaminedModel, LoadError> {
+        let adapter = adapter::uncounted(artifact)?;
         let copy = PrivateCopy::of(artifact, content, self.folder.path())?;
         let artifact = copy.artifact();
-        let prepared = self.folder.path().join(format!("{content}.ort"));
+        let mut prepared = self.folder.path().join(format!("{content}.ort"));
         // The child receives the files and writes to them.
         let create = |file: &Path| File::create(file).map_err(|error| PrepareError::NoChild(Arc::new(error)));
         create(&prepared)?;
@@ -261,50 +282,84 @@ impl Examiner {
             most: memory,
             probe: true,
         };
-        let findings = self.preparer.prepare_blocking(job).map_err(|error| match error {
+        let mut findings = self.preparer.prepare_blocking(job).map_err(|error| match error {
             PrepareError::Session(SessionError::OutOfMemory) => LoadError::Prepare(PrepareError::MemoryBomb(memory)),
             PrepareError::Session(error) => LoadError::Session(error),
             error => LoadError::Prepare(error),
         })?;
+        let mut constants = Vec::new();
+        if findings.prepared
+            && let (Some(uses), Some(cache)) = (&findings.constants, cache)
+        {
+            let rename =
+                |from: &Path, to: &Path| fs::rename(from, to).map_err(|error| PrepareError::NoChild(Arc::new(error)));
+            // The graph refers to its constants by the name that the file had.
+            let named = self.folder.path().join(prepare::CONSTANTS);
+            rename(&data, &named)?;
+            let graph = prepared.with_extension("onnx");
+            rename(&prepared, &graph)?;
+            prepared = graph;
+            constants = prepare::examined_constants(&prepared, &named, uses, cache);
+        }
         let form = match (findings.prepared, &findings.constants) {
             (true, None) => ModelForm::Prepared(&prepared),
-            (true, Some(_)) => {
-                // The graph refers to its constants by the name that the file had.
-                let name = self.folder.path().join(prepare::CONSTANTS);
-                std::fs::rename(&data, name).map_err(|error| PrepareError::NoChild(Arc::new(error)))?;
-                ModelForm::Graph(&prepared)
-            }
+            (true, Some(_)) => ModelForm::Graph(&prepared),
             (false, _) => ModelForm::Uploaded(&artifact.model),
-        };
-        let constants = match (&findings.constants, cache) {
-            (Some(uses), Some(cache)) if findings.prepared => {
-                prepare::examined_constants(&prepared, &self.folder.path().join(prepare::CONSTANTS), uses, cache)
-            }
-            _ => Vec::new(),
         };
         let mut session = self.session(form, weights)?;
         session.set_rows(&findings.rows);
-        let signature = session.signature().clone();
-        let example = match findings.run_peak {
-            Some(_) => Cancel::new()
-                .ok()
-                .and_then(|cancel| prepare::answered(&session, &cancel)),
-            None => prepare::ones(&signature),
+        let adapter = match adapter {
+            None => None,
+            Some(found) => Some(Self::bind(found, content, &session, &mut findings, &prepared)?),
         };
-        let prepared = match PackedDescription::new(self.platform.clone(), content, &prepared) {
-            Ok(description) if findings.prepared && cache.is_none() && !artifact.is_ort_format => {
+        let signature = adapter.as_ref().map_or(session.signature(), BoundAdapter::signature);
+        let mut examined = ExaminedModel {
+            signature: signature.clone(),
+            findings,
+            prepared: None,
+            constants,
+            example: None,
+            session,
+            adapter,
+        };
+        examined.example = match examined.findings.run_peak {
+            Some(_) => Cancel::new().ok().and_then(|cancel| {
+                let run = |inputs: &[Tensor]| examined.run(&inputs.to_vec().into(), None, &cancel).is_ok();
+                prepare::answered(&examined.signature, run)
+            }),
+            None => prepare::ones(&examined.signature),
+        };
+        examined.prepared = match PackedDescription::new(self.platform.clone(), content, &prepared) {
+            Ok(description) if examined.findings.prepared && cache.is_none() && !artifact.is_ort_format => {
                 Some((description, prepared))
             }
             Ok(_) | Err(_) => None,
         };
-        Ok(ExaminedModel {
-            signature,
-            findings,
-            prepared,
-            constants,
-            example,
-            session,
-        })
+        Ok(examined)
+    }
+
+    /// Binds an adapter to the session of its base model, and replaces in `findings` what differs
+    /// with the adapter.
+    fn bind(
+        (adapter, file): (Adapter, String),
+        content: &ContentHash,
+        session: &Session,
+        findings: &mut Findings,
+        prepared: &Path,
+    ) -> Result<BoundAdapter, LoadError> {
+        let bound = BoundAdapter::new(Arc::new(adapter), content, session.signature());
+        let mut bound = bound.map_err(|source| adapter::refused(Path::new(&file), source))?;
+        let names = bound.adapter().names();
+        if !findings.axes.has_records() {
+            findings.independent_rows = None;
+        }
+        findings.axes = if findings.prepared {
+            axes::analyse_with_fixed(prepared, &names)
+        } else {
+            Axes::unknown(axes::NO_FORM)
+        };
+        bound.set_proven_rows(&findings.axes);
+        Ok(bound)
     }
 
     /// Opens a session on a separate thread with a large stack: ONNX Runtime walks a graph by

@@ -6,16 +6,14 @@
 //! untrusted: every offset is checked. The number of nodes and bytes that are read is limited,
 //! because tables may refer to each other any number of times.
 
-mod flatbuffer;
-
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use crate::engine::load::flatbuffer::{FlatTable, Flatbuffer, FlatbufferError};
 use crate::engine::load::onnx_file::graph::{Attribute, Constant, Dimension, Graph, GraphInput, ModelGraph, Node};
 use crate::engine::load::onnx_file::{MAX_ELEMENTS, decoded};
-use flatbuffer::{FlatTable, Flatbuffer};
 
 /// Limit on the nesting of graphs.
 const MAX_DEPTH: usize = 32;
@@ -38,12 +36,22 @@ pub enum OrtFileError {
     Io(#[from] io::Error),
 }
 
+impl From<FlatbufferError> for OrtFileError {
+    fn from(error: FlatbufferError) -> Self {
+        match error {
+            FlatbufferError::Malformed => Self::Malformed,
+            FlatbufferError::LongText => Self::TooLarge,
+            FlatbufferError::Io(source) => Self::Io(source),
+        }
+    }
+}
+
 type Result<T> = std::result::Result<T, OrtFileError>;
 
 /// Reads the graph of the file at `path`.
 pub fn graph(path: &Path) -> Result<ModelGraph> {
     let mut reader = OrtGraphReader {
-        file: Flatbuffer::new(File::open(path)?)?,
+        file: Flatbuffer::of_file(File::open(path)?)?,
         nodes: 0,
         parts: 0,
     };
@@ -58,7 +66,7 @@ struct OrtGraphReader {
 
 impl OrtGraphReader {
     fn model(&mut self) -> Result<ModelGraph> {
-        let session = self.file.root()?;
+        let session = self.file.root(b"ORTM")?;
         let model = self.table(session, 1)?.ok_or(OrtFileError::Malformed)?;
         let mut opsets = std::collections::BTreeMap::new();
         for import in self.tables(model, 1)? {
@@ -250,26 +258,28 @@ impl OrtGraphReader {
     fn text(&mut self, table: FlatTable, field: usize) -> Result<String> {
         self.count(1)?;
         match self.file.offset(table, field)? {
-            Some(place) => self.file.text(place),
+            Some(place) => Ok(self.file.text(place)?),
             None => Ok(String::new()),
         }
     }
 
     fn texts(&mut self, table: FlatTable, field: usize) -> Result<Vec<String>> {
         let places = self.places(table, field)?;
-        places.into_iter().map(|place| self.file.text(place)).collect()
+        let texts = places.into_iter().map(|place| Ok(self.file.text(place)?));
+        texts.collect()
     }
 
     fn table(&mut self, table: FlatTable, field: usize) -> Result<Option<FlatTable>> {
         match self.file.offset(table, field)? {
-            Some(place) => self.file.table(place).map(Some),
+            Some(place) => Ok(Some(self.file.table(place)?)),
             None => Ok(None),
         }
     }
 
     fn tables(&mut self, table: FlatTable, field: usize) -> Result<Vec<FlatTable>> {
         let places = self.places(table, field)?;
-        places.into_iter().map(|place| self.file.table(place)).collect()
+        let tables = places.into_iter().map(|place| Ok(self.file.table(place)?));
+        tables.collect()
     }
 
     /// The positions that a vector of offsets refers to.
@@ -279,7 +289,7 @@ impl OrtGraphReader {
         };
         self.count(length)?;
         (0..length)
-            .map(|index| self.file.follow(start + 4 * index as u64))
+            .map(|index| Ok(self.file.follow(start + 4 * index as u64)?))
             .collect()
     }
 }

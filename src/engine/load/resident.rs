@@ -1,16 +1,19 @@
 //! A model in memory: one session for all names under which the same content is loaded.
 //!
 //! A thousand tenants often start from the same model. Sessions can be shared because they have no
-//! state that a run could change. State of a name, such as its queue, belongs to `model.rs`.
+//! state that a run could change. State of a name, such as its queue or its adapter, belongs to
+//! `model.rs`.
 //!
 //! Invariant: at most one session of a content exists, or is being created, at a time.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::engine::LoadError;
 use crate::engine::load::artifact::{Facts, PrivateCopy};
+use crate::engine::load::axes::{self, Axes};
 use crate::engine::load::constants::{ConstantFiles, ModelConstants, UsedConstants};
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::prepare::{Findings, Prepared, StoredConstants};
@@ -38,9 +41,25 @@ pub struct Resident {
     has_unbounded_work: bool,
     /// Constants that the session shares with others.
     constants: Option<UsedConstants>,
+    /// The prepared form, for an analysis with an adapter; `None` if the session has another form.
+    graph: Option<GraphFile>,
+    /// The analyses with adapters, by the names of their parameters.
+    with_adapters: Mutex<Vec<(BTreeSet<String>, Axes)>>,
     _file: Option<MappedFile>,
     memory: ModelReservation,
 }
+
+/// The file of a prepared form.
+#[derive(Debug)]
+struct GraphFile {
+    path: PathBuf,
+    /// Bytes that a load needs, which are more than an analysis needs.
+    peak: u64,
+}
+
+/// Number of sets of parameters whose analysis is kept. The adapters of a base model usually have
+/// the same parameters.
+const MAX_ANALYSES: usize = 8;
 
 /// Bytes of a model apart from its session: its entry in the catalog, and the readers and writers
 /// of its requests. Measured without a manifest, in a server that is filled until the first
@@ -140,9 +159,48 @@ impl Resident {
             }),
             has_unbounded_work: facts.has_unbounded_work,
             constants,
+            graph: known.filter(|_| source.is_prepared).map(|findings| GraphFile {
+                path: source.file.clone(),
+                peak: findings.load_peak,
+            }),
+            with_adapters: Mutex::default(),
             _file: file,
             memory,
         })
+    }
+
+    /// Evidence for batches of requests to this model with an adapter, which gives the inputs with
+    /// the names `fixed`. The first call for such names reads the graph: call it on a thread that
+    /// may block.
+    pub fn evidence_with(&self, fixed: &BTreeSet<String>) -> Option<BatchingEvidence> {
+        let own = self.evidence.as_ref()?;
+        let mut known = self.with_adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().find(|(names, _)| names == fixed);
+        let axes = match found {
+            Some((_, axes)) => axes.clone(),
+            None => {
+                let axes = self.analyse_with(fixed);
+                if axes.unknown.is_none() && known.len() < MAX_ANALYSES {
+                    known.push((fixed.clone(), axes.clone()));
+                }
+                axes
+            }
+        };
+        Some(BatchingEvidence {
+            axes,
+            // Without a proof, a trial of the model alone joined the inputs that the adapter gives.
+            trial: own.trial.filter(|_| own.axes.has_records()),
+        })
+    }
+
+    fn analyse_with(&self, fixed: &BTreeSet<String>) -> Axes {
+        let Some(graph) = &self.graph else {
+            return Axes::unknown(axes::NO_FORM);
+        };
+        match self.reserve(graph.peak) {
+            Ok(_memory) => axes::analyse_with_fixed(&graph.path, fixed),
+            Err(_) => Axes::unknown("there was no memory left to analyse the model with its adapter"),
+        }
     }
 
     pub fn footprint(&self) -> Footprint {

@@ -18,7 +18,7 @@ mod message;
 mod redact;
 mod signature;
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -97,6 +97,13 @@ pub enum Folding {
     All,
     /// Constants with small results: shapes, masks, biases.
     Small,
+}
+
+/// The place of an input in a session's signature: among the inputs, or among the optional ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InputPlace {
+    Required(usize),
+    Optional(usize),
 }
 
 /// A session and its signature.
@@ -279,6 +286,14 @@ impl Session {
         }
     }
 
+    fn input_name(&self, place: InputPlace) -> Option<&CStr> {
+        let name = match place {
+            InputPlace::Required(position) => self.input_names.get(position),
+            InputPlace::Optional(position) => self.optional_names.get(position),
+        };
+        name.map(|name| &**name)
+    }
+
     /// Runs the model on one tensor per input, in the signature's order. Returns the outputs with
     /// the given indices (all for `None`), in that order. ONNX Runtime skips the computation of
     /// other outputs if possible.
@@ -295,10 +310,21 @@ impl Session {
         cancel: &Cancel,
     ) -> Result<Vec<Value>, RunError> {
         debug_assert_eq!(self.input_names.len(), inputs.len());
-        let optional = optional
-            .iter()
-            .filter_map(|(position, tensor)| Some((&**self.optional_names.get(*position)?, tensor)));
-        let given = self.input_names.iter().map(|name| &**name).zip(inputs).chain(optional);
+        let inputs = inputs.iter().enumerate();
+        let inputs = inputs.map(|(position, tensor)| (InputPlace::Required(position), tensor));
+        let optional = optional.iter();
+        let optional = optional.map(|(position, tensor)| (InputPlace::Optional(*position), tensor));
+        self.run_placed(inputs.chain(optional), outputs, cancel)
+    }
+
+    /// Runs like [`Self::run`], with the inputs by their places.
+    pub fn run_placed<'a>(
+        &'a self,
+        given: impl Iterator<Item = (InputPlace, &'a Tensor)> + Clone,
+        outputs: Option<&[usize]>,
+        cancel: &Cancel,
+    ) -> Result<Vec<Value>, RunError> {
+        let given = given.filter_map(|(place, tensor)| Some((self.input_name(place)?, tensor)));
         let names: Vec<*const c_char> = match outputs {
             None => self.output_names.iter().map(|name| name.as_ptr()).collect(),
             Some(indices) => indices

@@ -6,7 +6,8 @@
 //! (`batch_limit.rs`).
 //!
 //! Invariants: the requests of a batch ask for the same outputs, and their inputs have the same
-//! types and, apart from the first axis, the same shapes. A model has batches only if the
+//! types and, apart from the first axis, the same shapes. All of them are requests to one name, and
+//! the inputs that its adapter gives are not joined (`adapter.rs`). A model has batches only if the
 //! manifest allows them, or if its graph proves that no operator mixes the records of a batch
 //! (`axes.rs`) and the trial has not refuted it. A signature cannot prove this: a first axis may
 //! also be time.

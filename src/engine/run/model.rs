@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::engine::InferenceError;
+use crate::engine::load::adapter::BoundAdapter;
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::resident::Resident;
 use crate::engine::memory::{NoRoom, RequestMemory};
@@ -23,6 +24,8 @@ use crate::tensor::{Inputs, Signature, Tensor, Value};
 #[derive(Debug)]
 pub struct Model {
     pub(in crate::engine) resident: Arc<Resident>,
+    /// The values of some inputs of the session, which requests do not give.
+    pub(in crate::engine) adapter: Option<Box<BoundAdapter>>,
     pub(in crate::engine) manifest: Arc<Manifest>,
     pub(in crate::engine) lane: Lane<PendingRequest>,
     /// `None` if requests to this model are not batched.
@@ -114,7 +117,26 @@ impl Model {
     }
 
     pub fn signature(&self) -> &Signature {
-        self.resident.session.signature()
+        match &self.adapter {
+            None => self.resident.session.signature(),
+            Some(adapter) => adapter.signature(),
+        }
+    }
+
+    /// Runs the session on the inputs of a request, and on the values of the adapter if there is
+    /// one.
+    pub(in crate::engine) fn run_session(
+        &self,
+        tensors: &[Tensor],
+        optional: &[(usize, Tensor)],
+        outputs: Option<&[usize]>,
+        cancel: &Cancel,
+    ) -> Result<Vec<Value>, RunError> {
+        let session = &self.resident.session;
+        match &self.adapter {
+            None => session.run_given(tensors, optional, outputs, cancel),
+            Some(adapter) => session.run_placed(adapter.given(tensors, optional), outputs, cancel),
+        }
     }
 
     /// The artifact's manifest.
@@ -139,15 +161,18 @@ impl Model {
         }
     }
 
-    /// The hash of the model's files.
+    /// The hash of the model's files, including that of its adapter.
     pub fn content(&self) -> &ContentHash {
-        &self.resident.content
+        match &self.adapter {
+            None => &self.resident.content,
+            Some(adapter) => adapter.content(),
+        }
     }
 
     /// Measured bytes of the model, shared with all models of the same content. Does not include
     /// mapped weights.
     pub fn memory(&self) -> u64 {
-        self.resident.private()
+        self.resident.private() + self.adapter_charge()
     }
 
     /// The memory of this model after its load.
@@ -160,7 +185,11 @@ impl Model {
 
     /// Bytes that unloading the model frees, unless another name has the same content.
     pub fn charge(&self) -> u64 {
-        self.resident.charge()
+        self.resident.charge() + self.adapter_charge()
+    }
+
+    fn adapter_charge(&self) -> u64 {
+        self.adapter.as_ref().map_or(0, |adapter| adapter.adapter().charge())
     }
 
     /// Bytes that dropping this model frees: none, if another name has the same content.
@@ -222,11 +251,7 @@ impl Model {
             &inputs,
             W::further(&plan),
             |outputs| work.apart(&plan, outputs),
-            |inputs| {
-                self.resident
-                    .session
-                    .run_given(&inputs.tensors, &inputs.optional, W::outputs(&plan), cancel)
-            },
+            |inputs| self.run_session(&inputs.tensors, &inputs.optional, W::outputs(&plan), cancel),
         )
         .map_err(InferenceError::from)?;
         drop(inputs);
@@ -237,6 +262,6 @@ impl Model {
 
     /// Runs the model without decoding or encoding, on this thread and without a time limit.
     pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Result<Vec<Value>, RunError> {
-        self.resident.session.run(inputs, outputs, &Cancel::new()?)
+        self.run_session(inputs, &[], outputs, &Cancel::new()?)
     }
 }

@@ -122,10 +122,7 @@ impl ReadyRequest {
                     inputs,
                     request.further(),
                     |outputs| request.apart(outputs),
-                    |inputs| {
-                        let session = &model.resident.session;
-                        session.run_given(&inputs.tensors, &inputs.optional, request.outputs(), cancel)
-                    },
+                    |inputs| model.run_session(&inputs.tensors, &inputs.optional, request.outputs(), cancel),
                 )?)
             })
             .map(Some)
@@ -234,7 +231,7 @@ fn joined_run(
         return JoinedOutcome::Failed;
     };
     let wanted = members.first().and_then(|member| member.pending.request.outputs());
-    match run.execute(|cancel| Ok(model.resident.session.run(&inputs, wanted, cancel)?)) {
+    match run.execute(|cancel| Ok(model.run_session(&inputs, &[], wanted, cancel)?)) {
         Ok(outputs) => batch::split(&outputs, rows).map_or(JoinedOutcome::Indivisible, JoinedOutcome::Outputs),
         Err(InferenceError::Run(RunError::Cancelled)) => JoinedOutcome::Unwanted,
         Err(

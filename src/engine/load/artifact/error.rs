@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::beneath::was_exchanged;
 use crate::archive::Foreign;
+use crate::engine::load::adapter::FILE as ADAPTER;
 use crate::engine::load::onnx_file::ScanError;
 use crate::manifest::FILE as MANIFEST;
 
@@ -48,6 +49,8 @@ pub enum ArtifactError {
          single graph: export the model as one, or name the part to serve in {MANIFEST} as {{\"model\": \"...\"}}"
     )]
     SeveralGraphs { path: String, names: String },
+    #[error("more than one adapter in {path} ({names}): name the one to use {ADAPTER}, or remove the others")]
+    SeveralAdapters { path: String, names: String },
     #[error("{MANIFEST}: {detail}")]
     Manifest { detail: String },
     #[error("{file} is not a model: {source}")]
@@ -107,6 +110,7 @@ impl ArtifactError {
             | Self::NoModel { .. }
             | Self::Ambiguous { .. }
             | Self::SeveralGraphs { .. }
+            | Self::SeveralAdapters { .. }
             | Self::Manifest { .. }
             | Self::NotAModel { .. }
             | Self::NotOrtFormat { .. }

@@ -14,7 +14,7 @@ use crate::task::{SentenceModules, Task};
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 /// Limit on the bytes of a tokenizer: twice the largest published one (256,000 tokens).
-const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+pub const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
 /// The file with the steps of a network of sentence-transformers.
 const MODULES: &str = "modules.json";
@@ -125,12 +125,12 @@ fn nearest_file(folder: &Folder, model: &Path, name: &str, limit: u64) -> Option
     Some((relative, read.map(|_| bytes).map_err(|error| error.to_string())))
 }
 
-/// Reads a tokenizer again that was loaded from `path` in the artifact before.
-pub(super) fn tokenizer_again(folder: &Folder, path: &str) -> Result<Vec<u8>, ArtifactError> {
+/// Reads up to `limit` bytes of a file again that was loaded from `path` in the artifact before.
+pub(super) fn read_again(folder: &Folder, path: &str, limit: u64) -> Result<Vec<u8>, ArtifactError> {
     let path = inside(folder, &folder.path().join(path))?;
     let (file, _) = open_file(folder, &path)?;
     let mut bytes = Vec::new();
-    let read = file.take(MAX_TOKENIZER_BYTES).read_to_end(&mut bytes);
+    let read = file.take(limit).read_to_end(&mut bytes);
     read.map_err(|source| io_error(&path, source))?;
     Ok(bytes)
 }

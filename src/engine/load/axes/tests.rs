@@ -7,6 +7,7 @@
 //!                                `ms.` and `ml.` are domains
 //! ```
 
+mod fixed;
 mod graphs;
 mod random;
 mod rules;

@@ -100,7 +100,10 @@ fn prepare(environment: &Environment, timer: &Timer, job: &PrepareJob) -> Result
     };
     let independent_rows = try_rows(environment, timer, job, &examined, &analysis);
     let rows = examined.outputs.iter().zip(&examined.findings.rows);
-    let rows = rows.map(|(output, &tried)| proven_rows(analysis.axes.of(output)).unwrap_or(tried));
+    let rows = rows.map(|(output, &tried)| {
+        let axis = analysis.axes.of(output);
+        axis.and_then(OutputAxis::proven_rows).unwrap_or(tried)
+    });
     let rows = rows.collect();
     Ok(Findings {
         rows,
@@ -108,15 +111,6 @@ fn prepare(environment: &Environment, timer: &Timer, job: &PrepareJob) -> Result
         independent_rows,
         ..examined.findings
     })
-}
-
-/// The relation of an output's entries to the records, if the graph proves one.
-fn proven_rows(axis: Option<&OutputAxis>) -> Option<OutputRows> {
-    match axis? {
-        OutputAxis::Records => Some(OutputRows::PerRecord),
-        OutputAxis::Elsewhere | OutputAxis::Whole => Some(OutputRows::Whole),
-        OutputAxis::Mixed(_) => None,
-    }
 }
 
 /// Tries whether joined rows have the same answers as single rows, in the outputs that keep rows

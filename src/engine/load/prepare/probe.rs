@@ -68,11 +68,11 @@ pub fn ask_larger(session: &Session, cancel: &Cancel) -> Option<Vec<Value>> {
     answers.nth(1)
 }
 
-/// The first generated data that `session` answers.
-pub fn answered(session: &Session, cancel: &Cancel) -> Option<Vec<Tensor>> {
+/// The first data generated for `signature` for which `run` succeeds.
+pub fn answered(signature: &Signature, run: impl Fn(&[Tensor]) -> bool) -> Option<Vec<Tensor>> {
     SIZES.into_iter().find_map(|size| {
-        let inputs = scaled(session.signature(), size, 1, 1.0)?;
-        session.run(&inputs, None, cancel).ok().map(|_| inputs)
+        let inputs = scaled(signature, size, 1, 1.0)?;
+        run(&inputs).then_some(inputs)
     })
 }
 
