@@ -89,13 +89,25 @@ impl Models {
         self.place_model(name, &scale(factor))
     }
 
-    /// Places a model with 8 MiB of weights, all of them 0.5, which multiplies a row of 1024
-    /// numbers by them. The content is unique: the server loads equal contents only once.
+    /// Places a model with 8 MiB of weights, which multiplies a row of 1024 numbers by them and
+    /// adds the products up. Each weight is 0.5, except in two columns: there the first two differ
+    /// from 0.5 by as much, so that equal numbers give the same sum. The weights depend on the
+    /// name: the server keeps equal contents and equal constants only once.
     pub fn place_big(&self, name: &str) -> String {
+        /// Numbers in a row of the weights.
+        const COLUMNS: usize = 2048;
         let url = self.place("external_big", name);
-        let mut weights = 0.5f32.to_le_bytes().repeat(Self::BIG_BYTES / 4);
-        // The model does not read these bytes.
-        weights.extend(name.as_bytes());
+        let mut weights = vec![0.5f32; Self::BIG_BYTES / 4];
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        for (column, bits) in [hash >> 40, hash >> 20].into_iter().enumerate() {
+            // Few enough digits for every sum to be exact.
+            let difference = (bits % 2048) as f32 / 4096.0;
+            weights[column] += difference;
+            weights[column + COLUMNS] -= difference;
+        }
+        let weights: Vec<u8> = weights.into_iter().flat_map(f32::to_le_bytes).collect();
         fs::write(Path::new(&url).join("weights.bin"), weights).unwrap();
         url
     }
