@@ -15,7 +15,7 @@
 //! | | archives | prepared models |
 //! |---|---|---|
 //! | the folder belongs to | one process, by a lock | all processes of a user |
-//! | an entry is | a folder | two files |
+//! | an entry is | a folder | two files, and files of constants that entries share |
 //! | entries in use | have leases, and stay | are mapped, and may lose their names |
 //! | eviction goes by | an index in memory | a scan of the folder |
 //! | damage is found by | sizes, when the process starts | a hash, at each use |

@@ -250,7 +250,11 @@ impl Engine {
         let watchdog = Arc::new(Watchdog::start(Arc::clone(&stuck))?);
         let provider = gpu.as_ref().map(|gpu| gpu.provider.name());
         let platform = Arc::new(Platform::here(ort::info(), provider, environment.operators()));
-        let workplace = Arc::new(Workplace::choose(&config.workplace));
+        let workplace = Arc::new(Workplace::choose(
+            &config.workplace,
+            // A child maps them. The serving process counts what it maps from a prepared form only.
+            config.prepare.is_some() && gpu.is_none(),
+        ));
         let preparing = match &config.prepare {
             None => None,
             Some(prepare) => Some(Preparing::start(prepare, &config.libraries, &platform)?),

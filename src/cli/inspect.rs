@@ -286,19 +286,17 @@ fn describe(loaded: &ExaminedModel, examination: &Examination, table: &mut Table
 /// Describes the part of the model that a server shares with other models; `None` if no model can
 /// share any.
 fn shared(constants: &[ExaminedConstant]) -> Option<String> {
-    let sum = |constants: &[&ExaminedConstant], bytes: fn(&ExaminedConstant) -> u64| -> u64 {
-        constants.iter().map(|constant| bytes(constant)).sum()
-    };
+    let sum = |constants: &[&ExaminedConstant]| -> u64 { constants.iter().map(|constant| constant.bytes).sum() };
     let all: Vec<&ExaminedConstant> = constants.iter().collect();
     let known: Vec<&ExaminedConstant> = constants.iter().filter(|constant| constant.models > 0).collect();
     let models = known.iter().map(|constant| constant.models).max().unwrap_or(0);
     (!all.is_empty()).then(|| {
         format!(
-            "{} large constants of {}; {} of them, which take {} of the memory, are in prepared models here (in {models} at most)",
+            "{} large constants of {}; {} of them, of {}, are in prepared models here (in {models} at most)",
             all.len(),
-            bytes(sum(&all, |constant| constant.bytes)),
+            bytes(sum(&all)),
             known.len(),
-            bytes(sum(&known, |constant| constant.memory)),
+            bytes(sum(&known)),
         )
     })
 }

@@ -91,7 +91,7 @@ fn described(loaded: &ExaminedModel, examination: &Examination, requests: &[Exam
         },
         "large_constants": loaded.constants.iter().map(|constant| json!({
             "bytes": constant.bytes,
-            "memory_bytes": constant.memory,
+            "is_copied": !constant.is_read,
             "prepared_models": constant.models,
         })).collect::<Vec<_>>(),
         "joined": joining.is_ok(),

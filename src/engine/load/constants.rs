@@ -1,22 +1,27 @@
-//! The large constants of loaded models in memory: each file of constants is mapped once, and each
-//! constant is copied once for the kernels that read it in another order.
+//! The large constants of loaded models in memory: each file of constants is mapped once, and
+//! sessions that get the same constants share the copies that kernels read in another order.
 //!
 //! A prepared form refers to its large constants by file and offset (`prepare/cache/constants.rs`).
-//! Relatives refer to the same file, so their sessions use the same mapping. Kernels such as matrix
-//! multiplication read a copy in their own order; ONNX Runtime keeps one copy for all sessions that
-//! are created with one container of copies. There is one container for each file.
+//! Relatives refer to the same files. The *base* of a model is the file from which it has most
+//! bytes. Its session gets the constants of the base from this module's mapping; ONNX Runtime maps
+//! those of other files itself.
 //!
-//! A session has one container only, so the copies of constants from its other files are its own.
-//! Its base is the file from which it has most bytes. Constants of the other files that are copied
-//! do not go through the container either, because a copy there would stay as long as the base.
+//! Kernels such as matrix multiplication read a copy in their own order. Sessions that are created
+//! with one container of copies share them: ONNX Runtime makes a copy, and looks for one with the
+//! same operator and the same hash in the container. It does not compare the bytes, and the hash is
+//! not a cryptographic one, so a model could contain a constant whose copy is taken for that of
+//! another. Therefore a container belongs to one exact set of constants, and a session puts nothing
+//! else into it. A model whose copies would be confused has all of the constants itself.
 //!
 //! Invariants:
-//! - At most one mapping of a file exists. It ends with the last model that uses it, as do the
-//!   copies.
-//! - The memory of each mapped constant is reserved once, as long as a model uses it; that of each
-//!   copy, as long as its file is mapped.
-//! - Sessions with the same base are created one after another ([`ConstantFiles::turn`]), so that
-//!   it is known which of them has made the copies.
+//! - At most one mapping of a file exists. It ends with the last model that uses it.
+//! - At most one container of a set exists. It ends, with its copies, with the last model that has
+//!   this set.
+//! - The memory of each constant that runs read is reserved once, as long as a model uses it.
+//! - The copies in a container are reserved as long as it exists. Whatever a session leaves in the
+//!   container when it is dropped is reserved with it ([`OwnMemory`]).
+//! - Sessions with the same set are created one after another ([`ConstantFiles::turn`]), so that it
+//!   is known which of them has made the copies.
 
 #![expect(unsafe_code, reason = "a file is mapped; the block says why it is sound")]
 
@@ -25,7 +30,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -35,20 +40,21 @@ use ort::session::builder::PrepackedWeights;
 use crate::engine::load::content::hash_file;
 use crate::engine::load::onnx_file::placed::{Place, PlacedConstant};
 use crate::engine::load::prepare::{StoredConstant, StoredConstants};
-use crate::engine::memory::{Footprint, ModelReservation};
+use crate::engine::memory::{Footprint, ModelReservation, allocator};
 use crate::engine::onnxruntime::session::SharedConstants;
 use crate::shared::{SharedMap, SharedSlot};
 use crate::tensor::{DataType, Tensor};
 
-/// The files of constants that loaded models use.
+/// The files of constants that loaded models use, and the copies of constants.
 #[derive(Debug, Default)]
 pub struct ConstantFiles {
     files: SharedMap<String, LoadedFile>,
-    turns: SharedMap<String, ()>,
+    containers: SharedMap<blake3::Hash, Container>,
+    turns: SharedMap<blake3::Hash, ()>,
     counts: Arc<SharingCounts>,
 }
 
-/// The right to create a session with a base.
+/// The right to create a session with a set of constants.
 pub type Turn = tokio::sync::OwnedMutexGuard<SharedSlot<()>>;
 
 /// Sums over all loaded models, for metrics.
@@ -64,7 +70,7 @@ struct SharingCounts {
 pub struct SharedMemory {
     /// Number of constants.
     pub constants: u64,
-    /// Their bytes, each counted once.
+    /// Bytes of them and of their copies, each counted once.
     pub bytes: u64,
     /// Bytes that the models would need in addition if each had its own.
     pub saved: u64,
@@ -74,18 +80,25 @@ pub struct SharedMemory {
 #[derive(Debug)]
 struct LoadedFile {
     bytes: Bytes,
-    packed: PrepackedWeights,
-    /// The constants that runs read in the mapping, by offset.
-    mapped: Mutex<HashMap<u64, Weak<ConstantMemory>>>,
-    /// The constants with a copy in `packed`, by offset.
-    copies: Mutex<HashMap<u64, ConstantMemory>>,
+    /// The constants that models use, by offset.
+    constants: Mutex<HashMap<u64, Weak<ConstantMemory>>>,
 }
 
-/// The reservation of a constant.
+/// The copies that sessions with the same set of constants share.
+#[derive(Debug)]
+struct Container {
+    packed: PrepackedWeights,
+    /// Dropped after the copies.
+    copies: Mutex<Vec<ConstantMemory>>,
+    counts: Arc<SharingCounts>,
+}
+
+/// The reservation of a constant, or of copies.
 #[derive(Debug)]
 struct ConstantMemory {
     reserved: ModelReservation,
     counts: Arc<SharingCounts>,
+    is_copy: bool,
 }
 
 /// The constants of a model that is about to be created.
@@ -94,21 +107,21 @@ pub struct ModelConstants {
     stored: Arc<StoredConstants>,
     /// The files, in the order of `stored`.
     files: Vec<Arc<LoadedFile>>,
-    base: usize,
-    /// Constants that other models use already.
-    held: Vec<Arc<ConstantMemory>>,
+    container: Arc<Container>,
+    /// Constants that other models use already, by file and offset.
+    held: HashMap<(usize, u64), Arc<ConstantMemory>>,
     counts: Arc<SharingCounts>,
 }
 
 /// The constants of a loaded model. Drop it after the session.
 #[derive(Debug)]
 pub struct UsedConstants {
-    mapped: Vec<Arc<ConstantMemory>>,
-    base: Arc<LoadedFile>,
+    constants: Vec<Arc<ConstantMemory>>,
+    container: Arc<Container>,
     _files: Vec<Arc<LoadedFile>>,
     /// Bytes that were in memory when the model was loaded.
     found: u64,
-    /// Bytes of all of them.
+    /// Bytes that the model uses.
     used: u64,
     counts: Arc<SharingCounts>,
 }
@@ -118,18 +131,19 @@ pub struct UsedConstants {
 pub struct ExpectedConstants {
     /// Bytes of copies that exist already.
     pub copied: u64,
-    /// Bytes of the largest constant that is copied. ONNX Runtime makes the copy before it finds
-    /// the existing one.
-    pub largest_copy: u64,
-    /// Bytes of mapped constants that exist already.
+    /// Bytes of the largest constant. ONNX Runtime makes a copy before it finds the existing one.
+    pub largest: u64,
+    /// Bytes of constants that runs read and that other models read already.
     pub mapped: u64,
 }
 
 impl ConstantFiles {
-    /// Waits until no other session with the same base is created.
+    /// Waits until no other session with the same set of constants is created.
     pub async fn turn(&self, stored: &StoredConstants) -> Option<Turn> {
-        let base = stored.files.get(base(stored))?;
-        Some(self.turns.slot(base.hash.clone()).lock_owned().await)
+        if stored.is_empty() {
+            return None;
+        }
+        Some(self.turns.slot(set_hash(stored)).lock_owned().await)
     }
 
     /// Maps the files of `stored`, which are in `folder`. Blocks on the disk.
@@ -145,11 +159,25 @@ impl ConstantFiles {
             Ok(loaded)
         });
         let files = files.collect::<io::Result<Vec<_>>>()?;
-        let held = stored.constants.iter().filter(|constant| constant.is_read);
-        let held = held.filter_map(|constant| files.get(constant.file)?.mapped_constant(constant.offset));
+        let held = stored.constants.iter().filter_map(|constant| {
+            let memory = files.get(constant.file)?.constant(constant.offset)?;
+            Some(((constant.file, constant.offset), memory))
+        });
+        let held = held.collect();
+        let slot = self.containers.slot(set_hash(stored));
+        let mut slot = slot.blocking_lock();
+        let container = slot.get().unwrap_or_else(|| {
+            let container = Arc::new(Container {
+                packed: PrepackedWeights::new(),
+                copies: Mutex::default(),
+                counts: Arc::clone(&self.counts),
+            });
+            slot.set(&container);
+            container
+        });
         Ok(ModelConstants {
-            held: held.collect(),
-            base: base(stored),
+            held,
+            container,
             stored: Arc::clone(stored),
             files,
             counts: Arc::clone(&self.counts),
@@ -172,12 +200,29 @@ fn base(stored: &StoredConstants) -> usize {
     let mut bytes = vec![0u64; stored.files.len()];
     for constant in &stored.constants {
         if let Some(sum) = bytes.get_mut(constant.file) {
-            *sum += constant.bytes;
+            *sum = sum.saturating_add(constant.bytes);
         }
     }
     // The first one of several.
     let largest = bytes.iter().max().copied().unwrap_or(0);
     bytes.iter().position(|&sum| sum == largest).unwrap_or(0)
+}
+
+/// The constants that a session gets from here: those of its base.
+fn given(stored: &StoredConstants) -> impl Iterator<Item = &StoredConstant> {
+    let base = base(stored);
+    let constants = stored.constants.iter();
+    constants.filter(move |constant| constant.file == base)
+}
+
+/// The hash of the set of constants that a session gets.
+fn set_hash(stored: &StoredConstants) -> blake3::Hash {
+    let mut set: Vec<String> = given(stored)
+        .map(|constant| format!("{} {} {:?}", constant.hash, constant.data_type, constant.dims))
+        .collect();
+    set.sort_unstable();
+    set.dedup();
+    blake3::hash(set.join("\n").as_bytes())
 }
 
 impl LoadedFile {
@@ -188,20 +233,12 @@ impl LoadedFile {
         }
         Ok(Self {
             bytes: map(&file)?,
-            packed: PrepackedWeights::new(),
-            mapped: Mutex::default(),
-            copies: Mutex::default(),
+            constants: Mutex::default(),
         })
     }
 
-    fn mapped_constant(&self, offset: u64) -> Option<Arc<ConstantMemory>> {
-        lock(&self.mapped).get(&offset)?.upgrade()
-    }
-
-    /// The constant as a tensor over the mapping; `None` if its type is not supported.
-    fn tensor(&self, constant: &StoredConstant) -> Option<Tensor> {
-        let StoredConstant { offset, bytes, .. } = *constant;
-        tensor(&self.bytes, constant.data_type, &constant.dims, offset, bytes)
+    fn constant(&self, offset: u64) -> Option<Arc<ConstantMemory>> {
+        lock(&self.constants).get(&offset)?.upgrade()
     }
 }
 
@@ -230,7 +267,8 @@ pub fn constants_in(file: &File, placed: &[PlacedConstant], packed: &PrepackedWe
     let tensors = placed.iter().filter_map(|constant| {
         let Place { offset, bytes, .. } = constant.place;
         let name = CString::new(&*constant.name).ok()?;
-        Some((name, tensor(&file, constant.data_type, &constant.dims, offset, bytes)?))
+        let tensor = tensor(&file, constant.data_type, &constant.dims, offset, bytes)?;
+        Some((name, tensor))
     });
     Ok(SharedConstants {
         tensors: tensors.collect(),
@@ -241,144 +279,165 @@ pub fn constants_in(file: &File, placed: &[PlacedConstant], packed: &PrepackedWe
 impl ModelConstants {
     /// The part of the constants that other models have in memory already.
     pub fn expected(&self) -> ExpectedConstants {
-        let mut expected = ExpectedConstants::default();
-        let Some(base) = self.files.get(self.base) else {
-            return expected;
-        };
-        let copies = lock(&base.copies);
-        for constant in self.copied_from_base() {
-            expected.largest_copy = expected.largest_copy.max(constant.copy);
-            if copies.contains_key(&constant.offset) {
-                expected.copied += constant.copy;
-            }
+        ExpectedConstants {
+            copied: self.container.bytes(),
+            largest: given(&self.stored).map(|constant| constant.bytes).max().unwrap_or(0),
+            mapped: self.held.values().map(|held| held.reserved.footprint().mapped).sum(),
         }
-        expected.mapped = self.held.iter().map(|held| held.reserved.footprint().mapped).sum();
-        expected
-    }
-
-    /// The constants that the base's copies are made of, each once.
-    fn copied_from_base(&self) -> impl Iterator<Item = &StoredConstant> {
-        let mut seen = HashSet::new();
-        let constants = self.stored.constants.iter();
-        constants
-            .filter(move |constant| constant.copy > 0 && constant.file == self.base && seen.insert(constant.offset))
     }
 
     /// The constants for a session. Those that are left out are read by ONNX Runtime itself.
     pub fn for_session(&self) -> SharedConstants {
-        let constants = self.stored.constants.iter();
-        let given = constants.filter(|constant| constant.file == self.base || constant.copy == 0);
-        let tensors = given.filter_map(|constant| {
+        let tensors = given(&self.stored).filter_map(|constant| {
+            let StoredConstant { offset, bytes, .. } = *constant;
             let name = CString::new(&*constant.name).ok()?;
-            Some((name, self.files.get(constant.file)?.tensor(constant)?))
+            let file = self.files.get(constant.file)?;
+            let tensor = tensor(&file.bytes, constant.data_type, &constant.dims, offset, bytes)?;
+            Some((name, tensor))
         });
         SharedConstants {
             tensors: tensors.collect(),
-            packed: self
-                .files
-                .get(self.base)
-                .map_or_else(PrepackedWeights::new, |base| base.packed.clone()),
+            packed: self.container.packed.clone(),
         }
     }
 
+    /// Keeps the memory of copies that a session left behind when it could not be created.
+    pub fn keep(&self, memory: ModelReservation) {
+        self.container.keep(memory);
+    }
+
     /// Bytes of constants that ONNX Runtime maps itself.
-    pub fn bytes_of_others(&self, given: &SharedConstants) -> u64 {
-        let given: HashSet<&[u8]> = given.tensors.iter().map(|(name, _)| name.to_bytes()).collect();
+    pub fn bytes_of_others(&self, shared: &SharedConstants) -> u64 {
+        let names: HashSet<&[u8]> = shared.tensors.iter().map(|(name, _)| name.to_bytes()).collect();
         let constants = self.stored.constants.iter();
-        let others = constants.filter(|constant| !given.contains(constant.name.as_bytes()));
+        let others = constants.filter(|constant| !names.contains(constant.name.as_bytes()));
         others.map(|constant| constant.bytes).sum()
     }
 
     /// Moves the memory of the constants that are new from the reservation of the model that has
-    /// loaded them to reservations of their own. `None` if there are no files.
-    pub fn enter(self, model: &mut ModelReservation) -> Option<UsedConstants> {
-        let base = Arc::clone(self.files.get(self.base)?);
+    /// loaded them to reservations of their own. `copies` are the bytes of all copies of the
+    /// model's constants.
+    pub fn enter(self, model: &mut ModelReservation, copies: u64) -> UsedConstants {
         let mut found = self.expected();
-        let mut mapped = Vec::new();
+        let mut constants = Vec::new();
         let mut seen = HashSet::new();
         for constant in &self.stored.constants {
             let Some(file) = self.files.get(constant.file) else {
                 continue;
             };
-            if !constant.is_read || !seen.insert((constant.file, constant.offset)) {
+            if !seen.insert((constant.file, constant.offset)) {
                 continue;
             }
             let reserve = |model: &mut ModelReservation| {
                 model.split_off(Footprint {
-                    mapped: constant.bytes,
+                    mapped: if constant.is_read { constant.bytes } else { 0 },
                     ..Footprint::default()
                 })
             };
-            let mut known = lock(&file.mapped);
+            let mut known = lock(&file.constants);
             let memory = match known.get(&constant.offset).and_then(Weak::upgrade) {
                 Some(memory) => {
-                    if !self.held.iter().any(|held| Arc::ptr_eq(held, &memory)) {
+                    if !self.held.contains_key(&(constant.file, constant.offset)) {
                         // Another model has loaded it meanwhile, so it is reserved twice.
-                        drop(reserve(model));
-                        found.mapped += constant.bytes;
+                        let twice = reserve(model);
+                        found.mapped += twice.footprint().mapped;
                     }
                     memory
                 }
                 None => {
-                    let memory = Arc::new(ConstantMemory::new(reserve(model), &self.counts));
+                    let memory = Arc::new(ConstantMemory::new(reserve(model), &self.counts, false));
                     known.insert(constant.offset, Arc::downgrade(&memory));
                     memory
                 }
             };
-            mapped.push(memory);
+            constants.push(memory);
         }
-        let mut copied = 0;
-        let mut known = lock(&base.copies);
-        for constant in self.copied_from_base() {
-            copied += constant.copy;
-            known.entry(constant.offset).or_insert_with(|| {
-                let reserved = model.split_off(Footprint {
-                    private: constant.copy,
-                    ..Footprint::default()
-                });
-                ConstantMemory::new(reserved, &self.counts)
-            });
+        if found.copied == 0 {
+            self.container.keep(model.split_off(Footprint {
+                private: copies_of_given(&self.stored, copies),
+                ..Footprint::default()
+            }));
         }
-        drop(known);
-        let used = copied
-            + mapped
-                .iter()
-                .map(|constant| constant.reserved.footprint().mapped)
-                .sum::<u64>();
+        let read: u64 = constants
+            .iter()
+            .map(|constant| constant.reserved.footprint().mapped)
+            .sum();
+        let used = read + self.container.bytes();
         self.counts.used.fetch_add(used, Ordering::Relaxed);
-        Some(UsedConstants {
-            mapped,
-            base,
+        UsedConstants {
+            constants,
+            container: self.container,
             found: found.copied + found.mapped,
             used,
-            counts: Arc::clone(&self.counts),
+            counts: self.counts,
             _files: self.files,
-        })
+        }
+    }
+}
+
+/// The part of `copies` that is made of the constants that a session gets from here: by their size,
+/// among the constants that runs do not read, because these are copied for certain.
+fn copies_of_given(stored: &StoredConstants, copies: u64) -> u64 {
+    let sum = |constants: &mut dyn Iterator<Item = &StoredConstant>, is_any: bool| -> u64 {
+        let counted = constants.filter(|constant| is_any || !constant.is_read);
+        counted.map(|constant| constant.bytes).sum()
+    };
+    let is_any = stored.constants.iter().all(|constant| constant.is_read);
+    let (part, all) = (
+        sum(&mut given(stored), is_any),
+        sum(&mut stored.constants.iter(), is_any),
+    );
+    let share = u128::from(copies) * u128::from(part) / u128::from(all.max(1));
+    u64::try_from(share).unwrap_or(copies)
+}
+
+impl Container {
+    /// Bytes of the copies.
+    fn bytes(&self) -> u64 {
+        lock(&self.copies)
+            .iter()
+            .map(|copy| copy.reserved.footprint().private)
+            .sum()
+    }
+
+    fn keep(&self, copies: ModelReservation) {
+        if copies.footprint().private > 0 {
+            let memory = ConstantMemory::new(copies, &self.counts, true);
+            lock(&self.copies).push(memory);
+        }
     }
 }
 
 impl UsedConstants {
     /// Bytes that count against the limit and that an unload of this model alone would free.
     pub fn charge(&self) -> u64 {
-        let mapped = self.mapped.iter().filter(|constant| Arc::strong_count(constant) == 1);
-        let mapped: u64 = mapped.map(|constant| constant.reserved.charge()).sum();
-        mapped + self.own_copies()
+        let constants = self
+            .constants
+            .iter()
+            .filter(|constant| Arc::strong_count(constant) == 1);
+        let constants: u64 = constants.map(|constant| constant.reserved.charge()).sum();
+        constants + self.own_copies()
     }
 
-    /// Bytes of copies that an unload of this model alone would free: those of the base, if it is
-    /// the base's last model.
+    /// Bytes of copies that an unload of this model alone would free.
     pub fn own_copies(&self) -> u64 {
-        // One reference for the base, one for the list of files.
-        if Arc::strong_count(&self.base) > 2 {
+        // One reference is here, and one in the model's own memory.
+        if Arc::strong_count(&self.container) > 2 {
             return 0;
         }
-        let copies = lock(&self.base.copies);
-        copies.values().map(|copy| copy.reserved.charge()).sum()
+        self.container.bytes()
     }
 
     /// Bytes that were in memory already when the model was loaded.
     pub fn found(&self) -> u64 {
         self.found
+    }
+
+    /// Returns what a session has to be dropped between, so that copies that it leaves in the
+    /// container stay reserved. Its creation took `created` bytes, without the copies that were
+    /// entered.
+    pub fn measured(&self, memory: ModelReservation, created: u64) -> (DropMark, OwnMemory) {
+        OwnMemory::new(memory, Some(Arc::clone(&self.container)), created)
     }
 }
 
@@ -388,20 +447,90 @@ impl Drop for UsedConstants {
     }
 }
 
+/// Bytes that may differ between the creation of a session and its drop without being copies.
+const LITTLE: u64 = 32 << 10;
+
+/// Marks the beginning of the drop of a session.
+#[derive(Debug)]
+pub struct DropMark(Arc<AtomicI64>);
+
+impl Drop for DropMark {
+    fn drop(&mut self) {
+        self.0.store(allocator::thread_balance(), Ordering::Relaxed);
+    }
+}
+
+/// The reservation of a session's own memory. Drop it right after the session, and a [`DropMark`]
+/// right before: what the session has not freed is in the container, and stays reserved with it.
+#[derive(Debug)]
+pub struct OwnMemory {
+    memory: ModelReservation,
+    container: Option<Arc<Container>>,
+    balance: Arc<AtomicI64>,
+    /// Bytes that the creation of the session took.
+    created: u64,
+}
+
+impl OwnMemory {
+    fn new(memory: ModelReservation, container: Option<Arc<Container>>, created: u64) -> (DropMark, Self) {
+        let balance = Arc::new(AtomicI64::new(i64::MIN));
+        let own = Self {
+            memory,
+            container,
+            balance: Arc::clone(&balance),
+            created,
+        };
+        (DropMark(balance), own)
+    }
+
+    /// The reservation of a session without shared constants.
+    pub fn alone(memory: ModelReservation) -> (DropMark, Self) {
+        Self::new(memory, None, 0)
+    }
+
+    pub fn reservation(&self) -> &ModelReservation {
+        &self.memory
+    }
+}
+
+impl Drop for OwnMemory {
+    fn drop(&mut self) {
+        let (Some(container), before) = (&self.container, self.balance.load(Ordering::Relaxed)) else {
+            return;
+        };
+        if before == i64::MIN {
+            return;
+        }
+        let freed = u64::try_from(before - allocator::thread_balance()).unwrap_or(0);
+        let left = self.created.saturating_sub(freed);
+        // One reference is here, and one in the model's constants. Without others, the container
+        // ends now.
+        if left > LITTLE && Arc::strong_count(container) > 2 {
+            container.keep(self.memory.split_off(Footprint {
+                private: left,
+                ..Footprint::default()
+            }));
+        }
+    }
+}
+
 impl ConstantMemory {
-    fn new(reserved: ModelReservation, counts: &Arc<SharingCounts>) -> Self {
-        counts.constants.fetch_add(1, Ordering::Relaxed);
+    fn new(reserved: ModelReservation, counts: &Arc<SharingCounts>, is_copy: bool) -> Self {
+        counts.constants.fetch_add(u64::from(!is_copy), Ordering::Relaxed);
         counts.bytes.fetch_add(bytes(&reserved), Ordering::Relaxed);
         Self {
             reserved,
             counts: Arc::clone(counts),
+            is_copy,
         }
     }
 }
 
 impl Drop for ConstantMemory {
     fn drop(&mut self) {
-        self.counts.constants.fetch_sub(1, Ordering::Relaxed);
+        self.counts
+            .constants
+            .fetch_sub(u64::from(!self.is_copy), Ordering::Relaxed);
         self.counts.bytes.fetch_sub(bytes(&self.reserved), Ordering::Relaxed);
     }
 }

@@ -108,8 +108,8 @@ pub struct ExaminedModel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExaminedConstant {
     pub bytes: u64,
-    /// Bytes that it takes in memory: its copy, and itself if runs read it.
-    pub memory: u64,
+    /// Whether runs read it; otherwise they read a copy of it.
+    pub is_read: bool,
     /// Number of prepared models in the cache that contain it.
     pub models: usize,
 }
@@ -257,7 +257,7 @@ impl Examiner {
         cache: Option<&Path>,
     ) -> Result<ExaminedModel, LoadError> {
         let adapter = adapter::uncounted(artifact)?;
-        let copy = PrivateCopy::of(artifact, content, self.folder.path())?;
+        let copy = PrivateCopy::of(artifact, content, self.folder.path(), true)?;
         let artifact = copy.artifact();
         let mut prepared = self.folder.path().join(format!("{content}.ort"));
         // The child receives the files and writes to them.

@@ -53,7 +53,7 @@ pub use child::run as run_child;
 pub use home::CONSTANTS;
 pub use platform::Platform;
 pub use probe::{answered, ones};
-pub use protocol::{ConstantUse, Findings, PrepareJob};
+pub use protocol::{Findings, PrepareJob};
 pub use sandbox::hide;
 
 /// The hidden command that starts this binary as a child.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::engine::LoadError;
 use crate::engine::load::artifact::{Facts, PrivateCopy};
 use crate::engine::load::axes::{self, Axes};
-use crate::engine::load::constants::{ConstantFiles, ModelConstants, UsedConstants};
+use crate::engine::load::constants::{ConstantFiles, DropMark, ModelConstants, OwnMemory, UsedConstants};
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::prepare::{Findings, Prepared, StoredConstants};
 use crate::engine::memory::allocator;
@@ -34,7 +34,9 @@ use crate::tensor::OutputRows;
 pub struct Resident {
     pub content: ContentHash,
     // Fields drop in this order: the reservation ends when the memory is free.
+    _mark: DropMark,
     pub session: Session,
+    own: OwnMemory,
     pub stats: RequestStats,
     /// Evidence for batching; `None` if the model was not prepared.
     pub evidence: Option<BatchingEvidence>,
@@ -46,7 +48,6 @@ pub struct Resident {
     /// The analyses with adapters, by the names of their parameters.
     with_adapters: Mutex<Vec<(BTreeSet<String>, Axes)>>,
     _file: Option<MappedFile>,
-    memory: ModelReservation,
 }
 
 /// The file of a prepared form.
@@ -66,6 +67,18 @@ const MAX_ANALYSES: usize = 8;
 /// refusal: with 2 KiB, one unload does not make enough memory free for another model; 4 KiB are
 /// enough.
 const BESIDE_SESSION: u64 = 4 << 10;
+
+/// The reservation of a session whose creation took `taken` bytes, and the mark before its drop.
+fn owned(constants: Option<&UsedConstants>, memory: ModelReservation, taken: u64) -> (DropMark, OwnMemory) {
+    match constants {
+        None => OwnMemory::alone(memory),
+        Some(constants) => {
+            // The copies that this session has made are reserved with the container.
+            let created = taken.min(memory.footprint().private.saturating_sub(BESIDE_SESSION));
+            constants.measured(memory, created)
+        }
+    }
+}
 
 impl Resident {
     /// Creates a session from `source`. The time grows with the size of the model.
@@ -89,9 +102,15 @@ impl Resident {
         let private = private.saturating_sub(shared.copied);
         let peak = match shared.copied {
             0 => peak,
-            copied => peak.saturating_sub(copied).saturating_add(shared.largest_copy),
+            copied => peak.saturating_sub(copied).saturating_add(shared.largest),
         };
-        let mapped = known.map_or(0, |findings| findings.mapped.saturating_sub(shared.mapped));
+        let mapped = match known {
+            // The weights are in the memory of the GPU.
+            _ if gpu.is_some() => 0,
+            Some(findings) => findings.mapped.saturating_sub(shared.mapped),
+            None => source.mapped_upload(),
+        };
+        let copies = known.map_or(0, |findings| findings.copies);
         let loading = budget.load(&LoadRequest {
             peak,
             private: private.saturating_add(BESIDE_SESSION),
@@ -103,11 +122,26 @@ impl Resident {
             (None, Some(constants)) => {
                 let given = constants.for_session();
                 let file = budget.map_file(constants.bytes_of_others(&given));
-                let session = Session::open_shared(environment, &source.file, facts.weights, given)?;
-                (Some(file), session)
+                match Session::open_shared(environment, &source.file, facts.weights, given) {
+                    Ok(session) => (Some(file), session),
+                    Err(error) => {
+                        let left = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
+                        let left = Footprint {
+                            private: left,
+                            ..Footprint::default()
+                        };
+                        let (Ok(memory) | Err((_, memory))) = loading.settle(left);
+                        constants.keep(memory);
+                        return Err(error.into());
+                    }
+                }
             }
             (None, None) => {
-                let file = source.is_prepared.then(|| budget.map_file(file_size(&source.file)));
+                let file = if source.is_prepared {
+                    Some(budget.map_file(file_size(&source.file)))
+                } else {
+                    Some(budget.map_file(source.mapped_upload()))
+                };
                 (file, Session::open(environment, source.form(), facts.weights)?)
             }
             (Some(OnGpu { gpu, engines }), _) => {
@@ -137,13 +171,18 @@ impl Resident {
         };
         let mut memory = match loading.settle(footprint) {
             Ok(memory) => memory,
-            Err((refused, memory)) => {
+            Err((refused, mut memory)) => {
+                let used = constants.map(|constants| constants.enter(&mut memory, copies));
+                let (mark, own) = owned(used.as_ref(), memory, taken);
+                drop(mark);
                 drop(session);
-                drop((constants, file, memory));
+                drop(own);
+                drop((used, file));
                 return Err(refused.into());
             }
         };
-        let constants = constants.and_then(|constants| constants.enter(&mut memory));
+        let constants = constants.map(|constants| constants.enter(&mut memory, copies));
+        let (mark, own) = owned(constants.as_ref(), memory, taken);
         let stats = RequestStats::default();
         // A thread that waits for a GPU uses no CPU time, so its runs would look short.
         if facts.has_unbounded_work || gpu.is_some() {
@@ -164,8 +203,9 @@ impl Resident {
                 peak: findings.load_peak,
             }),
             with_adapters: Mutex::default(),
+            _mark: mark,
+            own,
             _file: file,
-            memory,
         })
     }
 
@@ -204,19 +244,19 @@ impl Resident {
     }
 
     pub fn footprint(&self) -> Footprint {
-        self.memory.footprint()
+        self.own.reservation().footprint()
     }
 
     /// Bytes that count against the limit and that are freed with this session.
     pub fn charge(&self) -> u64 {
         let constants = self.constants.as_ref().map_or(0, UsedConstants::charge);
-        self.memory.charge() + constants
+        self.own.reservation().charge() + constants
     }
 
     /// Private bytes that are freed with this session.
     pub fn private(&self) -> u64 {
         let copies = self.constants.as_ref().map_or(0, UsedConstants::own_copies);
-        self.memory.footprint().private + copies
+        self.own.reservation().footprint().private + copies
     }
 
     /// Bytes of large constants that other sessions had in memory already.
@@ -226,7 +266,7 @@ impl Resident {
 
     /// Reserves `bytes` bytes for a request.
     pub fn reserve(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
-        self.memory.request(bytes)
+        self.own.reservation().request(bytes)
     }
 
     /// Reserves the memory that a request with a body of `size` bytes is expected to need; nothing
@@ -240,7 +280,9 @@ impl Resident {
         } else {
             self.stats.expected_memory(size, usual)
         };
-        (expected > LITTLE).then(|| self.memory.request(expected)).transpose()
+        (expected > LITTLE)
+            .then(|| self.own.reservation().request(expected))
+            .transpose()
     }
 }
 
@@ -315,6 +357,14 @@ impl SessionSource {
 
     pub fn facts(&self) -> Facts {
         self.facts
+    }
+
+    /// Bytes of an uploaded model that are mapped: those of its external data.
+    fn mapped_upload(&self) -> u64 {
+        if self.is_prepared {
+            return 0;
+        }
+        self.facts.weights.saturating_sub(file_size(&self.file))
     }
 
     /// Whether the files are still there. Prepared models may be deleted at any time.

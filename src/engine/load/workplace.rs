@@ -15,15 +15,20 @@ use crate::private::{self, Refusal, Temporary};
 /// A tmpfs that almost every container has.
 const MEMORY: &str = "/dev/shm";
 
-/// The folders, in the order of preference.
+/// The folders for private copies.
 #[derive(Debug)]
-pub struct Workplace(Vec<PathBuf>);
+pub struct Workplace {
+    /// In the order of preference.
+    folders: Vec<PathBuf>,
+    /// Whether large constants of a copy get a file of their own.
+    moves_constants: bool,
+}
 
 impl Workplace {
     /// Chooses the usable folders: first those on a disk, starting with `cache`, then those in
     /// memory, starting with the one with the most free space. If none is usable, returns `cache`
     /// alone, and loads report the error.
-    pub fn choose(cache: &Path) -> Self {
+    pub fn choose(cache: &Path, moves_constants: bool) -> Self {
         let user = rustix::process::geteuid().as_raw();
         let name = format!("longshore-{user}");
         let folders = [
@@ -42,7 +47,10 @@ impl Workplace {
             usable.push(cache.to_owned());
         }
         usable.iter().for_each(|folder| private::tidy(folder));
-        Self(usable)
+        Self {
+            folders: usable,
+            moves_constants,
+        }
     }
 
     /// Copies `artifact`, whose hash is `content`, to the first folder that accepts it. A folder
@@ -54,10 +62,10 @@ impl Workplace {
         content: &ContentHash,
         attempt: usize,
     ) -> Result<PrivateCopy, ArtifactError> {
-        let (first, others) = (attempt % self.0.len(), self.0.len());
+        let (first, others) = (attempt % self.folders.len(), self.folders.len());
         let mut refusal = None;
-        for folder in self.0.iter().cycle().skip(first).take(others) {
-            match PrivateCopy::of(artifact, content, folder) {
+        for folder in self.folders.iter().cycle().skip(first).take(others) {
+            match PrivateCopy::of(artifact, content, folder, self.moves_constants) {
                 Err(error @ ArtifactError::NoCopy { .. }) => refusal = refusal.or(Some(error)),
                 done => return done,
             }
@@ -95,11 +103,11 @@ mod tests {
         fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let cache = parent.path().join("cache");
         if private::make(&cache).is_ok() && is_in_memory(&cache).is_ok_and(|in_memory| !in_memory) {
-            assert_eq!(Workplace::choose(&cache).0[0], cache);
+            assert_eq!(Workplace::choose(&cache, true).folders[0], cache);
         }
         let file = parent.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(!Workplace::choose(&file).0.contains(&file));
+        assert!(!Workplace::choose(&file, true).folders.contains(&file));
     }
 
     #[test]
@@ -110,17 +118,21 @@ mod tests {
         fs::write(root.path().join("model.onnx"), b"\x12\x02me").unwrap();
         let artifact = artifact::open(&ArtifactPath::trusted(root.path()), artifact::Processor::Cpu).unwrap();
         let content = artifact.hash().unwrap();
-        let work = Workplace(vec![file.clone(), good.clone()]);
+        let work = |folders| Workplace {
+            folders,
+            moves_constants: true,
+        };
+        let both = work(vec![file.clone(), good.clone()]);
         for attempt in 0..3 {
-            let copy = work.copy(&artifact, &content, attempt).unwrap();
+            let copy = both.copy(&artifact, &content, attempt).unwrap();
             assert!(copy.artifact().model.starts_with(good.canonicalize().unwrap()));
             assert_eq!(copy.artifact().hash().unwrap(), content);
         }
-        let refusal = Workplace(vec![file]).copy(&artifact, &content, 0).unwrap_err();
+        let refusal = work(vec![file]).copy(&artifact, &content, 0).unwrap_err();
         assert!(refusal.to_string().contains("--cache-dir"), "{refusal}");
         // The bytes must be those that were hashed.
         fs::write(root.path().join("model.onnx"), b"\x12\x02you").unwrap();
-        let changed = work.copy(&artifact, &content, 0).unwrap_err();
+        let changed = both.copy(&artifact, &content, 0).unwrap_err();
         assert!(matches!(changed, ArtifactError::Changed { .. }), "{changed}");
         assert_eq!(fs::read_dir(&good).unwrap().count(), 0, "no file is left");
     }

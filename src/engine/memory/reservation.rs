@@ -104,7 +104,7 @@ impl ModelReservation {
         self.footprint.mapped -= part.mapped;
         let releases = part.total(&self.budget.shared.config).min(self.releases);
         self.releases -= releases;
-        // The workspace of a part counts as any other: none.
+        // The drop of the part removes its workspace of 0 bytes.
         self.budget.ledger().add_workspace(0);
         Self {
             budget: self.budget.clone(),

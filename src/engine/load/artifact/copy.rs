@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use tempfile::NamedTempFile;
+use tempfile::{Builder, NamedTempFile};
 
 use super::error::{ArtifactError, open_error, shown};
 use super::{Artifact, ArtifactPath, Facts, Processor, open};
@@ -41,8 +41,14 @@ enum CopyError {
 }
 
 impl PrivateCopy {
-    /// Copies `artifact`, whose content hash is `content`, to a new folder in `place`.
-    pub fn of(artifact: &Artifact, content: &ContentHash, place: &Path) -> Result<Self, ArtifactError> {
+    /// Copies `artifact`, whose content hash is `content`, to a new folder in `place`. With
+    /// `moves_constants`, large constants get a file of their own, so that they are mapped.
+    pub fn of(
+        artifact: &Artifact,
+        content: &ContentHash,
+        place: &Path,
+        moves_constants: bool,
+    ) -> Result<Self, ArtifactError> {
         let not_written = |source| ArtifactError::NoCopy {
             file: shown(&artifact.model),
             folder: place.to_owned(),
@@ -85,8 +91,11 @@ impl PrivateCopy {
         if found != *content {
             return Err(artifact.changed());
         }
-        if artifact.prepared_of.is_none() && !artifact.is_ort_format {
-            move_constants(&model).map_err(not_written)?;
+        if moves_constants && artifact.prepared_of.is_none() && !artifact.is_ort_format {
+            // Otherwise the model stays in one file, which takes more memory.
+            if let Err(error) = move_constants(&model) {
+                tracing::debug!(%error, "failed to move the large constants of a model");
+            }
         }
         // The facts from before may be those of other files, so read them from the copy.
         let opened = match open(&ArtifactPath::trusted(&*model), Processor::Cpu) {
@@ -133,10 +142,17 @@ fn move_constants(model: &Path) -> io::Result<()> {
         return Ok(());
     };
     let folder = model.parent().unwrap_or(model);
-    let name = format!("{}.constants", uuid::Uuid::new_v4());
-    let mut data = File::create_new(folder.join(&name))?;
+    let mut data = Builder::new().suffix(".constants").tempfile_in(folder)?;
     let mut graph = NamedTempFile::new_in(folder)?;
+    let name = data
+        .path()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     constants.move_to(&whole, &mut graph, &mut data, &name)?;
+    // The data first: without it, the graph is of no use.
+    data.keep()?;
     graph.persist(model)?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::constant_use::{self, placed};
+use super::constant_use::{SplitForm, placed};
 use super::mapping::Mapping;
 use super::probe::{self, Answers};
 use super::protocol::{ChildReport, Findings, PrepareJob};
@@ -61,8 +61,7 @@ fn serve(environment: &Environment, timer: &Timer) -> io::Result<()> {
         }
         send(&ChildReport::Started)?;
         sandbox::limit_job(job.memory, job.widest())?;
-        // External data is mapped. If this fails, the model has less memory.
-        let _ = sandbox::allow_mapping(external_bytes(&job));
+        let _allowed = sandbox::allow_mapping(external_bytes(&job));
         let report = match prepare(environment, timer, &job) {
             Ok(findings) => ChildReport::Done(findings),
             Err(SessionError::Rejected(message) | SessionError::Device(message)) => ChildReport::Rejected(message),
@@ -299,16 +298,18 @@ fn write_form(
     };
     let examined = examine(environment, timer, form, job, Some(expected));
     allocator::give_back();
-    Ok(match examined {
-        Ok(examined) if examined.agrees => Some(ExaminedForm {
+    match examined {
+        Ok(examined) if examined.agrees => Ok(Some(ExaminedForm {
             findings: Findings {
                 prepared: true,
                 ..examined.findings
             },
             ..examined
-        }),
-        Ok(_) | Err(_) => None,
-    })
+        })),
+        // With more memory, the form may be fine.
+        Err(error @ SessionError::OutOfMemory) if matches!(written, WrittenForm::Split { .. }) => Err(error),
+        Ok(_) | Err(_) => Ok(None),
+    }
 }
 
 /// Writes the prepared form of the job's model.
@@ -345,12 +346,21 @@ fn examine(
     job: &PrepareJob,
     expected: Option<Option<Answers>>,
 ) -> Result<ExaminedForm, SessionError> {
-    if let ModelForm::Prepared(_) | ModelForm::Graph(_) = form {
-        // If this fails, the model has less memory.
-        let _ = sandbox::allow_mapping(form_bytes(job, form));
-    }
+    let _allowed = match form {
+        ModelForm::Prepared(_) | ModelForm::Graph(_) => Some(sandbox::allow_mapping(form_bytes(job, form))),
+        ModelForm::Uploaded(_) => None,
+    };
+    let split = match (form, &job.constants) {
+        (ModelForm::Graph(graph), Some(constants)) => SplitForm::read(graph, constants),
+        _ => None,
+    };
     let before = allocator::thread_balance();
-    let open = || allocator::with_peak(|| Session::open(environment, form, job.weights));
+    let open = || {
+        allocator::with_peak(|| match &split {
+            Some(split) => split.open(environment, job),
+            None => Session::open(environment, form, job.weights),
+        })
+    };
     let ((session, load_peak), mapping) = match form {
         ModelForm::Prepared(file) => {
             let (opened, mapping) = Mapping::created(file, open);
@@ -375,25 +385,37 @@ fn examine(
         Some(answers) => rows(&session, timer, answers),
         None => session.signature().outputs.iter().map(|output| output.rows).collect(),
     };
-    drop((answers, expected));
+    drop(answers);
     let private = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
-    let (constants, mapped) = match (form, &job.constants, mapping) {
-        (ModelForm::Graph(graph), Some(constants), _) => {
-            let created = u64::try_from(created).unwrap_or(0);
-            let used = constant_use::of(environment, job, graph, constants, created);
-            (Some(used.uses), used.mapped)
-        }
-        (_, _, Some(mapping)) => (None, mapping.read_by_runs(run_peak.is_some(), private)),
-        (_, _, None) => (None, 0),
-    };
+    let created = u64::try_from(created).unwrap_or(0);
     let outputs = session.signature().outputs.iter();
+    let outputs = outputs.map(|output| output.name.clone()).collect();
+    let (constants, copies, mapped) = match (split, mapping) {
+        (Some(split), _) => {
+            let is_right = |second: &Session| match &expected {
+                Some(Some(expected)) => {
+                    let answers = self::answers(second, timer, job);
+                    answers.is_some_and(|answers| answers.agree(expected)) || !is_deterministic(second, timer, job)
+                }
+                Some(None) | None => true,
+            };
+            let copies = split.copies(environment, job, created, is_right)?;
+            // The next session makes copies of its own.
+            drop(session);
+            let used = split.reads(environment, job, copies)?;
+            (Some(used.is_read), copies, used.mapped)
+        }
+        (None, Some(mapping)) => (None, 0, mapping.read_by_runs(run_peak.is_some(), private)),
+        (None, None) => (None, 0, external_bytes(job)),
+    };
     Ok(ExaminedForm {
-        outputs: outputs.map(|output| output.name.clone()).collect(),
+        outputs,
         findings: Findings {
             prepared: false,
             constants,
+            copies,
             private,
-            growth: private.saturating_sub(u64::try_from(created).unwrap_or(0)),
+            growth: private.saturating_sub(created),
             mapped,
             load_peak,
             run_peak,

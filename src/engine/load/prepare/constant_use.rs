@@ -1,9 +1,11 @@
-//! Finds out what a session makes of its large constants: which it copies, and which it reads.
+//! Creates sessions of a graph with large constants as the server creates them, and finds out what
+//! they make of the constants: which they read, and how many bytes of copies they share.
 //!
-//! ONNX Runtime unmaps a constant when all of its kernels read a copy in their own order. A
-//! constant that is also read by another operator stays mapped, although there is a copy: a table
-//! that rows are looked up in, and that scores are computed with. Two sessions that share their
-//! copies tell how large all copies are together.
+//! - Sessions with one container share their copies. Two of them tell how large the copies are: the
+//!   first makes them, and the second finds them. Not every kernel can share its copy; a session of
+//!   such a model cannot be created this way, and the model gets a prepared form in one file.
+//! - ONNX Runtime unmaps a constant that it has mapped itself when all of its kernels read a copy.
+//!   So a third session, without shared constants, tells which constants runs read.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,16 +13,25 @@ use std::path::Path;
 use ort::session::builder::PrepackedWeights;
 
 use super::mapping;
-use super::protocol::{ConstantUse, PrepareJob};
+use super::protocol::PrepareJob;
 use crate::engine::load::constants::constants_in;
 use crate::engine::load::onnx_file::placed::{MOST_GRAPH, Place, PlacedConstant, placed_constants};
 use crate::engine::memory::allocator;
 use crate::engine::onnxruntime::runtime::Environment;
-use crate::engine::onnxruntime::session::Session;
+use crate::engine::onnxruntime::session::{ModelForm, Session, SessionError};
 
-/// The large constants of a session.
-pub(super) struct UsedConstants {
-    pub(super) uses: Vec<ConstantUse>,
+/// A graph, its large constants, and the container of their copies.
+pub(super) struct SplitForm<'a> {
+    graph: &'a Path,
+    constants: &'a Path,
+    placed: Vec<PlacedConstant>,
+    packed: PrepackedWeights,
+}
+
+/// The use that sessions make of the large constants.
+pub(super) struct ConstantUse {
+    /// Whether runs read each constant.
+    pub(super) is_read: Vec<bool>,
     /// Bytes of those that runs read.
     pub(super) mapped: u64,
 }
@@ -31,103 +42,83 @@ pub(super) fn placed(graph: &Path) -> Option<Vec<PlacedConstant>> {
     (bytes <= MOST_GRAPH).then(|| placed_constants(&std::fs::read(graph).ok()?).ok())?
 }
 
-/// Looks at the session of the job's `graph` and `constants`, which must be alive. Its creation
-/// took `created` bytes.
-pub(super) fn of(
-    environment: &Environment,
-    job: &PrepareJob,
-    graph: &Path,
-    constants: &Path,
-    created: u64,
-) -> UsedConstants {
-    let parts = mapping::mapped_offsets(constants);
-    let is_read = |place: &Place| {
-        parts.as_ref().is_none_or(|parts| {
-            let mut inside = parts.iter();
-            inside.any(|&(start, end)| start <= place.offset && place.offset + place.bytes <= end)
+impl<'a> SplitForm<'a> {
+    /// Reads the places of the constants; `None` if they cannot be read.
+    pub(super) fn read(graph: &'a Path, constants: &'a Path) -> Option<Self> {
+        Some(Self {
+            graph,
+            constants,
+            placed: placed(graph)?,
+            packed: PrepackedWeights::new(),
         })
-    };
-    let placed = placed(graph).unwrap_or_default();
-    let mut uses: Vec<ConstantUse> = Vec::with_capacity(placed.len());
-    for constant in &placed {
-        let is_read = is_read(&constant.place);
-        uses.push(ConstantUse {
-            name: constant.name.clone(),
-            copy: if is_read { 0 } else { constant.place.bytes },
-            is_read,
-        });
     }
-    let read = || placed.iter().zip(&uses).filter(|(_, used)| used.is_read);
-    let mapped = read().map(|(constant, _)| constant.place.bytes).sum();
-    let copied: u64 = uses.iter().map(|used| used.copy).sum();
-    let smallest = read().map(|(constant, _)| constant.place.bytes).min();
-    // Otherwise there is no room for the copy of a constant that is also read.
-    if smallest.is_some_and(|smallest| created.saturating_sub(copied) >= smallest) {
-        let copies = copies(environment, job, graph, constants, &placed).unwrap_or(copied);
-        let sizes: Vec<u64> = placed.iter().map(|constant| constant.place.bytes).collect();
-        attribute(&mut uses, &sizes, copies.saturating_sub(copied));
-    }
-    UsedConstants { uses, mapped }
-}
 
-/// Bytes of all copies: the difference between a session that makes them and one that finds them.
-fn copies(
-    environment: &Environment,
-    job: &PrepareJob,
-    graph: &Path,
-    constants: &Path,
-    placed: &[PlacedConstant],
-) -> Option<u64> {
-    let packed = PrepackedWeights::new();
-    let file = File::open(constants).ok()?;
-    let create = || {
-        let given = constants_in(&file, placed, &packed).ok()?;
+    /// Creates a session that shares its copies with those before it.
+    pub(super) fn open(&self, environment: &Environment, job: &PrepareJob) -> Result<Session, SessionError> {
+        let rejected = |error: std::io::Error| SessionError::Rejected(error.to_string());
+        let file = File::open(self.constants).map_err(rejected)?;
+        let given = constants_in(&file, &self.placed, &self.packed).map_err(rejected)?;
+        Session::open_shared(environment, self.graph, job.weights, given)
+    }
+
+    /// Measures the bytes of all copies, while the first session is alive. Its creation took
+    /// `created` bytes. Fails if a second session cannot be created, or if `is_right` does not
+    /// accept its answers.
+    pub(super) fn copies(
+        &self,
+        environment: &Environment,
+        job: &PrepareJob,
+        created: u64,
+        is_right: impl FnOnce(&Session) -> bool,
+    ) -> Result<u64, SessionError> {
+        let smallest = self.placed.iter().map(|constant| constant.place.bytes).min();
+        // Without room for the copy of a constant, there are none.
+        if smallest.is_none_or(|smallest| created < smallest / 2) {
+            return Ok(0);
+        }
         let before = allocator::thread_balance();
-        let session = Session::open_shared(environment, graph, job.weights, given).ok()?;
-        let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
-        Some((session, taken))
-    };
-    let (_first, alone) = create()?;
-    let (_second, shared) = create()?;
-    Some(alone.saturating_sub(shared))
-}
-
-/// Attributes `bytes` of copies to the constants that are read, the largest first. A copy has about
-/// the size of its constant, so a remainder of less than half is the padding of other copies.
-fn attribute(uses: &mut [ConstantUse], sizes: &[u64], mut bytes: u64) {
-    let mut order: Vec<usize> = (0..uses.len()).filter(|&index| uses[index].is_read).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(sizes[index]));
-    for index in order {
-        if bytes >= sizes[index] / 2 {
-            uses[index].copy = bytes.min(sizes[index]);
-            bytes -= uses[index].copy;
+        let second = self.open(environment, job)?;
+        let shared = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
+        if is_right(&second) {
+            Ok(created.saturating_sub(shared))
+        } else {
+            Err(SessionError::Rejected("its copies cannot be shared".to_owned()))
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copies_are_attributed_to_the_largest_constants_that_are_read() {
-        let table: [(u64, [u64; 3]); 6] = [
-            (0, [0, 0, 0]),
-            (1000, [1000, 0, 0]),
-            (990, [990, 0, 0]),
-            (1100, [1000, 0, 100]),
-            (100, [0, 0, 100]),
-            (40, [0, 0, 0]),
-        ];
-        for (bytes, expected) in table {
-            let used = |is_read| ConstantUse {
-                name: String::new(),
-                copy: 0,
-                is_read,
-            };
-            let mut uses = [used(true), used(false), used(true)];
-            attribute(&mut uses, &[1000, 5000, 100], bytes);
-            assert_eq!(uses.map(|used| used.copy), expected, "{bytes}");
-        }
+    /// Finds out which constants runs read. All copies have `copies` bytes.
+    pub(super) fn reads(
+        self,
+        environment: &Environment,
+        job: &PrepareJob,
+        copies: u64,
+    ) -> Result<ConstantUse, SessionError> {
+        let Self {
+            graph,
+            constants,
+            placed,
+            packed,
+        } = self;
+        drop(packed);
+        let parts = if copies == 0 {
+            None
+        } else {
+            let apart = Session::open(environment, ModelForm::Graph(graph), job.weights)?;
+            let parts = mapping::mapped_offsets(constants);
+            drop(apart);
+            parts
+        };
+        let is_mapped = |place: &Place| {
+            parts.as_ref().is_none_or(|parts| {
+                let mut inside = parts.iter();
+                inside.any(|&(start, end)| start <= place.offset && place.offset + place.bytes <= end)
+            })
+        };
+        let is_read: Vec<bool> = placed.iter().map(|constant| is_mapped(&constant.place)).collect();
+        let read = placed.iter().zip(&is_read).filter(|(_, is_read)| **is_read);
+        Ok(ConstantUse {
+            mapped: read.map(|(constant, _)| constant.place.bytes).sum(),
+            is_read,
+        })
     }
 }

@@ -54,9 +54,11 @@ pub struct Findings {
     /// Whether the prepared form was written and has the same answers as the uploaded one. The
     /// other fields describe the form that is served.
     pub prepared: bool,
-    /// If the prepared form has its large constants in a file of their own, what a session makes of
-    /// them.
-    pub constants: Option<Vec<ConstantUse>>,
+    /// If the prepared form has its large constants in a file of their own: for each, in the order
+    /// of the graph, whether runs read it.
+    pub constants: Option<Vec<bool>>,
+    /// Bytes of the copies that sessions with equal constants share.
+    pub copies: u64,
     /// Private bytes of a session after its first runs.
     pub private: u64,
     /// The part of `private` that the first runs have allocated.
@@ -73,16 +75,6 @@ pub struct Findings {
     pub independent_rows: Option<bool>,
     /// The relation of each output to the records of a request.
     pub rows: Vec<OutputRows>,
-}
-
-/// The use that a session makes of a large constant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConstantUse {
-    pub name: String,
-    /// Bytes of the copy that kernels read in their own order; 0 without a copy.
-    pub copy: u64,
-    /// Whether runs read the constant itself.
-    pub is_read: bool,
 }
 
 /// A line that a child writes.

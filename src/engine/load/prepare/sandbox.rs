@@ -107,11 +107,27 @@ pub fn limit_job(memory_bytes: u64, weights: u64) -> io::Result<()> {
     limit(Resource::Fsize, max_job_file(weights))
 }
 
-/// Raises the limit for a file of `bytes` bytes before it is mapped, because it counts as data.
-pub fn allow_mapping(bytes: u64) -> io::Result<()> {
-    match getrlimit(Resource::Data).current {
-        Some(bound) => limit(Resource::Data, bound.saturating_add(bytes)),
-        None => Ok(()),
+/// A raised limit for mapped files. Lowered again on drop.
+#[derive(Debug)]
+pub struct AllowedMapping(u64);
+
+/// Raises the limit for files of `bytes` bytes before they are mapped, because they count as data.
+/// If that fails, the model has less memory.
+#[must_use]
+pub fn allow_mapping(bytes: u64) -> AllowedMapping {
+    change_data_limit(|bound| bound.saturating_add(bytes));
+    AllowedMapping(bytes)
+}
+
+impl Drop for AllowedMapping {
+    fn drop(&mut self) {
+        change_data_limit(|bound| bound.saturating_sub(self.0));
+    }
+}
+
+fn change_data_limit(change: impl FnOnce(u64) -> u64) {
+    if let Some(bound) = getrlimit(Resource::Data).current {
+        let _ = limit(Resource::Data, change(bound));
     }
 }
 

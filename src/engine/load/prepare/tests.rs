@@ -41,6 +41,7 @@ fn findings() -> Findings {
     Findings {
         prepared: true,
         constants: None,
+        copies: 0,
         private: 1,
         growth: 0,
         mapped: 0,

@@ -45,7 +45,7 @@ pub(super) fn should_stay_unfolded(
     let Some(small) = cost(timer, unfolded) else {
         return false;
     };
-    let _ = sandbox::allow_mapping(bytes);
+    let _allowed = sandbox::allow_mapping(bytes);
     let open = || Session::open(environment, form, job.weights);
     let folded = cost(timer, open).map(|cost| FormCost {
         bytes: cost.bytes.saturating_add(folded.mapped),

@@ -18,7 +18,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -26,12 +26,11 @@ use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::folder::PREFIX;
-use super::{EntryDescription, PreparedCache, is_whole};
+use super::{EntryDescription, PreparedCache, is_whole, lock};
 use crate::disk_cache::{self, CacheFolder, FileStamp};
 use crate::engine::load::content::remember_renamed;
 use crate::engine::load::examine::ExaminedConstant;
-use crate::engine::load::onnx_file::placed::{MOST_GRAPH, Place, placed_constants, with_places};
-use crate::engine::load::prepare::ConstantUse;
+use crate::engine::load::onnx_file::placed::{MOST_GRAPH, Place, PlacedConstant, placed_constants, with_places};
 use crate::private::{Key, TemporaryFile};
 
 /// Positions of constants in a file are multiples of this: pages.
@@ -70,9 +69,6 @@ pub struct StoredConstant {
     pub file: usize,
     pub offset: u64,
     pub bytes: u64,
-    /// Bytes of the copy that a session makes, for kernels that read the constant in another order;
-    /// 0 without a copy.
-    pub copy: u64,
     /// Whether runs read the file.
     pub is_read: bool,
 }
@@ -145,27 +141,37 @@ impl PreparedCache {
         folder: &CacheFolder,
         file: &TemporaryFile,
         data: &TemporaryFile,
-        uses: &[ConstantUse],
+        is_read: &[bool],
     ) -> io::Result<(TemporaryFile, StoredConstants)> {
-        if file.file().metadata()?.len() > MOST_GRAPH {
+        let mut graph = Vec::new();
+        let mut source = file.file();
+        source.rewind()?;
+        source.take(MOST_GRAPH + 1).read_to_end(&mut graph)?;
+        if graph.len() as u64 > MOST_GRAPH {
             return Err(io::Error::other("the graph of the prepared form is too large"));
         }
-        let graph = fs::read(file.path())?;
         let placed = placed_constants(&graph).map_err(io::Error::other)?;
-        let uses: HashMap<&str, &ConstantUse> = uses.iter().map(|used| (&*used.name, used)).collect();
+        if !are_apart(&placed) || is_read.len() != placed.len() {
+            return Err(io::Error::other(
+                "the constants of the prepared form overlap or are unknown",
+            ));
+        }
         let mut stored = StoredConstants::default();
         let mut new = NewConstants::default();
-        for constant in placed {
+        // Positions of the constants that are new.
+        let mut unplaced = Vec::new();
+        for (constant, &is_read) in placed.into_iter().zip(is_read) {
             let hash = hash_part(data.file(), &constant.place)?.to_string();
             let known = self.known.find(&hash, folder.path());
             let (file, offset) = match known {
                 Some((file, offset)) => (stored.file(file), offset),
-                None => (usize::MAX, new.add(&hash, &constant.place)),
+                None => {
+                    unplaced.push(stored.constants.len());
+                    (0, new.add(&hash, &constant.place))
+                }
             };
-            let used = uses.get(&*constant.name);
             stored.constants.push(StoredConstant {
-                copy: used.map_or(0, |used| used.copy),
-                is_read: used.is_none_or(|used| used.is_read),
+                is_read,
                 name: constant.name,
                 data_type: constant.data_type,
                 dims: constant.dims,
@@ -175,10 +181,15 @@ impl PreparedCache {
                 bytes: constant.place.bytes,
             });
         }
+        // Before room is made for the new file.
+        stored.touch(folder.path());
         if !new.parts.is_empty() {
+            lock(&self.space).check(new.end)?;
             let index = stored.file(self.write_constants(folder, data.file(), &new)?);
-            for constant in &mut stored.constants {
-                constant.file = constant.file.min(index);
+            for position in unplaced {
+                if let Some(constant) = stored.constants.get_mut(position) {
+                    constant.file = index;
+                }
             }
         }
         stored.touch(folder.path());
@@ -245,6 +256,17 @@ impl PreparedCache {
     }
 }
 
+/// Whether no two constants share bytes, as ONNX Runtime writes them. A child that a model has
+/// taken over could let each of them span the whole file.
+fn are_apart(placed: &[PlacedConstant]) -> bool {
+    let mut places: Vec<&Place> = placed.iter().map(|constant| &constant.place).collect();
+    places.sort_unstable_by_key(|place| place.offset);
+    places.windows(2).all(|pair| {
+        let end = pair[0].offset.checked_add(pair[0].bytes);
+        end.is_some_and(|end| end <= pair[1].offset)
+    })
+}
+
 /// The constants to write to a new file.
 #[derive(Debug, Default)]
 struct NewConstants {
@@ -282,19 +304,17 @@ impl NewConstants {
 
 /// The large constants of a graph and its file of constants, compared with those of the prepared
 /// models in `folder`. Those that cannot be read are left out.
-pub fn examined_constants(graph: &Path, data: &Path, uses: &[ConstantUse], folder: &Path) -> Vec<ExaminedConstant> {
+pub fn examined_constants(graph: &Path, data: &Path, is_read: &[bool], folder: &Path) -> Vec<ExaminedConstant> {
     let (Ok(data), Ok(graph)) = (File::open(data), fs::read(graph)) else {
         return Vec::new();
     };
     let models = models_by_constant(folder);
     let placed = placed_constants(&graph).unwrap_or_default();
-    let examined = placed.iter().filter_map(|constant| {
+    let examined = placed.iter().zip(is_read).filter_map(|(constant, &is_read)| {
         let hash = hash_part(&data, &constant.place).ok()?.to_string();
-        let used = uses.iter().find(|used| used.name == constant.name)?;
-        let bytes = constant.place.bytes;
         Some(ExaminedConstant {
-            bytes,
-            memory: used.copy + if used.is_read { bytes } else { 0 },
+            bytes: constant.place.bytes,
+            is_read,
             models: models.get(&hash).copied().unwrap_or(0),
         })
     });

@@ -28,17 +28,28 @@ impl DiskSpace {
         }
     }
 
+    /// Fails if files of `bytes` bytes exceed the limit by themselves.
+    pub fn check(&self, bytes: u64) -> io::Result<()> {
+        self.room(bytes).map(drop)
+    }
+
+    /// Bytes that are left next to files of `bytes` bytes.
+    fn room(&self, bytes: u64) -> io::Result<u64> {
+        let limit = self.limit;
+        limit.checked_sub(bytes).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("a prepared model of {bytes} bytes exceeds the limit of {limit} bytes; raise --cache-size"),
+            )
+        })
+    }
+
     /// Counts a file of `bytes` bytes that is to be added now. If the folder has to be scanned
     /// before, `evict` reduces it to the number of bytes that it is given, and returns how many are
     /// left.
     pub fn add(&mut self, bytes: u64, evict: impl FnOnce(u64) -> io::Result<u64>) -> io::Result<()> {
         let limit = self.limit;
-        let Some(room) = limit.checked_sub(bytes) else {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                format!("a prepared model of {bytes} bytes exceeds the limit of {limit} bytes; raise --cache-size"),
-            ));
-        };
+        let room = self.room(bytes)?;
         let is_within =
             |seen: u64| seen.saturating_add(self.added) <= room && self.added.saturating_add(bytes) <= limit / 16;
         if !self.seen.is_some_and(is_within) {

@@ -19,6 +19,7 @@ fn findings(prepared: bool) -> Findings {
     Findings {
         prepared,
         constants: None,
+        copies: 0,
         private: 1,
         growth: 0,
         mapped: 0,

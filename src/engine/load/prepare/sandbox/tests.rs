@@ -467,7 +467,12 @@ fn a_child_reads_its_model_writes_its_form_starts_threads_and_has_limits() {
         limit_child(1 << 30, 1 << 20).unwrap();
         for _ in 0..2 {
             limit_job(1 << 20, 1).unwrap();
-            allow_mapping(1 << 20).unwrap();
+            let bound = || getrlimit(Resource::Data).current;
+            let before = bound();
+            let allowed = allow_mapping(1 << 20);
+            assert_eq!(bound(), before.map(|bound| bound + (1 << 20)));
+            drop(allowed);
+            assert_eq!(bound(), before);
         }
         let most = getrlimit(Resource::Data).maximum;
         let raised = Rlimit {

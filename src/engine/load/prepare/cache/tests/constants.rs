@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::engine::load::onnx_file::placed;
-use crate::engine::load::prepare::ConstantUse;
 
 const CONSTANT: usize = 70_000;
 
@@ -28,14 +27,10 @@ fn graph(names: &[&str]) -> Vec<u8> {
     model
 }
 
-fn split(copied: &[&str]) -> Findings {
-    let constant = |name: &&str| ConstantUse {
-        name: (*name).to_owned(),
-        copy: CONSTANT as u64,
-        is_read: false,
-    };
+/// Findings about a graph with `count` constants, of which runs read all but the first.
+fn split(count: usize) -> Findings {
     Findings {
-        constants: Some(copied.iter().map(constant).collect()),
+        constants: Some((0..count).map(|index| index > 0).collect()),
         ..findings(true)
     }
 }
@@ -48,7 +43,7 @@ fn keep_split(cache: &PreparedCache, index: u64, fills: &[u8]) -> Prepared {
     fs::write(unfinished.file.path(), graph(&names)).unwrap();
     let data: Vec<u8> = fills.iter().flat_map(|&fill| vec![fill; CONSTANT]).collect();
     fs::write(unfinished.constants.path(), data).unwrap();
-    cache.keep(&content(index), true, Some(unfinished), split(&names[..1]), FACTS)
+    cache.keep(&content(index), true, Some(unfinished), split(names.len()), FACTS)
 }
 
 /// Checks that the graph of `prepared` and its list of constants lead to the expected bytes.
@@ -95,9 +90,7 @@ fn equal_constants_of_different_models_are_kept_once() {
     assert_eq!(files(folder.path()), 2);
     let copied = |prepared: &Prepared| -> Vec<bool> {
         let constants = prepared.constants.constants.iter();
-        constants
-            .map(|constant| constant.copy > 0 && !constant.is_read)
-            .collect()
+        constants.map(|constant| !constant.is_read).collect()
     };
     assert_eq!(copied(&second), [true, false, false]);
     // Another process finds the same.
@@ -108,6 +101,43 @@ fn equal_constants_of_different_models_are_kept_once() {
     // It has seen these constants now.
     assert_leads_to(&keep_split(&other, 4, &[3, 2]), &[3, 2]);
     assert_eq!(files(folder.path()), 2);
+}
+
+#[test]
+fn a_new_file_that_equals_a_known_one_does_not_take_the_place_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), 4 * PLENTY);
+    // Each constant is a name and the fillings of its pages.
+    let keep_pages = |index: u64, constants: &[(&str, &[u8])]| {
+        let pages = |fills: &[u8]| -> Vec<u8> { fills.iter().flat_map(|&fill| vec![fill; 4096]).collect() };
+        let unfinished = cache.unfinished().unwrap();
+        let (mut data, mut places) = (Vec::new(), Vec::new());
+        for (name, fills) in constants {
+            let place = placed::Place {
+                file: "data".to_owned(),
+                offset: data.len() as u64,
+                bytes: 4096 * fills.len() as u64,
+            };
+            places.push((*name, place));
+            data.extend(pages(fills));
+        }
+        let names: Vec<&str> = constants.iter().map(|(name, _)| *name).collect();
+        let find = |name: &str| places.iter().find(|(known, _)| *known == name).map(|(_, place)| place);
+        let graph = placed::with_places(&graph(&names), find).unwrap();
+        fs::write(unfinished.file.path(), graph).unwrap();
+        fs::write(unfinished.constants.path(), data).unwrap();
+        let kept = cache.keep(&content(index), true, Some(unfinished), split(names.len()), FACTS);
+        for (stored, (name, fills)) in kept.constants.constants.iter().zip(constants) {
+            let file = &kept.constants.files[stored.file].name;
+            let bytes = fs::read(kept.file.as_ref().unwrap().with_file_name(file)).unwrap();
+            let start = usize::try_from(stored.offset).unwrap();
+            assert_eq!(bytes[start..][..4096 * fills.len()], pages(fills), "{name}");
+        }
+    };
+    keep_pages(1, &[("a", &[1, 2])]);
+    keep_pages(2, &[("z", &[3, 4, 5])]);
+    // The file of the two halves has the bytes of the first file.
+    keep_pages(3, &[("a", &[1, 2]), ("z", &[3, 4, 5]), ("half", &[1]), ("other", &[2])]);
 }
 
 #[test]
@@ -148,17 +178,18 @@ fn a_damaged_file_of_constants_makes_its_models_unknown_and_no_others() {
 fn graphs_that_do_not_match_their_data_are_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), 4 * PLENTY);
-    let cases: [(Vec<u8>, usize); 4] = [
-        (graph(&["a", "b"]), CONSTANT),
-        (graph(&["a"]), CONSTANT - 1),
-        (b"not a protobuf".to_vec(), CONSTANT),
-        (graph(&["a", "a"]), 2 * CONSTANT),
+    let cases: [(Vec<u8>, usize, usize); 5] = [
+        (graph(&["a", "b"]), 2, CONSTANT),
+        (graph(&["a"]), 1, CONSTANT - 1),
+        (graph(&["a"]), 2, CONSTANT),
+        (b"not a protobuf".to_vec(), 0, CONSTANT),
+        (graph(&["a", "a"]), 2, 2 * CONSTANT),
     ];
-    for (graph, bytes) in cases {
+    for (graph, count, bytes) in cases {
         let unfinished = cache.unfinished().unwrap();
         fs::write(unfinished.file.path(), graph).unwrap();
         fs::write(unfinished.constants.path(), vec![1; bytes]).unwrap();
-        let kept = cache.keep(&content(1), true, Some(unfinished), split(&[]), FACTS);
+        let kept = cache.keep(&content(1), true, Some(unfinished), split(count), FACTS);
         assert_eq!((kept.file, cache.find(&content(1))), (None, None));
     }
     assert_eq!(contents(folder.path()).1, Vec::<String>::new());
