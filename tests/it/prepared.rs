@@ -502,12 +502,13 @@ fn child_processes_end_when_idle_and_with_the_server() {
     eventually("the child is gone", || !children[0].is_alive());
 }
 
-/// Returns the size of the only prepared form in `cache`.
+/// Returns the size of the only prepared form in `cache`, with its constants.
 #[track_caller]
 fn prepared_bytes(cache: &Path) -> u64 {
-    let files = files(cache, ".ort");
-    assert_eq!(files.len(), 1, "{files:?}");
-    fs::metadata(&files[0]).unwrap().len()
+    let forms = [files(cache, ".ort"), files(cache, ".onnx")].concat();
+    assert_eq!(forms.len(), 1, "{forms:?}");
+    let files = [forms, files(cache, ".constants")].concat();
+    files.iter().map(|file| fs::metadata(file).unwrap().len()).sum()
 }
 
 #[test]

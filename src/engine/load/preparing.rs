@@ -74,22 +74,32 @@ impl Preparing {
 
 /// Bytes that preparing a model usually needs: the load, and the prepared form to write. Measured
 /// with large constants in files of their own: 1.0 times a table, 1.4 times a perceptron, and 2
-/// times the float32 form of a float16 table.
+/// times the float32 form of a float16 table. For small models, the estimate is generous: among
+/// them are int8 layers, which take four times as much when they are folded.
 fn usual_memory(facts: Facts) -> u64 {
-    let large = facts.large.min(facts.weights);
-    let inline = facts.weights - large;
-    memory::load_estimate(inline, facts.has_trees)
-        .saturating_add(inline)
-        .saturating_add(large.saturating_mul(3) / 2)
-        .saturating_add(facts.widened.saturating_mul(5) / 2)
-        .saturating_add(prepare::SLACK)
+    const SMALL: u64 = 24 << 20;
+    let whole = memory::load_estimate(facts.widest(), facts.has_trees)
+        .saturating_add(facts.widest())
+        .saturating_add(prepare::SLACK);
+    with_mapped(facts, 150).max(whole.min(SMALL))
 }
 
 /// Bytes with which a preparation may succeed, if there is not as much as usual: enough for a model
 /// of tables.
 fn least_memory(facts: Facts) -> u64 {
+    with_mapped(unfolded(facts), 110)
+}
+
+/// Bytes that preparing a model needs if its large constants are mapped, and take `percent` percent
+/// of their size.
+fn with_mapped(facts: Facts, percent: u64) -> u64 {
     let large = facts.large.min(facts.weights);
-    usual_memory(unfolded(facts)).saturating_sub(large.saturating_mul(2) / 5)
+    let inline = facts.weights - large;
+    memory::load_estimate(inline, facts.has_trees)
+        .saturating_add(inline)
+        .saturating_add((large / 100).saturating_mul(percent))
+        .saturating_add(facts.widened.saturating_mul(5) / 2)
+        .saturating_add(prepare::SLACK)
 }
 
 /// The facts about a model whose narrow constants stay narrow.
@@ -164,7 +174,7 @@ impl Engine {
                 child: 0,
             },
             Some(preparing) => Replacement {
-                peak: least_memory(facts),
+                peak: usual_memory(unfolded(facts)),
                 child: preparing.preparer.start_cost(),
             },
         }
