@@ -177,12 +177,12 @@ fn models_whose_kernels_cannot_share_copies_are_served_as_without_sharing() {
 
 #[test]
 fn a_model_has_copies_in_common_only_with_models_that_have_the_same_constants() {
-    // ONNX Runtime finds a copy by a short hash. A model could contain a constant whose copy has the
-    // hash of another one, so models with other constants must not see its copies.
+    // ONNX Runtime finds a copy by a short hash. A model could contain a constant whose copy has
+    // the hash of another one, so models with other constants must not see its copies.
     let server = Builder::multi().start();
     load(&server, "m", sibling(1, 2, 3));
     let one = server.reserved();
-    // All of its constants are in the same file as those of the first, which has one more.
+    // Of the first file of constants, this model has the table and the layer only.
     load(&server, "n", sibling(1, 2, 2));
     let grown = server.reserved() - one;
     assert!(grown > Sibling::LAYER + Sibling::HEAD, "{grown}");
