@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn large_constants_move_to_pages_of_the_other_file_and_the_rest_stays() {
         let before = model(&[
-            (1, b"a node".to_vec()),
+            (10, b"a text".to_vec()),
             (5, tensor("large", 5000, 1)),
             (5, tensor("small", 999, 2)),
             (2, b"name".to_vec()),
