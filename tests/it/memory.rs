@@ -304,7 +304,11 @@ fn fill_a_control_group_of(limit: u64, kind: &Kind) {
         .start();
     let load = |name: &str, seed: u64| {
         let url = server.models().place_model(name, &(kind.make)(seed));
-        server.load(name, &url).status
+        let response = server.load(name, &url);
+        if response.status == 507 {
+            eprintln!("{}", response.message());
+        }
+        response.status
     };
     let ask = |name: &str| {
         server.invoke(name, &json!({"instances": [(kind.row)()]})).expect(200);

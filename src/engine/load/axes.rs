@@ -148,7 +148,12 @@ pub fn analyse_ort_format(path: &Path) -> Analysis {
 /// only where the model declares them.
 pub fn analyse_with_fixed(path: &Path, fixed: &BTreeSet<String>) -> Axes {
     let graph = if path.extension().is_some_and(|kind| kind == "onnx") {
-        onnx_file::graph(path).map_err(|error| error.to_string())
+        let graph = onnx_file::graph(path).map_err(|error| error.to_string());
+        graph.map(|mut model| {
+            // A prepared form has its nodes in reverse.
+            model.graph.nodes.reverse();
+            model
+        })
     } else {
         ort_file::graph(path).map_err(|error| error.to_string())
     };

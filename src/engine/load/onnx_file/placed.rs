@@ -85,6 +85,40 @@ pub fn with_places<'a>(model: &[u8], place: impl Fn(&str) -> Option<&'a Place>) 
     })
 }
 
+/// Returns `model` with the nodes of every graph in reverse.
+///
+/// ONNX Runtime writes nodes in the order in which it runs them, and sorts them again when it reads
+/// the file: of the inputs of a node, it runs first what comes last in the file. So a graph that is
+/// written and read runs in another order, in which values may live much longer: 32 dequantised
+/// layers took 43 MB in place of 3. In reverse, the nodes run in the order in which they were
+/// written.
+pub fn with_nodes_reversed(model: &[u8]) -> Result<Vec<u8>, ScanError> {
+    rewritten(model, MODEL_GRAPH, |graph| graph_reversed(graph, 0))
+}
+
+fn graph_reversed(graph: &[u8], depth: usize) -> Result<Vec<u8>, ScanError> {
+    if depth > MAX_DEPTH {
+        return Err(ScanError::TooDeep);
+    }
+    let (mut bytes, mut nodes) = (Vec::with_capacity(graph.len()), Vec::new());
+    for field in fields(graph) {
+        let field = field?;
+        if field.number == GRAPH_NODE {
+            nodes.push(field.bytes()?);
+        } else {
+            bytes.extend(field.encoded);
+        }
+    }
+    for node in nodes.into_iter().rev() {
+        let node = rewritten(node, NODE_ATTRIBUTE, |attribute| {
+            let graph = |graph: &[u8]| graph_reversed(graph, depth + 1);
+            rewritten(&rewritten(attribute, ATTRIBUTE_GRAPH, graph)?, ATTRIBUTE_GRAPHS, graph)
+        })?;
+        append(&mut bytes, GRAPH_NODE, &node);
+    }
+    Ok(bytes)
+}
+
 const MODEL_GRAPH: u64 = 7;
 const MODEL_FUNCTIONS: u64 = 25;
 const GRAPH_NODE: u64 = 1;
@@ -427,6 +461,18 @@ mod tests {
     }
 
     #[test]
+    fn nodes_are_reversed_in_all_graphs_and_nothing_else_changes() {
+        let node = |name: &[u8]| message(&[(3, name)]);
+        let body = message(&[(GRAPH_NODE, &node(b"c")), (GRAPH_NODE, &node(b"d")), (2, b"body")]);
+        let outer = message(&[(3, b"b"), (NODE_ATTRIBUTE, &message(&[(ATTRIBUTE_GRAPH, &body)]))]);
+        let graph = message(&[(GRAPH_NODE, &node(b"a")), (GRAPH_NODE, &outer), (2, b"name")]);
+        let body = message(&[(2, b"body"), (GRAPH_NODE, &node(b"d")), (GRAPH_NODE, &node(b"c"))]);
+        let outer = message(&[(3, b"b"), (NODE_ATTRIBUTE, &message(&[(ATTRIBUTE_GRAPH, &body)]))]);
+        let expected = message(&[(2, b"name"), (GRAPH_NODE, &outer), (GRAPH_NODE, &node(b"a"))]);
+        assert_eq!(with_nodes_reversed(&model(&graph)).unwrap(), model(&expected));
+    }
+
+    #[test]
     fn constants_inside_operators_and_equal_names_are_refused() {
         let inner_graph = message(&[(GRAPH_INITIALIZER, &placed("a"))]);
         let attribute = message(&[(ATTRIBUTE_GRAPH, &inner_graph)]);
@@ -466,6 +512,7 @@ mod tests {
                 // Neither may panic.
                 let _ = placed_constants(&damaged);
                 let _ = with_places(&damaged, |_| None);
+                let _ = with_nodes_reversed(&damaged);
             }
         }
     }

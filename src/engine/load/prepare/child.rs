@@ -17,6 +17,7 @@ use super::trial;
 use super::weighing::should_stay_unfolded;
 use crate::engine::load::axes::{self, Analysis, Axes, OutputAxis};
 use crate::engine::load::onnx_file;
+use crate::engine::load::onnx_file::placed::with_nodes_reversed;
 use crate::engine::load::output_rows::{self, TrialRun};
 use crate::engine::memory::allocator;
 use crate::engine::onnxruntime::runtime::{self, Environment, Libraries};
@@ -291,7 +292,9 @@ fn write_form(
     let form = match written {
         WrittenForm::Whole(file) => ModelForm::Prepared(file),
         // Only constants of the main graph can be shared.
-        WrittenForm::Split { graph, .. } if placed(graph).is_some_and(|constants| !constants.is_empty()) => {
+        WrittenForm::Split { graph, .. }
+            if placed(graph).is_some_and(|constants| !constants.is_empty()) && reverse(graph).is_some() =>
+        {
             ModelForm::Graph(graph)
         }
         WrittenForm::Split { .. } => return Ok(None),
@@ -310,6 +313,12 @@ fn write_form(
         Err(error @ SessionError::OutOfMemory) if matches!(written, WrittenForm::Split { .. }) => Err(error),
         Ok(_) | Err(_) => Ok(None),
     }
+}
+
+/// Reverses the nodes of a graph, so that they run in the order in which they were written.
+fn reverse(graph: &Path) -> Option<()> {
+    let reversed = with_nodes_reversed(&std::fs::read(graph).ok()?).ok()?;
+    std::fs::write(graph, reversed).ok()
 }
 
 /// Writes the prepared form of the job's model.
