@@ -266,7 +266,7 @@ mod tests {
         assert!(data[..5000].iter().all(|&byte| byte == 1) && data[8192..].iter().all(|&byte| byte == 3));
         assert!(graph.len() < 1300, "{}", graph.len());
         for kept in [
-            &b"a node"[..],
+            &b"a text"[..],
             b"name",
             b"an input",
             b"small",
