@@ -454,7 +454,7 @@ mod tests {
         let new = at("another file", 1 << 40);
         let moved = with_places(&model, |name| (name == "c").then_some(&new)).unwrap();
         let found = placed_constants(&moved).unwrap();
-        assert_eq!(found, [constant("a", at("w", 4096)), constant("c", new.clone())]);
+        assert_eq!(found, [constant("a", at("w", 4096)), constant("c", new)]);
         let back = at("w", 4096);
         let restored = with_places(&moved, |_| Some(&back)).unwrap();
         assert_eq!(placed_constants(&restored).unwrap(), placed_constants(&model).unwrap());

@@ -262,8 +262,13 @@ fn write(
 }
 
 /// Whether the uploaded model has constants that belong in a file of their own. False in ONNX
-/// Runtime's own format, in which a graph has all its constants.
+/// Runtime's own format, in which a graph has all its constants, and for models that are too large
+/// to be written within the usual time limit.
 fn has_large_constants(job: &PrepareJob) -> bool {
+    const MOST: u64 = 2 << 30;
+    if job.widest() > MOST {
+        return false;
+    }
     let scan = |file: File| onnx_file::scan(&file).ok();
     let facts = (!job.is_ort_format).then(|| File::open(&job.model).ok().and_then(scan));
     facts.flatten().is_some_and(|facts| facts.large >= job.large)
