@@ -355,7 +355,7 @@ fn a_restarted_worker_has_the_adapters_without_their_artifacts() {
         for case in &cases {
             case.assert_answered(&server);
         }
-        // No adapter is missing, and there is no further session.
+        // The server has restored every adapter, and one session for all of them.
         let after = server.reserved();
         assert!(after.abs_diff(before) < 32 << 10, "{before} {after}");
     }

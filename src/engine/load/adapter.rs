@@ -8,8 +8,8 @@
 //! passes the adapter's tensors as ordinary inputs of the run instead:
 //! - Nothing else happens in ONNX Runtime: its `Run` appends the names and values of the active
 //!   adapters to those of the call.
-//! - An active adapter is a state of the run's options, which several runs of a request share and
-//!   which other threads hold (`Cancel`). With ordinary inputs there is no state that could reach
+//! - An active adapter is a state of the run's options. Several runs of a request share them, and
+//!   other threads hold them (`Cancel`). Ordinary inputs leave no state behind, so none can reach
 //!   the run of another model.
 //! - The file is untrusted. Only this module reads it, and checks every offset; ONNX Runtime's own
 //!   reader never sees it.

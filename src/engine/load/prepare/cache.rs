@@ -7,8 +7,8 @@
 //! and the hashes of the other files follow. A model without a prepared form has only that file.
 //! The name is a hash of everything that a prepared model depends on: its content, ONNX Runtime's
 //! build and execution provider, the processor's features, the size of a large constant, and the
-//! version of this format. On a GPU there are no prepared models; TensorRT keeps its engines in a
-//! folder `prepared-<name>.tensorrt`.
+//! version of this format. A GPU runs uploaded models; TensorRT keeps its engines in a folder
+//! `prepared-<name>.tensorrt`.
 //!
 //! Invariants:
 //! - Files appear complete, by a rename, and are never written again: a mapping outlives its file's
