@@ -188,7 +188,9 @@ impl AdapterReader<'_> {
             return Err(AdapterError::Shape { name: shown });
         };
         let code = self.file.i32(table, 2)?;
-        let Some(data_type) = data_type(code) else {
+        // The format numbers the types as ONNX does, and has no strings.
+        let known = u64::try_from(code).ok().and_then(DataType::from_onnx);
+        let Some(data_type) = known.filter(|data_type| data_type.size().is_some()) else {
             return Err(AdapterError::DataType { name: shown, code });
         };
         let data = self.data(table)?;
@@ -242,24 +244,4 @@ fn described(data_type: DataType, shape: &[usize]) -> String {
 /// Shortens a name for a message.
 fn brief(name: &str) -> String {
     name.chars().take(200).collect()
-}
-
-/// The data type with this number in the format, which numbers them as ONNX does.
-fn data_type(code: i32) -> Option<DataType> {
-    Some(match code {
-        1 => DataType::F32,
-        2 => DataType::U8,
-        3 => DataType::I8,
-        4 => DataType::U16,
-        5 => DataType::I16,
-        6 => DataType::I32,
-        7 => DataType::I64,
-        9 => DataType::Bool,
-        10 => DataType::F16,
-        11 => DataType::F64,
-        12 => DataType::U32,
-        13 => DataType::U64,
-        16 => DataType::Bf16,
-        _ => return None,
-    })
 }

@@ -87,7 +87,7 @@ pub enum WrittenForm<'a> {
 pub struct SharedConstants {
     /// Constants by name. The session uses them in place.
     pub tensors: Vec<(CString, Tensor)>,
-    /// Copies that sessions with equal constants share; ONNX Runtime finds them by their content.
+    /// The container of the copies. ONNX Runtime finds a copy by its operator and a short hash.
     pub packed: PrepackedWeights,
 }
 

@@ -192,13 +192,19 @@ impl Model {
         self.adapter.as_ref().map_or(0, |adapter| adapter.adapter().charge())
     }
 
-    /// Bytes that dropping this model frees: none, if another name has the same content.
+    /// Bytes that dropping this model frees: nothing of the session or of the adapter if another
+    /// name has it, too.
     pub(in crate::engine) fn frees(&self) -> u64 {
-        if Arc::strong_count(&self.resident) > 1 {
-            0
+        let session = if Arc::strong_count(&self.resident) == 1 {
+            self.resident.charge()
         } else {
-            self.charge()
-        }
+            0
+        };
+        let adapter = self.adapter.as_ref().map(|bound| bound.adapter());
+        session
+            + adapter
+                .filter(|adapter| Arc::strong_count(adapter) == 1)
+                .map_or(0, |adapter| adapter.charge())
     }
 
     /// Runs `work` for a request of `size` bytes. A request that is expected to be short runs
