@@ -121,6 +121,9 @@ pub struct Facts {
     /// Bytes of the constants that are mapped while the model is prepared.
     #[serde(default)]
     pub large: u64,
+    /// Bytes of the largest constant that is or can be in a file of its own.
+    #[serde(default)]
+    pub largest: u64,
     pub has_trees: bool,
     /// Whether a small request can cause any amount of work; true if that is unknown.
     pub has_unbounded_work: bool,
@@ -196,7 +199,8 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
         adapter = adapter_of(&folder, &real)?;
     }
     let (file, mut weights) = open_file(&folder, &real)?;
-    let (mut widened, mut large, mut has_trees, mut has_unbounded_work) = (0, 0, false, true);
+    let (mut widened, mut large, mut largest) = (0, 0, 0);
+    let (mut has_trees, mut has_unbounded_work) = (false, true);
     let mut external = Vec::new();
     let mut counted = BTreeSet::new();
     let is_ort_format = is_ort_format(&real);
@@ -224,7 +228,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
                 },
             },
         })?;
-        (widened, large) = (facts.widened, facts.large);
+        (widened, large, largest) = (facts.widened, facts.large, facts.largest);
         (has_trees, has_unbounded_work) = (facts.has_trees, facts.has_unbounded_work);
         for (location, needed) in facts.external {
             let file = external_file(&real, &folder, &location)?;
@@ -259,6 +263,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
             weights,
             widened,
             large,
+            largest,
             has_trees,
             has_unbounded_work,
         },
@@ -295,6 +300,7 @@ fn open_without_graph(folder: Folder, path: &ArtifactPath, none: ArtifactError) 
             weights,
             widened: 0,
             large: 0,
+            largest: 0,
             has_trees: false,
             has_unbounded_work: false,
         },

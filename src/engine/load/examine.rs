@@ -264,7 +264,8 @@ impl Examiner {
         let create = |file: &Path| File::create(file).map_err(|error| PrepareError::NoChild(Arc::new(error)));
         create(&prepared)?;
         let data = self.folder.path().join(format!("{content}.constants"));
-        if cache.is_some() {
+        let is_split = artifact.facts.largest >= LARGE_CONSTANT && !artifact.is_ort_format;
+        if cache.is_some() && is_split {
             create(&data)?;
         }
         let weights = artifact.facts.weights;
@@ -274,7 +275,7 @@ impl Examiner {
             weights,
             is_ort_format: artifact.is_ort_format,
             prepared: Some(prepared.clone()),
-            constants: cache.map(|_| data.clone()),
+            constants: cache.filter(|_| is_split).map(|_| data.clone()),
             large: LARGE_CONSTANT,
             memory,
             widened: artifact.facts.widened,

@@ -54,6 +54,8 @@ pub struct OnnxFacts {
     /// Bytes of the constants that are mapped, or that can be moved to a file that is mapped: those
     /// of at least [`LARGE_CONSTANT`] bytes.
     pub large: u64,
+    /// Bytes of the largest constant that is or can be in another file.
+    pub largest: u64,
     /// Whether there is a node of the TreeEnsemble family. Such a model uses five times the size
     /// of its file in memory.
     pub has_trees: bool,

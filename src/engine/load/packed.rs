@@ -133,6 +133,7 @@ impl Packed {
                     // A prepared form holds its weights as they are served.
                     widened: 0,
                     large: 0,
+                    largest: 0,
                     ..uploaded.facts
                 },
                 ..uploaded.clone()

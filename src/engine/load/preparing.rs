@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::load::artifact::{Facts, PrivateCopy};
+use crate::engine::load::artifact::{Artifact, Facts, PrivateCopy};
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::prepare::{
     self, Findings, Platform, PrepareError, PrepareJob, Prepared, PreparedCache, Preparer,
@@ -70,6 +70,15 @@ impl Preparing {
             large_constant: config.large_constant,
         })
     }
+
+    /// Whether the prepared form of `artifact` has its large constants in a file of their own. A
+    /// model in ONNX Runtime's own format has them in its graph. A very large one is not written
+    /// twice, because that may take longer than the time limit.
+    fn is_split(&self, artifact: &Artifact) -> bool {
+        const MOST: u64 = 2 << 30;
+        let has_large = |bound| artifact.facts.largest >= bound;
+        self.large_constant.is_some_and(has_large) && !artifact.is_ort_format && artifact.facts.widest() <= MOST
+    }
 }
 
 /// Bytes that preparing a model usually needs: the load, and the prepared form to write. Measured
@@ -130,11 +139,14 @@ impl Engine {
         // A child tries and measures on the CPU, where its resources can be limited; a form that
         // it writes is useless on a GPU.
         let is_written = self.gpu.is_none();
-        let unfinished = self.loads.run(move || is_written.then(|| cache.unfinished()).flatten());
+        let is_split = preparing.is_split(copy.artifact());
+        let unfinished = self
+            .loads
+            .run(move || is_written.then(|| cache.unfinished(is_split)).flatten());
         let unfinished = unfinished.await.map_err(LoadError::Pool)?;
         let paths = unfinished.as_ref().map(|unfinished| {
             let path = |file: &TemporaryFile| file.path().to_owned();
-            (path(&unfinished.file), path(&unfinished.constants))
+            (path(&unfinished.file), unfinished.constants.as_ref().map(path))
         });
         let findings = match self.findings(preparing, copy, paths).await {
             Ok(findings) => findings,
@@ -185,7 +197,7 @@ impl Engine {
         &self,
         preparing: &Preparing,
         copy: &PrivateCopy,
-        files: Option<(PathBuf, PathBuf)>,
+        files: Option<(PathBuf, Option<PathBuf>)>,
     ) -> Result<Findings, LoadError> {
         let artifact = copy.artifact();
         let usual = usual_memory(artifact.facts);
@@ -219,9 +231,7 @@ impl Engine {
                 weights: artifact.facts.weights,
                 is_ort_format: artifact.is_ort_format,
                 prepared: files.as_ref().map(|(file, _)| file.clone()),
-                constants: preparing
-                    .large_constant
-                    .and_then(|_| files.as_ref().map(|(_, constants)| constants.clone())),
+                constants: files.as_ref().and_then(|(_, constants)| constants.clone()),
                 large: preparing.large_constant.unwrap_or(u64::MAX),
                 memory,
                 widened: artifact.facts.widened,

@@ -144,9 +144,10 @@ impl<R: Read + io::Seek> Scanner<R> {
         if data_type != 0 {
             let external_bytes = external.length.as_deref().and_then(|length| length.parse().ok());
             self.narrow.add(data_type, external_bytes.unwrap_or(data));
-            let large = external_bytes.unwrap_or(raw);
-            if large >= LARGE_CONSTANT {
-                self.facts.large = self.facts.large.saturating_add(large);
+            let bytes = external_bytes.unwrap_or(raw);
+            self.facts.largest = self.facts.largest.max(bytes);
+            if bytes >= LARGE_CONSTANT {
+                self.facts.large = self.facts.large.saturating_add(bytes);
             }
         }
         self.add_external(external)

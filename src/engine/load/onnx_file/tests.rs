@@ -72,6 +72,7 @@ fn the_scan_finds_operators_and_external_files_in_subgraphs() {
         OnnxFacts {
             external: BTreeMap::from([("weights.bin".to_owned(), 0)]),
             large: 0,
+            largest: 0,
             widened: 0,
             has_trees: true,
             has_unbounded_work: false,

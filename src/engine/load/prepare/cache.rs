@@ -85,7 +85,8 @@ struct EntryDescription {
 #[derive(Debug)]
 pub struct UnfinishedForm {
     pub file: TemporaryFile,
-    pub constants: TemporaryFile,
+    /// For large constants, if the form may have a file of them.
+    pub constants: Option<TemporaryFile>,
 }
 
 /// A folder of prepared models; without a folder, the findings of this process.
@@ -219,13 +220,13 @@ impl PreparedCache {
 
     /// Creates the files for a prepared form, before [`Self::keep`]. `None` without a usable
     /// folder.
-    pub fn unfinished(&self) -> Option<UnfinishedForm> {
+    pub fn unfinished(&self, is_split: bool) -> Option<UnfinishedForm> {
         let folder = self.folder.as_ref()?;
         let new = || TemporaryFile::new(folder.path());
         let created = folder.ensure().map_err(io::Error::other).and_then(|()| {
             Ok(UnfinishedForm {
                 file: new()?,
-                constants: new()?,
+                constants: is_split.then(new).transpose()?,
             })
         });
         match created {
@@ -303,14 +304,17 @@ impl PreparedCache {
         let mut form = None;
         if let Some(unfinished) = unfinished {
             // The descriptors are used, so the names have to refer to the same files.
-            for file in [&unfinished.file, &unfinished.constants] {
+            for file in [Some(&unfinished.file), unfinished.constants.as_ref()]
+                .into_iter()
+                .flatten()
+            {
                 if !is_at(file.file(), file.path()) {
                     return Err(io::Error::other("another file has replaced the prepared form"));
                 }
             }
             let UnfinishedForm { mut file, constants } = unfinished;
-            if let Some(uses) = &findings.constants {
-                let (graph, stored) = self.keep_constants(folder, &file, &constants, uses)?;
+            if let (Some(is_read), Some(constants)) = (&findings.constants, constants) {
+                let (graph, stored) = self.keep_constants(folder, &file, &constants, is_read)?;
                 entry.constants = stored;
                 // A new file: the child may still have the other one open.
                 file = graph;

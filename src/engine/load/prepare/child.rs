@@ -245,9 +245,7 @@ fn write(
     prepared: &Path,
     folding: Folding,
 ) -> Result<Option<ExaminedForm>, SessionError> {
-    if let Some(constants) = &job.constants
-        && has_large_constants(job)
-    {
+    if let Some(constants) = &job.constants {
         let split = WrittenForm::Split {
             graph: prepared,
             constants,
@@ -259,19 +257,6 @@ fn write(
         }
     }
     write_form(environment, timer, job, WrittenForm::Whole(prepared), folding)
-}
-
-/// Whether the uploaded model has constants that belong in a file of their own. False in ONNX
-/// Runtime's own format, in which a graph has all its constants, and for models that are too large
-/// to be written within the usual time limit.
-fn has_large_constants(job: &PrepareJob) -> bool {
-    const MOST: u64 = 2 << 30;
-    if job.widest() > MOST {
-        return false;
-    }
-    let scan = |file: File| onnx_file::scan(&file).ok();
-    let facts = (!job.is_ort_format).then(|| File::open(&job.model).ok().and_then(scan));
-    facts.flatten().is_some_and(|facts| facts.large >= job.large)
 }
 
 fn write_form(
@@ -385,13 +370,14 @@ fn examine(
     let session = session?;
     let created = allocator::thread_balance() - before;
     let (answers, run_peak) = allocator::with_peak(|| answers(&session, timer, job));
-    let agrees = match &expected {
+    let is_right = |session: &Session, answers: Option<&Answers>| match &expected {
         // Random operators differ in every run, so a model that contradicts itself is accepted.
         Some(Some(expected)) => {
-            answers.as_ref().is_some_and(|answers| answers.agree(expected)) || !is_deterministic(&session, timer, job)
+            answers.is_some_and(|answers| answers.agree(expected)) || !is_deterministic(session, timer, job)
         }
         Some(None) | None => true,
     };
+    let agrees = is_right(&session, answers.as_ref());
     let holds = answers.as_ref().and_then(Answers::independent_rows);
     let size = answers.as_ref().map_or(1, |answers| answers.size);
     let run_peak = answers.as_ref().map(|_| run_peak);
@@ -406,14 +392,9 @@ fn examine(
     let outputs = outputs.map(|output| output.name.clone()).collect();
     let (constants, copies, mapped) = match (split, mapping) {
         (Some(split), _) => {
-            let is_right = |second: &Session| match &expected {
-                Some(Some(expected)) => {
-                    let answers = self::answers(second, timer, job);
-                    answers.is_some_and(|answers| answers.agree(expected)) || !is_deterministic(second, timer, job)
-                }
-                Some(None) | None => true,
-            };
-            let copies = split.copies(environment, job, created, is_right)?;
+            let copies = split.copies(environment, job, created, |second| {
+                is_right(second, self::answers(second, timer, job).as_ref())
+            })?;
             // The next session makes copies of its own.
             drop(session);
             let used = split.reads(environment, job, copies)?;

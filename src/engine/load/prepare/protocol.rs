@@ -19,8 +19,8 @@ pub struct PrepareJob {
     pub is_ort_format: bool,
     /// An empty file for the prepared form, if there is a folder for it.
     pub prepared: Option<PathBuf>,
-    /// An empty file for the large constants of a prepared form in two files; `None` for a form in
-    /// one file.
+    /// An empty file for the large constants, if the model has some that others can share; `None`
+    /// for a form in one file.
     pub constants: Option<PathBuf>,
     /// Bytes from which a constant counts as large.
     pub large: u64,

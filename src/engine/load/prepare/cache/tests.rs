@@ -35,6 +35,7 @@ const FACTS: Facts = Facts {
     weights: 4,
     widened: 0,
     large: 0,
+    largest: 0,
     has_trees: false,
     has_unbounded_work: true,
 };
@@ -50,7 +51,7 @@ fn open(folder: &Path, limit: u64) -> PreparedCache {
 
 /// Keeps a prepared form with these `bytes`.
 fn keep(cache: &PreparedCache, index: u64, bytes: &[u8]) -> Prepared {
-    let unfinished = cache.unfinished().unwrap();
+    let unfinished = cache.unfinished(false).unwrap();
     fs::write(unfinished.file.path(), bytes).unwrap();
     cache.keep(&content(index), true, Some(unfinished), findings(true), FACTS)
 }
@@ -97,7 +98,7 @@ fn a_kept_model_is_found_by_all_caches_and_others_are_not() {
 fn findings_are_kept_even_without_a_prepared_form() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), PLENTY);
-    let unfinished = cache.unfinished().unwrap();
+    let unfinished = cache.unfinished(false).unwrap();
     // A form whose answers differ from the model's is not kept.
     fs::write(unfinished.file.path(), "wrong").unwrap();
     let kept = cache.keep(&content(1), true, Some(unfinished), findings(false), FACTS);
@@ -218,7 +219,7 @@ fn a_deleted_folder_is_created_again_for_this_user_alone() {
     assert_holds(Some(&keep(&cache, 1, b"model")), b"model");
     assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
     // The folder may also be deleted between the child's work and `keep`.
-    let unfinished = cache.unfinished().unwrap();
+    let unfinished = cache.unfinished(false).unwrap();
     fs::remove_dir_all(&folder).unwrap();
     let kept = cache.keep(&content(2), true, Some(unfinished), findings(true), FACTS);
     assert_eq!(kept.file, None);
@@ -250,9 +251,9 @@ fn a_folder_that_others_can_write_to_is_refused_at_the_start_and_later() {
 
     let cache = open(&at("own", 0o700), PLENTY);
     at("own", 0o777);
-    assert!(cache.unfinished().is_none());
+    assert!(cache.unfinished(false).is_none());
     at("own", 0o700);
-    assert!(cache.unfinished().is_some());
+    assert!(cache.unfinished(false).is_some());
 }
 
 #[test]
@@ -317,7 +318,7 @@ fn a_file_that_replaced_an_unfinished_one_is_not_kept() {
         |_: &Path, to: &Path| fs::write(to, "another").unwrap(),
         |from: &Path, to: &Path| symlink(from, to).unwrap(),
     ] {
-        let unfinished = cache.unfinished().unwrap();
+        let unfinished = cache.unfinished(false).unwrap();
         fs::write(unfinished.file.path(), "model").unwrap();
         // Otherwise the new file could get the inode of the removed one.
         fs::hard_link(unfinished.file.path(), folder.path().join("held")).unwrap();
@@ -441,7 +442,7 @@ fn many_threads_and_two_caches_stay_within_the_limit() {
 #[test]
 fn without_a_folder_findings_are_remembered_within_limits() {
     let cache = PreparedCache::without_folder();
-    assert!(cache.unfinished().is_none());
+    assert!(cache.unfinished(false).is_none());
     assert_eq!(cache.engines(&content(1)), None);
     let kept = cache.keep(&content(1), false, None, findings(false), FACTS);
     assert_eq!(cache.find(&content(1)), Some(kept));
@@ -457,7 +458,7 @@ fn without_a_folder_findings_are_remembered_within_limits() {
 fn the_remains_of_a_killed_process_are_removed_at_the_start_and_other_files_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), PLENTY);
-    let unfinished = cache.unfinished().unwrap();
+    let unfinished = cache.unfinished(false).unwrap();
     fs::write(unfinished.file.path(), b"model").unwrap();
     fs::write(folder.path().join(".new-7-0-0"), "left").unwrap();
     open(folder.path(), PLENTY);
@@ -472,7 +473,7 @@ fn a_missing_prepared_form_is_remembered_unless_the_disk_was_full() {
     let cache = open(folder.path(), PLENTY);
     for (index, weights, is_remembered) in [(1, 1, true), (2, u64::MAX, false)] {
         let facts = Facts { weights, ..FACTS };
-        let kept = cache.keep(&content(index), true, cache.unfinished(), findings(false), facts);
+        let kept = cache.keep(&content(index), true, cache.unfinished(false), findings(false), facts);
         assert_eq!((kept.file, kept.findings), (None, findings(false)));
         assert_eq!(cache.find(&content(index)).is_some(), is_remembered, "{weights}");
     }

@@ -37,12 +37,12 @@ fn split(count: usize) -> Findings {
 
 /// Keeps a graph with a constant full of each of these bytes, named after it.
 fn keep_split(cache: &PreparedCache, index: u64, fills: &[u8]) -> Prepared {
-    let unfinished = cache.unfinished().unwrap();
+    let unfinished = cache.unfinished(true).unwrap();
     let names: Vec<String> = fills.iter().map(|fill| format!("c{fill}")).collect();
     let names: Vec<&str> = names.iter().map(|name| &**name).collect();
     fs::write(unfinished.file.path(), graph(&names)).unwrap();
     let data: Vec<u8> = fills.iter().flat_map(|&fill| vec![fill; CONSTANT]).collect();
-    fs::write(unfinished.constants.path(), data).unwrap();
+    fs::write(unfinished.constants.as_ref().unwrap().path(), data).unwrap();
     cache.keep(&content(index), true, Some(unfinished), split(names.len()), FACTS)
 }
 
@@ -110,7 +110,7 @@ fn a_new_file_that_equals_a_known_one_does_not_take_the_place_of_another() {
     // Each constant is a name and the fillings of its pages.
     let keep_pages = |index: u64, constants: &[(&str, &[u8])]| {
         let pages = |fills: &[u8]| -> Vec<u8> { fills.iter().flat_map(|&fill| vec![fill; 4096]).collect() };
-        let unfinished = cache.unfinished().unwrap();
+        let unfinished = cache.unfinished(true).unwrap();
         let (mut data, mut places) = (Vec::new(), Vec::new());
         for (name, fills) in constants {
             let place = placed::Place {
@@ -125,7 +125,7 @@ fn a_new_file_that_equals_a_known_one_does_not_take_the_place_of_another() {
         let find = |name: &str| places.iter().find(|(known, _)| *known == name).map(|(_, place)| place);
         let graph = placed::with_places(&graph(&names), find).unwrap();
         fs::write(unfinished.file.path(), graph).unwrap();
-        fs::write(unfinished.constants.path(), data).unwrap();
+        fs::write(unfinished.constants.as_ref().unwrap().path(), data).unwrap();
         let kept = cache.keep(&content(index), true, Some(unfinished), split(names.len()), FACTS);
         for (stored, (name, fills)) in kept.constants.constants.iter().zip(constants) {
             let file = &kept.constants.files[stored.file].name;
@@ -186,9 +186,9 @@ fn graphs_that_do_not_match_their_data_are_not_kept() {
         (graph(&["a", "a"]), 2, 2 * CONSTANT),
     ];
     for (graph, count, bytes) in cases {
-        let unfinished = cache.unfinished().unwrap();
+        let unfinished = cache.unfinished(true).unwrap();
         fs::write(unfinished.file.path(), graph).unwrap();
-        fs::write(unfinished.constants.path(), vec![1; bytes]).unwrap();
+        fs::write(unfinished.constants.as_ref().unwrap().path(), vec![1; bytes]).unwrap();
         let kept = cache.keep(&content(1), true, Some(unfinished), split(count), FACTS);
         assert_eq!((kept.file, cache.find(&content(1))), (None, None));
     }
