@@ -15,7 +15,9 @@ mod apart;
 pub mod graph;
 mod graph_reader;
 mod header;
+pub mod message;
 mod narrow;
+pub mod order;
 pub mod placed;
 mod scanner;
 mod schema;
@@ -115,11 +117,11 @@ pub fn more_outputs(names: &[String]) -> Vec<u8> {
     let mut graph = Vec::new();
     for name in names {
         let mut output = Vec::new();
-        placed::append(&mut output, 1, name.as_bytes());
-        placed::append(&mut graph, 12, &output);
+        message::append(&mut output, 1, name.as_bytes());
+        message::append(&mut graph, 12, &output);
     }
     let mut model = Vec::new();
-    placed::append(&mut model, 7, &graph);
+    message::append(&mut model, 7, &graph);
     model
 }
 

@@ -13,7 +13,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
 use super::ScanError;
-use super::placed::{MOST_CONSTANTS, MOST_GRAPH, append, append_varint};
+use super::message::append;
+use super::placed::{MOST_CONSTANTS, MOST_GRAPH, Place, append_place};
+use super::schema::number::{
+    GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_DATA_LOCATION, TENSOR_EXTERNAL_DATA, TENSOR_RAW_DATA,
+};
 use super::wire::{Wire, WireField};
 
 /// Positions of constants in the new file are multiples of this.
@@ -72,7 +76,7 @@ impl LargeConstants {
             let Some((number, value)) = wire.field(length)? else {
                 break;
             };
-            let (7, WireField::Bytes(end)) = (number, &value) else {
+            let (MODEL_GRAPH, WireField::Bytes(end)) = (number, &value) else {
                 wire.skip(&value)?;
                 continue;
             };
@@ -96,7 +100,7 @@ impl LargeConstants {
             let Some((number, value)) = wire.field(end)? else {
                 return Ok(());
             };
-            let (5, WireField::Bytes(field_end)) = (number, &value) else {
+            let (GRAPH_INITIALIZER, WireField::Bytes(field_end)) = (number, &value) else {
                 wire.skip(&value)?;
                 continue;
             };
@@ -108,7 +112,7 @@ impl LargeConstants {
                     break;
                 };
                 match (number, &value) {
-                    (9, WireField::Bytes(data_end)) => {
+                    (TENSOR_RAW_DATA, WireField::Bytes(data_end)) => {
                         is_simple &= raw.is_none();
                         let end = *data_end;
                         let data = Range {
@@ -118,7 +122,7 @@ impl LargeConstants {
                         raw = Some((Range { start, end }, data));
                     }
                     // Its data is in another file, or says where it is.
-                    (13 | 14, _) => is_simple = false,
+                    (TENSOR_EXTERNAL_DATA | TENSOR_DATA_LOCATION, _) => is_simple = false,
                     _ => {}
                 }
                 wire.skip(&value)?;
@@ -152,28 +156,20 @@ impl LargeConstants {
             let mut moved = Vec::new();
             copy(model, between(tensor.content.start, tensor.raw.start), &mut moved)?;
             copy(model, between(tensor.raw.end, tensor.content.end), &mut moved)?;
-            let length = tensor.data.bytes();
-            for (key, value) in [
-                ("location", name.to_owned()),
-                ("offset", aligned.to_string()),
-                ("length", length.to_string()),
-            ] {
-                let mut entry = Vec::new();
-                append(&mut entry, 1, key.as_bytes());
-                append(&mut entry, 2, value.as_bytes());
-                append(&mut moved, 13, &entry);
-            }
-            // `data_location`: external.
-            append_varint(&mut moved, 14 << 3);
-            append_varint(&mut moved, 1);
-            append(&mut content, 5, &moved);
+            let place = Place {
+                file: name.to_owned(),
+                offset: aligned,
+                bytes: tensor.data.bytes(),
+            };
+            append_place(&mut moved, &place);
+            append(&mut content, GRAPH_INITIALIZER, &moved);
             position = tensor.field.end;
-            offset = aligned + length;
+            offset = aligned + place.bytes;
         }
         copy(model, between(position, self.graph_content.end), &mut content)?;
         copy(model, between(0, self.graph.start), graph)?;
         let mut field = Vec::new();
-        append(&mut field, 7, &content);
+        append(&mut field, MODEL_GRAPH, &content);
         graph.write_all(&field)?;
         copy(model, between(self.graph.end, self.length), graph)
     }
@@ -200,7 +196,7 @@ fn copy(from: &File, part: Range, to: &mut impl Write) -> io::Result<()> {
 mod tests {
     use std::io::Seek;
 
-    use super::super::placed::{Place, PlacedConstant, placed_constants, with_places};
+    use super::super::placed::{PlacedConstant, placed_constants, with_places};
     use super::*;
 
     const BOUND: u64 = 1000;

@@ -10,6 +10,12 @@
 use std::collections::HashSet;
 
 use super::ScanError;
+use super::message::{FieldValue, append, append_number, fields, malformed, owned_text, rewritten, text, varint};
+use super::schema::number::{
+    ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS, ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS, ENTRY_KEY, ENTRY_VALUE, FUNCTION_NODE,
+    GRAPH_INITIALIZER, GRAPH_NODE, GRAPH_SPARSE_INITIALIZER, MODEL_FUNCTIONS, MODEL_GRAPH, NODE_ATTRIBUTE,
+    TENSOR_DATA_LOCATION, TENSOR_DATA_TYPE, TENSOR_DIMS, TENSOR_EXTERNAL_DATA, TENSOR_NAME,
+};
 
 /// Limit on the bytes of the file. Without its large constants, a graph of 10,000 nodes has a few
 /// megabytes.
@@ -85,58 +91,6 @@ pub fn with_places<'a>(model: &[u8], place: impl Fn(&str) -> Option<&'a Place>) 
     })
 }
 
-/// Returns `model` with the nodes of every graph in reverse.
-///
-/// ONNX Runtime writes nodes in the order in which it runs them, and sorts them again when it reads
-/// the file: of the inputs of a node, it runs first what comes last in the file. So a graph that is
-/// written and read runs in another order, in which values may live much longer: 32 dequantised
-/// layers took 43 MB in place of 3. In reverse, the nodes run in the order in which they were
-/// written.
-pub fn with_nodes_reversed(model: &[u8]) -> Result<Vec<u8>, ScanError> {
-    rewritten(model, MODEL_GRAPH, |graph| graph_reversed(graph, 0))
-}
-
-fn graph_reversed(graph: &[u8], depth: usize) -> Result<Vec<u8>, ScanError> {
-    if depth > MAX_DEPTH {
-        return Err(ScanError::TooDeep);
-    }
-    let (mut bytes, mut nodes) = (Vec::with_capacity(graph.len()), Vec::new());
-    for field in fields(graph) {
-        let field = field?;
-        if field.number == GRAPH_NODE {
-            nodes.push(field.bytes()?);
-        } else {
-            bytes.extend(field.encoded);
-        }
-    }
-    for node in nodes.into_iter().rev() {
-        let node = rewritten(node, NODE_ATTRIBUTE, |attribute| {
-            let graph = |graph: &[u8]| graph_reversed(graph, depth + 1);
-            rewritten(&rewritten(attribute, ATTRIBUTE_GRAPH, graph)?, ATTRIBUTE_GRAPHS, graph)
-        })?;
-        append(&mut bytes, GRAPH_NODE, &node);
-    }
-    Ok(bytes)
-}
-
-const MODEL_GRAPH: u64 = 7;
-const MODEL_FUNCTIONS: u64 = 25;
-const GRAPH_NODE: u64 = 1;
-const GRAPH_INITIALIZER: u64 = 5;
-const GRAPH_SPARSE_INITIALIZER: u64 = 15;
-const FUNCTION_NODE: u64 = 7;
-const NODE_ATTRIBUTE: u64 = 5;
-const ATTRIBUTE_TENSOR: u64 = 5;
-const ATTRIBUTE_GRAPH: u64 = 6;
-const ATTRIBUTE_TENSORS: u64 = 10;
-const ATTRIBUTE_GRAPHS: u64 = 11;
-const TENSOR_DIMS: u64 = 1;
-const TENSOR_DATA_TYPE: u64 = 2;
-const TENSOR_NAME: u64 = 8;
-const TENSOR_EXTERNAL_DATA: u64 = 13;
-const ENTRY_KEY: u64 = 1;
-const ENTRY_VALUE: u64 = 2;
-
 /// Reads a tensor; `None` if its data is not in another file.
 fn placed_constant(tensor: &[u8]) -> Result<Option<PlacedConstant>, ScanError> {
     let (mut name, mut data_type, mut dims) = (String::new(), 0, Vec::new());
@@ -184,22 +138,29 @@ fn placed_constant(tensor: &[u8]) -> Result<Option<PlacedConstant>, ScanError> {
     }))
 }
 
-/// Returns `tensor` with its data at `place`.
-fn tensor_at(tensor: &[u8], place: &Place) -> Result<Vec<u8>, ScanError> {
-    let mut bytes = Vec::with_capacity(tensor.len() + place.file.len());
-    for field in fields(tensor) {
-        let field = field?;
-        if field.number != TENSOR_EXTERNAL_DATA {
-            bytes.extend(field.encoded);
-        }
-    }
+/// Appends the fields that say where the data of a tensor is.
+pub(super) fn append_place(tensor: &mut Vec<u8>, place: &Place) {
+    const EXTERNAL: u64 = 1;
     let (offset, length) = (place.offset.to_string(), place.bytes.to_string());
     for (key, value) in [("location", &place.file), ("offset", &offset), ("length", &length)] {
         let mut entry = Vec::new();
         append(&mut entry, ENTRY_KEY, key.as_bytes());
         append(&mut entry, ENTRY_VALUE, value.as_bytes());
-        append(&mut bytes, TENSOR_EXTERNAL_DATA, &entry);
+        append(tensor, TENSOR_EXTERNAL_DATA, &entry);
     }
+    append_number(tensor, TENSOR_DATA_LOCATION, EXTERNAL);
+}
+
+/// Returns `tensor` with its data at `place`.
+fn tensor_at(tensor: &[u8], place: &Place) -> Result<Vec<u8>, ScanError> {
+    let mut bytes = Vec::with_capacity(tensor.len() + place.file.len());
+    for field in fields(tensor) {
+        let field = field?;
+        if field.number != TENSOR_EXTERNAL_DATA && field.number != TENSOR_DATA_LOCATION {
+            bytes.extend(field.encoded);
+        }
+    }
+    append_place(&mut bytes, place);
     Ok(bytes)
 }
 
@@ -261,131 +222,6 @@ fn name_of(tensor: &[u8]) -> Result<Option<String>, ScanError> {
 
 fn inner() -> ScanError {
     ScanError::Ambiguous("constants in another file, inside the body of an operator")
-}
-
-/// Returns `message` with the content of the fields of this number replaced.
-fn rewritten(
-    message: &[u8],
-    number: u64,
-    replace: impl Fn(&[u8]) -> Result<Vec<u8>, ScanError>,
-) -> Result<Vec<u8>, ScanError> {
-    let mut bytes = Vec::with_capacity(message.len());
-    for field in fields(message) {
-        let field = field?;
-        if field.number == number {
-            append(&mut bytes, number, &replace(field.bytes()?)?);
-        } else {
-            bytes.extend(field.encoded);
-        }
-    }
-    Ok(bytes)
-}
-
-/// A field of a message in memory.
-struct SliceField<'a> {
-    number: u64,
-    value: FieldValue<'a>,
-    /// The field with its tag.
-    encoded: &'a [u8],
-}
-
-#[derive(Clone, Copy)]
-enum FieldValue<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    Fixed,
-}
-
-impl<'a> SliceField<'a> {
-    fn bytes(&self) -> Result<&'a [u8], ScanError> {
-        match self.value {
-            FieldValue::Bytes(bytes) => Ok(bytes),
-            FieldValue::Number(_) | FieldValue::Fixed => Err(malformed("a number in the place of a message")),
-        }
-    }
-}
-
-/// The fields of a message, in order. Ends after the first error.
-fn fields(message: &[u8]) -> impl Iterator<Item = Result<SliceField<'_>, ScanError>> {
-    let mut rest = message;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let field = field(&mut rest);
-        if field.is_err() {
-            rest = &[];
-        }
-        Some(field)
-    })
-}
-
-fn field<'a>(rest: &mut &'a [u8]) -> Result<SliceField<'a>, ScanError> {
-    let start = *rest;
-    let tag = varint(rest)?;
-    let value = match tag & 7 {
-        0 => FieldValue::Number(varint(rest)?),
-        1 => taken(rest, 8).map(|_| FieldValue::Fixed)?,
-        2 => {
-            let length = varint(rest)?;
-            FieldValue::Bytes(taken(rest, length)?)
-        }
-        5 => taken(rest, 4).map(|_| FieldValue::Fixed)?,
-        _ => return Err(malformed("an unknown wire type")),
-    };
-    Ok(SliceField {
-        number: tag >> 3,
-        value,
-        encoded: &start[..start.len() - rest.len()],
-    })
-}
-
-fn taken<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8], ScanError> {
-    let split = usize::try_from(length)
-        .ok()
-        .and_then(|length| rest.split_at_checked(length));
-    let (taken, after) = split.ok_or_else(|| malformed("a field longer than its message"))?;
-    *rest = after;
-    Ok(taken)
-}
-
-fn varint(rest: &mut &[u8]) -> Result<u64, ScanError> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let [byte] = *taken(rest, 1)? else { break };
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(malformed("a number of more than ten bytes"))
-}
-
-/// Appends a field of bytes.
-pub fn append(message: &mut Vec<u8>, number: u64, content: &[u8]) {
-    append_varint(message, number << 3 | 2);
-    append_varint(message, content.len() as u64);
-    message.extend(content);
-}
-
-pub(super) fn append_varint(message: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        message.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    message.push(value as u8);
-}
-
-fn text(bytes: &[u8]) -> Result<&str, ScanError> {
-    std::str::from_utf8(bytes).map_err(|_| malformed("a text that is not UTF-8"))
-}
-
-fn owned_text(bytes: &[u8]) -> Result<String, ScanError> {
-    text(bytes).map(str::to_owned)
-}
-
-fn malformed(what: &'static str) -> ScanError {
-    ScanError::Malformed { what, offset: 0 }
 }
 
 #[cfg(test)]
@@ -461,18 +297,6 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_reversed_in_all_graphs_and_nothing_else_changes() {
-        let node = |name: &[u8]| message(&[(3, name)]);
-        let body = message(&[(GRAPH_NODE, &node(b"c")), (GRAPH_NODE, &node(b"d")), (2, b"body")]);
-        let outer = message(&[(3, b"b"), (NODE_ATTRIBUTE, &message(&[(ATTRIBUTE_GRAPH, &body)]))]);
-        let graph = message(&[(GRAPH_NODE, &node(b"a")), (GRAPH_NODE, &outer), (2, b"name")]);
-        let body = message(&[(2, b"body"), (GRAPH_NODE, &node(b"d")), (GRAPH_NODE, &node(b"c"))]);
-        let outer = message(&[(3, b"b"), (NODE_ATTRIBUTE, &message(&[(ATTRIBUTE_GRAPH, &body)]))]);
-        let expected = message(&[(2, b"name"), (GRAPH_NODE, &outer), (GRAPH_NODE, &node(b"a"))]);
-        assert_eq!(with_nodes_reversed(&model(&graph)).unwrap(), model(&expected));
-    }
-
-    #[test]
     fn constants_inside_operators_and_equal_names_are_refused() {
         let inner_graph = message(&[(GRAPH_INITIALIZER, &placed("a"))]);
         let attribute = message(&[(ATTRIBUTE_GRAPH, &inner_graph)]);
@@ -512,7 +336,6 @@ mod tests {
                 // Neither may panic.
                 let _ = placed_constants(&damaged);
                 let _ = with_places(&damaged, |_| None);
-                let _ = with_nodes_reversed(&damaged);
             }
         }
     }

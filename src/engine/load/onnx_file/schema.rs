@@ -53,3 +53,26 @@ pub(super) fn content(message: Message, field: u64) -> FieldContent {
         ) => FieldContent::Skipped,
     }
 }
+
+/// Numbers of the fields that are rewritten.
+pub(super) mod number {
+    pub const MODEL_GRAPH: u64 = 7;
+    pub const MODEL_FUNCTIONS: u64 = 25;
+    pub const GRAPH_NODE: u64 = 1;
+    pub const GRAPH_INITIALIZER: u64 = 5;
+    pub const GRAPH_SPARSE_INITIALIZER: u64 = 15;
+    pub const FUNCTION_NODE: u64 = 7;
+    pub const NODE_ATTRIBUTE: u64 = 5;
+    pub const ATTRIBUTE_TENSOR: u64 = 5;
+    pub const ATTRIBUTE_GRAPH: u64 = 6;
+    pub const ATTRIBUTE_TENSORS: u64 = 10;
+    pub const ATTRIBUTE_GRAPHS: u64 = 11;
+    pub const TENSOR_DIMS: u64 = 1;
+    pub const TENSOR_DATA_TYPE: u64 = 2;
+    pub const TENSOR_NAME: u64 = 8;
+    pub const TENSOR_EXTERNAL_DATA: u64 = 13;
+    pub const ENTRY_KEY: u64 = 1;
+    pub const ENTRY_VALUE: u64 = 2;
+    pub const TENSOR_RAW_DATA: u64 = 9;
+    pub const TENSOR_DATA_LOCATION: u64 = 14;
+}

@@ -17,7 +17,7 @@ use super::trial;
 use super::weighing::should_stay_unfolded;
 use crate::engine::load::axes::{self, Analysis, Axes, OutputAxis};
 use crate::engine::load::onnx_file;
-use crate::engine::load::onnx_file::placed::with_nodes_reversed;
+use crate::engine::load::onnx_file::order::with_nodes_reversed;
 use crate::engine::load::output_rows::{self, TrialRun};
 use crate::engine::memory::allocator;
 use crate::engine::onnxruntime::runtime::{self, Environment, Libraries};

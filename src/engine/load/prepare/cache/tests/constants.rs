@@ -1,7 +1,7 @@
 //! Large constants in files of their own.
 
 use super::*;
-use crate::engine::load::onnx_file::placed;
+use crate::engine::load::onnx_file::{message, placed};
 
 const CONSTANT: usize = 70_000;
 
@@ -12,18 +12,18 @@ fn graph(names: &[&str]) -> Vec<u8> {
     for (index, name) in names.iter().enumerate() {
         // A float32 vector.
         let mut tensor = vec![0x0a, 0x03, 0xdc, 0x88, 0x01, 0x10, 0x01, 0x70, 0x01];
-        placed::append(&mut tensor, 8, name.as_bytes());
+        message::append(&mut tensor, 8, name.as_bytes());
         let (offset, length) = ((index * CONSTANT).to_string(), CONSTANT.to_string());
         for (key, value) in [("location", "data"), ("offset", &offset), ("length", &length)] {
             let mut entry = Vec::new();
-            placed::append(&mut entry, 1, key.as_bytes());
-            placed::append(&mut entry, 2, value.as_bytes());
-            placed::append(&mut tensor, 13, &entry);
+            message::append(&mut entry, 1, key.as_bytes());
+            message::append(&mut entry, 2, value.as_bytes());
+            message::append(&mut tensor, 13, &entry);
         }
-        placed::append(&mut graph, 5, &tensor);
+        message::append(&mut graph, 5, &tensor);
     }
     let mut model = Vec::new();
-    placed::append(&mut model, 7, &graph);
+    message::append(&mut model, 7, &graph);
     model
 }
 
