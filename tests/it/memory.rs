@@ -2,6 +2,7 @@
 //! (MM-4, MM-17, MM-18).
 
 mod filling;
+pub mod group;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cgroup::Cgroup;
+use group::GroupServer;
+
 use crate::harness::{Builder, Models, Process, Server, Stop, eventually, in_parallel};
 use crate::support::networks;
 use crate::support::onnx::{Graph, Info, Model, Node, Tensor, element};
@@ -291,17 +293,8 @@ fn fill_a_control_group(kind: &Kind) {
 
 #[track_caller]
 fn fill_a_control_group_of(limit: u64, kind: &Kind) {
-    let Some(group) = Cgroup::new(limit) else {
-        eprintln!("SKIPPED: this machine does not allow the test to create a control group");
-        return;
-    };
-    const RESERVE: u64 = 8 << 20;
-    let join = format!("echo $$ > {} && exec \"$@\"", group.members().display());
-    let server = Builder::multi()
-        .through(["sh", "-c", &join, "sh"])
-        .argument("--memory-reserve")
-        .argument(RESERVE.to_string())
-        .start();
+    let Some(full) = GroupServer::start(limit) else { return };
+    let server = &full.server;
     let load = |name: &str, seed: u64| {
         let url = server.models().place_model(name, &(kind.make)(seed));
         let response = server.load(name, &url);
@@ -324,29 +317,8 @@ fn fill_a_control_group_of(limit: u64, kind: &Kind) {
         count += 1;
         assert!(count < 300, "the memory limit is not enforced");
     };
-    let (all, files) = group.usage();
-    let mapped = server.metric("longshore_memory_mapped_bytes");
-    // The reserve for requests counts as used.
-    let used = (all - files) as u64 + mapped + RESERVE;
-    let percent = 100.0 * used as f64 / limit as f64;
+    full.assert_full(count);
     let known = count * kind.least;
-    eprintln!(
-        "{}: {count} models, {percent:.1} %, {} MiB mapped, {} MiB known",
-        group.describe(),
-        mapped >> 20,
-        known >> 20
-    );
-    // The kernel's accounting is not exact. On a busy machine there may be no idle preparing
-    // process, and then the 10 MiB to start one must be free as well.
-    let least = if server.process().preparing().is_empty() {
-        91.0
-    } else {
-        95.0
-    };
-    assert!(
-        (least..=101.0).contains(&percent),
-        "{percent} % of the limit with {count} models"
-    );
     assert!(
         known < limit,
         "{count} models take at least {known} bytes, more than the limit"
@@ -367,10 +339,7 @@ fn fill_a_control_group_of(limit: u64, kind: &Kind) {
     };
     assert_eq!(status, 200, "{unloaded} models unloaded");
     ask(&refused);
-    assert_eq!(group.kills(), 0);
-    assert_eq!(server.metric("longshore_worker_restarts_total"), 0);
-    // The server must end before its control group is removed.
-    drop(server);
+    full.assert_nothing_killed();
 }
 
 #[test]

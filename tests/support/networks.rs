@@ -164,26 +164,38 @@ pub fn lookup(items: usize, width: usize, first: f32) -> Vec<u8> {
 /// A residual network that classifies images of 3x64x64 into ten classes: `y[batch, 10]` from
 /// `x[batch, 3, 64, 64]`. It has as many 3x3 convolutions as fit into `bytes`.
 pub fn convolutions(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let (graph, channels) = convolutional(bytes, &mut random);
+    Model::new(dense(graph, "flat", &[channels, 10], &mut random)).into_bytes()
+}
+
+/// The network of [`convolutions`], with convolutions that all seeds have in common.
+pub fn related_convolutions(bytes: usize, seed: u64) -> Vec<u8> {
+    let (graph, channels) = convolutional(bytes, &mut Random::new(u64::MAX));
+    Model::new(dense(graph, "flat", &[channels, 10], &mut Random::new(seed))).into_bytes()
+}
+
+/// The convolutions, from `x` to `flat`, and the width of `flat`.
+fn convolutional(bytes: usize, random: &mut Random) -> (Graph, usize) {
     // A layer of 512 channels has 9 MiB, like the last ones of a ResNet. One of 64 has 144 KiB.
     let channels = if bytes >= 20 << 20 { 512 } else { 64 };
     let layers = (bytes / (channels * channels * 9 * 4)).max(1);
-    let mut random = Random::new(seed);
     let mut graph = Graph::new()
         .input(Info::floats("x", [batch(), 3.into(), 64.into(), 64.into()]))
         .output(Info::floats("y", [batch(), 10.into()]));
-    graph = convolution(graph, "x", "stem", [channels, 3], 8, &mut random).node(Node::new("Relu", ["stem"], ["a0"]));
+    graph = convolution(graph, "x", "stem", [channels, 3], 8, random).node(Node::new("Relu", ["stem"], ["a0"]));
     for layer in 0..layers {
         let (from, sum, to) = (format!("a{layer}"), format!("s{layer}"), format!("a{}", layer + 1));
         let name = format!("c{layer}");
-        graph = convolution(graph, &from, &name, [channels, channels], 1, &mut random)
+        graph = convolution(graph, &from, &name, [channels, channels], 1, random)
             .node(Node::new("Add", [&*name, &*from], [&*sum]))
             .node(Node::new("Relu", [&*sum], [&*to]));
     }
     let last = format!("a{layers}");
-    graph = graph
+    let graph = graph
         .node(Node::new("GlobalAveragePool", [&*last], ["pooled"]))
         .node(Node::new("Flatten", ["pooled"], ["flat"]));
-    Model::new(dense(graph, "flat", &[channels, 10], &mut random)).into_bytes()
+    (graph, channels)
 }
 
 /// A model that looks rows of a float16 table up: `y[batch, width]` from `item[batch]` (int64,
@@ -203,6 +215,19 @@ pub fn half_table(items: usize, width: usize, cast_first: bool, seed: u64) -> Ve
         graph.node(look_up("table", "row")).node(cast("row", "y"))
     })
     .into_bytes()
+}
+
+/// A float16 table that all seeds have in common and that is cast as a whole, with a head of the
+/// seed's own: `y[batch, 8]` from `item[batch]` (int64, below `items`).
+pub fn related_half_table(items: usize, width: usize, seed: u64) -> Vec<u8> {
+    let table = halves("table", &[items, width], 1, &mut Random::new(u64::MAX));
+    let graph = Graph::new()
+        .input(Info::ints("item", [batch()]))
+        .output(Info::floats("y", [batch(), 8.into()]))
+        .initializer(table)
+        .node(Node::new("Cast", ["table"], ["wide"]).attribute("to", element::FLOAT))
+        .node(Node::new("Gather", ["wide", "item"], ["row"]));
+    Model::new(dense(graph, "row", &[width, 8], &mut Random::new(seed))).into_bytes()
 }
 
 /// Square layers in float16 over rows of float32: `y[rows, width]` from `x[rows, width]`. Without

@@ -23,27 +23,26 @@
 //! - Sessions with the same set are created one after another ([`ConstantFiles::turn`]), so that it
 //!   is known which of them has made the copies.
 
-#![expect(unsafe_code, reason = "a file is mapped; the block says why it is sound")]
+mod container;
+mod mapped;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
-use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use bytes::Bytes;
-use memmap2::Mmap;
-use ort::session::builder::PrepackedWeights;
-
-use crate::engine::load::content::hash_file;
-use crate::engine::load::onnx_file::placed::{Place, PlacedConstant};
 use crate::engine::load::prepare::{StoredConstant, StoredConstants};
-use crate::engine::memory::{Footprint, ModelReservation, allocator};
+use crate::engine::memory::{Footprint, ModelReservation};
 use crate::engine::onnxruntime::session::SharedConstants;
 use crate::shared::{SharedMap, SharedSlot};
-use crate::tensor::{DataType, Tensor};
+
+use container::Container;
+use mapped::LoadedFile;
+
+pub use container::{DropMark, OwnMemory};
+pub use mapped::constants_in;
 
 /// The files of constants that loaded models use, and the copies of constants.
 #[derive(Debug, Default)]
@@ -74,23 +73,6 @@ pub struct SharedMemory {
     pub bytes: u64,
     /// Bytes that the models would need in addition if each had its own.
     pub saved: u64,
-}
-
-/// A file of constants in memory.
-#[derive(Debug)]
-struct LoadedFile {
-    bytes: Bytes,
-    /// The constants that models use, by offset.
-    constants: Mutex<HashMap<u64, Weak<ConstantMemory>>>,
-}
-
-/// The copies that sessions with the same set of constants share.
-#[derive(Debug)]
-struct Container {
-    packed: PrepackedWeights,
-    /// Dropped after the copies.
-    copies: Mutex<Vec<ConstantMemory>>,
-    counts: Arc<SharingCounts>,
 }
 
 /// The reservation of a constant, or of copies.
@@ -160,18 +142,14 @@ impl ConstantFiles {
         });
         let files = files.collect::<io::Result<Vec<_>>>()?;
         let held = stored.constants.iter().filter_map(|constant| {
-            let memory = files.get(constant.file)?.constant(constant.offset)?;
+            let memory = files.get(constant.file)?.constants().get(&constant.offset)?.upgrade()?;
             Some(((constant.file, constant.offset), memory))
         });
         let held = held.collect();
         let slot = self.containers.slot(set_hash(stored));
         let mut slot = slot.blocking_lock();
         let container = slot.get().unwrap_or_else(|| {
-            let container = Arc::new(Container {
-                packed: PrepackedWeights::new(),
-                copies: Mutex::default(),
-                counts: Arc::clone(&self.counts),
-            });
+            let container = Arc::new(Container::new(&self.counts));
             slot.set(&container);
             container
         });
@@ -225,57 +203,6 @@ fn set_hash(stored: &StoredConstants) -> blake3::Hash {
     blake3::hash(set.join("\n").as_bytes())
 }
 
-impl LoadedFile {
-    fn map(path: &Path, hash: &str) -> io::Result<Self> {
-        let file = File::open(path)?;
-        if *hash_file(&file)?.to_hex() != *hash {
-            return Err(io::Error::other("a file of constants is damaged"));
-        }
-        Ok(Self {
-            bytes: map(&file)?,
-            constants: Mutex::default(),
-        })
-    }
-
-    fn constant(&self, offset: u64) -> Option<Arc<ConstantMemory>> {
-        lock(&self.constants).get(&offset)?.upgrade()
-    }
-}
-
-/// Maps a file of constants that nothing writes to any more.
-fn map(file: &File) -> io::Result<Bytes> {
-    // SAFETY: the file is in a folder of this user alone. Nothing writes to it: it is complete,
-    // and is only ever removed, which leaves the mapping as it is.
-    let map = unsafe { Mmap::map(file) }?;
-    Ok(Bytes::from_owner(map))
-}
-
-/// A constant in `file` as a tensor; `None` if its type is not supported.
-fn tensor(file: &Bytes, data_type: u64, dims: &[u64], offset: u64, bytes: u64) -> Option<Tensor> {
-    let data_type = DataType::from_onnx(data_type).filter(|data_type| data_type.size().is_some())?;
-    let dims = dims.iter().map(|&dim| usize::try_from(dim).ok());
-    let start = usize::try_from(offset).ok()?;
-    let end = start.checked_add(usize::try_from(bytes).ok()?)?;
-    let bytes = (end <= file.len()).then(|| file.slice(start..end))?;
-    Tensor::from_bytes(data_type, dims.collect::<Option<_>>()?, bytes).ok()
-}
-
-/// The constants `placed` of a graph, all in `file`, for sessions that share `packed`. Constants of
-/// types that are not supported are left out.
-pub fn constants_in(file: &File, placed: &[PlacedConstant], packed: &PrepackedWeights) -> io::Result<SharedConstants> {
-    let file = map(file)?;
-    let tensors = placed.iter().filter_map(|constant| {
-        let Place { offset, bytes, .. } = constant.place;
-        let name = CString::new(&*constant.name).ok()?;
-        let tensor = tensor(&file, constant.data_type, &constant.dims, offset, bytes)?;
-        Some((name, tensor))
-    });
-    Ok(SharedConstants {
-        tensors: tensors.collect(),
-        packed: packed.clone(),
-    })
-}
-
 impl ModelConstants {
     /// The part of the constants that other models have in memory already.
     pub fn expected(&self) -> ExpectedConstants {
@@ -289,15 +216,12 @@ impl ModelConstants {
     /// The constants for a session. Those that are left out are read by ONNX Runtime itself.
     pub fn for_session(&self) -> SharedConstants {
         let tensors = given(&self.stored).filter_map(|constant| {
-            let StoredConstant { offset, bytes, .. } = *constant;
             let name = CString::new(&*constant.name).ok()?;
-            let file = self.files.get(constant.file)?;
-            let tensor = tensor(&file.bytes, constant.data_type, &constant.dims, offset, bytes)?;
-            Some((name, tensor))
+            Some((name, self.files.get(constant.file)?.tensor(constant)?))
         });
         SharedConstants {
             tensors: tensors.collect(),
-            packed: self.container.packed.clone(),
+            packed: self.container.packed(),
         }
     }
 
@@ -334,7 +258,7 @@ impl ModelConstants {
                     ..Footprint::default()
                 })
             };
-            let mut known = lock(&file.constants);
+            let mut known = file.constants();
             let memory = match known.get(&constant.offset).and_then(Weak::upgrade) {
                 Some(memory) => {
                     if !self.held.contains_key(&(constant.file, constant.offset)) {
@@ -378,34 +302,14 @@ impl ModelConstants {
 /// The part of `copies` that is made of the constants that a session gets from here: by their size,
 /// among the constants that runs do not read, because these are copied for certain.
 fn copies_of_given(stored: &StoredConstants, copies: u64) -> u64 {
-    let sum = |constants: &mut dyn Iterator<Item = &StoredConstant>, is_any: bool| -> u64 {
-        let counted = constants.filter(|constant| is_any || !constant.is_read);
-        counted.map(|constant| constant.bytes).sum()
-    };
     let is_any = stored.constants.iter().all(|constant| constant.is_read);
-    let (part, all) = (
-        sum(&mut given(stored), is_any),
-        sum(&mut stored.constants.iter(), is_any),
-    );
-    let share = u128::from(copies) * u128::from(part) / u128::from(all.max(1));
-    u64::try_from(share).unwrap_or(copies)
-}
-
-impl Container {
-    /// Bytes of the copies.
-    fn bytes(&self) -> u64 {
-        lock(&self.copies)
-            .iter()
-            .map(|copy| copy.reserved.footprint().private)
-            .sum()
-    }
-
-    fn keep(&self, copies: ModelReservation) {
-        if copies.footprint().private > 0 {
-            let memory = ConstantMemory::new(copies, &self.counts, true);
-            lock(&self.copies).push(memory);
-        }
-    }
+    let size = |constant: &StoredConstant| {
+        let counts = is_any || !constant.is_read;
+        if counts { u128::from(constant.bytes) } else { 0 }
+    };
+    let part: u128 = given(stored).map(size).sum();
+    let all: u128 = stored.constants.iter().map(size).sum();
+    u64::try_from(u128::from(copies) * part / all.max(1)).unwrap_or(copies)
 }
 
 impl UsedConstants {
@@ -433,84 +337,17 @@ impl UsedConstants {
         self.found
     }
 
-    /// Returns what a session has to be dropped between, so that copies that it leaves in the
-    /// container stay reserved. Its creation took `created` bytes, without the copies that were
-    /// entered.
+    /// Returns the two values that a session has to be dropped between, so that copies that it
+    /// leaves in the container stay reserved. Its creation took `created` bytes, without the copies
+    /// that were entered.
     pub fn measured(&self, memory: ModelReservation, created: u64) -> (DropMark, OwnMemory) {
-        OwnMemory::new(memory, Some(Arc::clone(&self.container)), created)
+        OwnMemory::of(memory, &self.container, created)
     }
 }
 
 impl Drop for UsedConstants {
     fn drop(&mut self) {
         self.counts.used.fetch_sub(self.used, Ordering::Relaxed);
-    }
-}
-
-/// Bytes that may differ between the creation of a session and its drop without being copies.
-const LITTLE: u64 = 32 << 10;
-
-/// Marks the beginning of the drop of a session.
-#[derive(Debug)]
-pub struct DropMark(Arc<AtomicI64>);
-
-impl Drop for DropMark {
-    fn drop(&mut self) {
-        self.0.store(allocator::thread_balance(), Ordering::Relaxed);
-    }
-}
-
-/// The reservation of a session's own memory. Drop it right after the session, and a [`DropMark`]
-/// right before: what the session has not freed is in the container, and stays reserved with it.
-#[derive(Debug)]
-pub struct OwnMemory {
-    memory: ModelReservation,
-    container: Option<Arc<Container>>,
-    balance: Arc<AtomicI64>,
-    /// Bytes that the creation of the session took.
-    created: u64,
-}
-
-impl OwnMemory {
-    fn new(memory: ModelReservation, container: Option<Arc<Container>>, created: u64) -> (DropMark, Self) {
-        let balance = Arc::new(AtomicI64::new(i64::MIN));
-        let own = Self {
-            memory,
-            container,
-            balance: Arc::clone(&balance),
-            created,
-        };
-        (DropMark(balance), own)
-    }
-
-    /// The reservation of a session without shared constants.
-    pub fn alone(memory: ModelReservation) -> (DropMark, Self) {
-        Self::new(memory, None, 0)
-    }
-
-    pub fn reservation(&self) -> &ModelReservation {
-        &self.memory
-    }
-}
-
-impl Drop for OwnMemory {
-    fn drop(&mut self) {
-        let (Some(container), before) = (&self.container, self.balance.load(Ordering::Relaxed)) else {
-            return;
-        };
-        if before == i64::MIN {
-            return;
-        }
-        let freed = u64::try_from(before - allocator::thread_balance()).unwrap_or(0);
-        let left = self.created.saturating_sub(freed);
-        // One reference is here, and one in the model's constants. Without others, the container
-        // ends now.
-        if left > LITTLE && Arc::strong_count(container) > 2 {
-            container.keep(self.memory.split_off(Footprint {
-                private: left,
-                ..Footprint::default()
-            }));
-        }
     }
 }
 
@@ -542,4 +379,86 @@ fn bytes(reserved: &ModelReservation) -> u64 {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::load::prepare::ConstantFile;
+
+    /// Constants as (content, file, bytes, whether runs read it).
+    fn stored(constants: &[(&str, usize, u64, bool)]) -> StoredConstants {
+        let files = constants.iter().map(|(_, file, ..)| file + 1).max().unwrap_or(0);
+        let file = |index: usize| ConstantFile {
+            name: format!("file {index}"),
+            hash: format!("hash {index}"),
+        };
+        let constants = constants.iter().enumerate();
+        StoredConstants {
+            files: (0..files).map(file).collect(),
+            constants: constants
+                .map(|(index, &(content, file, bytes, is_read))| StoredConstant {
+                    name: format!("constant {index}"),
+                    data_type: 1,
+                    dims: vec![bytes / 4],
+                    hash: content.to_owned(),
+                    file,
+                    offset: 4096 * index as u64,
+                    bytes,
+                    is_read,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_base_is_the_file_with_most_bytes() {
+        assert_eq!(base(&stored(&[("a", 0, 10, true), ("b", 1, 20, true)])), 1);
+        assert_eq!(
+            base(&stored(&[("a", 0, 10, true), ("b", 1, 8, true), ("c", 1, 8, true)])),
+            1
+        );
+        assert_eq!(base(&stored(&[("a", 0, 10, true), ("b", 1, 10, true)])), 0);
+        assert_eq!(base(&stored(&[])), 0);
+    }
+
+    #[test]
+    fn models_have_a_set_in_common_only_if_their_base_gives_them_exactly_the_same() {
+        let trunk = stored(&[("a", 0, 40, true), ("b", 0, 40, false)]);
+        let same = [
+            // Heads in other files, another order, and a constant with two names.
+            stored(&[("a", 0, 40, true), ("b", 0, 40, false), ("head", 1, 4, false)]),
+            stored(&[("b", 0, 40, false), ("a", 0, 40, true)]),
+            stored(&[("a", 0, 40, true), ("b", 0, 40, false), ("b", 0, 40, false)]),
+        ];
+        for same in &same {
+            assert_eq!(set_hash(same), set_hash(&trunk));
+        }
+        let mut typed = trunk.clone();
+        typed.constants[0].data_type = 6;
+        let mut shaped = trunk.clone();
+        shaped.constants[0].dims = vec![2, 5];
+        let others = [
+            stored(&[("a", 0, 40, true)]),
+            stored(&[("a", 0, 40, true), ("b", 0, 40, false), ("head", 0, 4, false)]),
+            stored(&[("a", 0, 40, true), ("c", 0, 40, false)]),
+            typed,
+            shaped,
+        ];
+        for other in &others {
+            assert_ne!(set_hash(other), set_hash(&trunk), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn copies_are_attributed_to_the_base_by_the_size_of_what_runs_do_not_read() {
+        let all_of_base = stored(&[("a", 0, 40, true), ("b", 0, 40, false)]);
+        assert_eq!(copies_of_given(&all_of_base, 48), 48);
+        let with_head = stored(&[("a", 0, 90, true), ("b", 0, 30, false), ("head", 1, 10, false)]);
+        assert_eq!(copies_of_given(&with_head, 48), 36);
+        // Constants that are copied, and also read.
+        let both = stored(&[("a", 0, 30, true), ("b", 1, 10, true)]);
+        assert_eq!(copies_of_given(&both, 48), 36);
+        assert_eq!(copies_of_given(&stored(&[]), 0), 0);
+    }
 }

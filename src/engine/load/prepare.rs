@@ -48,6 +48,8 @@ use process::ChildProcess;
 use queue::{NextJob, Queue};
 use verdict::prepare;
 
+#[cfg(test)]
+pub use cache::ConstantFile;
 pub use cache::{Prepared, PreparedCache, StoredConstant, StoredConstants, examined_constants};
 pub use child::run as run_child;
 pub use home::CONSTANTS;

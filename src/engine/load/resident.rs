@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::engine::LoadError;
 use crate::engine::load::artifact::{Facts, PrivateCopy};
 use crate::engine::load::axes::{self, Axes};
-use crate::engine::load::constants::{ConstantFiles, DropMark, ModelConstants, OwnMemory, UsedConstants};
+use crate::engine::load::constants::{
+    ConstantFiles, DropMark, ExpectedConstants, ModelConstants, OwnMemory, UsedConstants,
+};
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::prepare::{Findings, Prepared, StoredConstants};
 use crate::engine::memory::allocator;
@@ -91,96 +93,51 @@ impl Resident {
         gpu: Option<&OnGpu>,
         files: &ConstantFiles,
     ) -> Result<Self, LoadError> {
-        let facts = source.facts;
-        let known = source.findings.as_ref();
+        let (facts, known) = (source.facts, source.findings.as_ref());
         let constants = source.constants(files)?;
         let shared = constants.as_ref().map(ModelConstants::expected).unwrap_or_default();
-        let (peak, private) = known.map_or_else(
-            || (memory::load_estimate(facts.widest(), facts.has_trees), facts.weights),
-            |findings| (findings.load_peak, findings.private),
-        );
-        let private = private.saturating_sub(shared.copied);
-        let peak = match shared.copied {
-            0 => peak,
-            copied => peak.saturating_sub(copied).saturating_add(shared.largest),
+        let request = LoadRequest {
+            replacement,
+            ..source.expected(&shared, gpu.is_some())
         };
-        let mapped = match known {
-            // The weights are in the memory of the GPU.
-            _ if gpu.is_some() => 0,
-            Some(findings) => findings.mapped.saturating_sub(shared.mapped),
-            None => source.mapped_upload(),
+        let loading = budget.load(&request)?;
+        let before = allocator::thread_balance();
+        let taken = || u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
+        let (mut session, file) = match source.open(environment, budget, constants.as_ref(), gpu) {
+            Ok(opened) => opened,
+            Err(error) => {
+                if let Some(constants) = &constants {
+                    let left = Footprint {
+                        private: taken(),
+                        ..Footprint::default()
+                    };
+                    let (Ok(memory) | Err((_, memory))) = loading.settle(left);
+                    constants.keep(memory);
+                }
+                return Err(error.into());
+            }
+        };
+        session.set_rows(&source.rows);
+        let taken = taken();
+        let private = match known {
+            // The copies of relatives are not known to the byte, and such a session is created by
+            // this thread alone.
+            Some(findings) if shared.copied > 0 => taken.saturating_add(findings.growth),
+            // A session grows in its first run, and other threads allocate parts of a large one.
+            Some(findings) if gpu.is_none() => taken.max(findings.private),
+            // On a GPU, the weights are not in this process's memory.
+            Some(_) | None => taken,
+        };
+        let settled = loading.settle(Footprint {
+            private: BESIDE_SESSION + private,
+            mapped: request.mapped,
+            workspace: known.and_then(|findings| findings.run_peak).unwrap_or(0),
+        });
+        let (mut memory, refused) = match settled {
+            Ok(memory) => (memory, None),
+            Err((refused, memory)) => (memory, Some(refused)),
         };
         let copies = known.map_or(0, |findings| findings.copies);
-        let loading = budget.load(&LoadRequest {
-            peak,
-            private: private.saturating_add(BESIDE_SESSION),
-            mapped,
-            replacement,
-        })?;
-        let before = allocator::thread_balance();
-        let (file, session) = match (gpu, &constants) {
-            (None, Some(constants)) => {
-                let given = constants.for_session();
-                let file = budget.map_file(constants.bytes_of_others(&given));
-                match Session::open_shared(environment, &source.file, facts.weights, given) {
-                    Ok(session) => (Some(file), session),
-                    Err(error) => {
-                        let left = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
-                        let left = Footprint {
-                            private: left,
-                            ..Footprint::default()
-                        };
-                        let (Ok(memory) | Err((_, memory))) = loading.settle(left);
-                        constants.keep(memory);
-                        return Err(error.into());
-                    }
-                }
-            }
-            (None, None) => {
-                let file = if source.is_prepared {
-                    Some(budget.map_file(file_size(&source.file)))
-                } else {
-                    Some(budget.map_file(source.mapped_upload()))
-                };
-                (file, Session::open(environment, source.form(), facts.weights)?)
-            }
-            (Some(OnGpu { gpu, engines }), _) => {
-                let model = &source.file;
-                (
-                    None,
-                    Session::open_on(gpu, environment, model, facts.weights, engines.as_deref())?,
-                )
-            }
-        };
-        let mut session = session;
-        session.set_rows(&source.rows);
-        let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
-        let footprint = Footprint {
-            // A session grows in its first run, and other threads allocate parts of a large one.
-            // On a GPU, the weights are not in this process's memory.
-            private: BESIDE_SESSION
-                + match known {
-                    // The copies of relatives are not known to the byte, and such a session is
-                    // created by this thread alone.
-                    Some(findings) if shared.copied > 0 => taken.saturating_add(findings.growth),
-                    Some(findings) if gpu.is_none() => taken.max(findings.private),
-                    Some(_) | None => taken,
-                },
-            mapped,
-            workspace: known.and_then(|findings| findings.run_peak).unwrap_or(0),
-        };
-        let mut memory = match loading.settle(footprint) {
-            Ok(memory) => memory,
-            Err((refused, mut memory)) => {
-                let used = constants.map(|constants| constants.enter(&mut memory, copies));
-                let (mark, own) = owned(used.as_ref(), memory, taken);
-                drop(mark);
-                drop(session);
-                drop(own);
-                drop((used, file));
-                return Err(refused.into());
-            }
-        };
         let constants = constants.map(|constants| constants.enter(&mut memory, copies));
         let (mark, own) = owned(constants.as_ref(), memory, taken);
         let stats = RequestStats::default();
@@ -188,9 +145,11 @@ impl Resident {
         if facts.has_unbounded_work || gpu.is_some() {
             stats.disable_inline();
         }
-        Ok(Self {
+        let resident = Self {
             content,
+            _mark: mark,
             session,
+            own,
             stats,
             evidence: known.map(|findings| BatchingEvidence {
                 axes: findings.axes.clone(),
@@ -203,10 +162,10 @@ impl Resident {
                 peak: findings.load_peak,
             }),
             with_adapters: Mutex::default(),
-            _mark: mark,
-            own,
             _file: file,
-        })
+        };
+        // If the model does not fit after all, it is dropped as any other.
+        refused.map_or(Ok(resident), |refused| Err(refused.into()))
     }
 
     /// Evidence for batches of requests to this model with an adapter, which gives the inputs with
@@ -359,22 +318,71 @@ impl SessionSource {
         self.facts
     }
 
+    /// The memory that a session is expected to need, apart from what it shares with others.
+    fn expected(&self, shared: &ExpectedConstants, is_on_gpu: bool) -> LoadRequest {
+        let upload = self.mapped_upload();
+        let (peak, private, mapped) = match &self.findings {
+            Some(findings) => (findings.load_peak, findings.private, findings.mapped),
+            None => (
+                memory::load_estimate(self.facts.widest(), self.facts.has_trees),
+                self.facts.weights.saturating_sub(upload),
+                upload,
+            ),
+        };
+        let private = private.saturating_sub(shared.copied);
+        LoadRequest {
+            peak: match shared.copied {
+                0 => peak,
+                copied => peak.saturating_sub(copied).saturating_add(shared.largest),
+            },
+            private: private.saturating_add(BESIDE_SESSION),
+            // On a GPU, the weights are in its own memory.
+            mapped: if is_on_gpu {
+                0
+            } else {
+                mapped.saturating_sub(shared.mapped)
+            },
+            replacement: Replacement::default(),
+        }
+    }
+
+    /// Creates the session, and raises the process's limit for what it maps.
+    fn open(
+        &self,
+        environment: &Environment,
+        budget: &Budget,
+        constants: Option<&ModelConstants>,
+        gpu: Option<&OnGpu>,
+    ) -> Result<(Session, Option<MappedFile>), SessionError> {
+        let weights = self.facts.weights;
+        if let Some(OnGpu { gpu, engines }) = gpu {
+            let session = Session::open_on(gpu, environment, &self.file, weights, engines.as_deref())?;
+            return Ok((session, None));
+        }
+        let Some(constants) = constants else {
+            let bytes = if self.is_prepared {
+                file_size(&self.file)
+            } else {
+                self.mapped_upload()
+            };
+            let file = budget.map_file(bytes);
+            return Ok((Session::open(environment, self.form(), weights)?, Some(file)));
+        };
+        let given = constants.for_session();
+        let file = budget.map_file(constants.bytes_of_others(&given));
+        let session = Session::open_shared(environment, &self.file, weights, given)?;
+        Ok((session, Some(file)))
+    }
+
     /// Bytes of an uploaded model that are mapped: those of its external data.
     fn mapped_upload(&self) -> u64 {
-        if self.is_prepared {
-            return 0;
-        }
         self.facts.weights.saturating_sub(file_size(&self.file))
     }
 
     /// Whether the files are still there. Prepared models may be deleted at any time.
     pub fn is_there(&self) -> bool {
-        let constants = self
-            .constants
-            .files
-            .iter()
-            .map(|file| self.file.with_file_name(&file.name));
-        self.file.exists() && constants.into_iter().all(|file| file.exists())
+        let mut constants = self.constants.files.iter();
+        self.file.exists() && constants.all(|file| self.file.with_file_name(&file.name).exists())
     }
 
     /// The large constants of the prepared form.

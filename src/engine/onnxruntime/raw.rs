@@ -1,6 +1,7 @@
 //! The parts of ONNX Runtime's C API that the `ort` crate's safe API does not cover. Almost all
 //! `unsafe` code of this crate is here; the rest is the allocator (`allocator.rs`), the crash
-//! handlers (`crash.rs`, `division/trap.rs`) and mapped files (`constants.rs`, `mapping.rs`).
+//! handlers (`crash.rs`, `division/trap.rs`) and mapped files (`constants/mapped.rs`,
+//! `mapping.rs`).
 //!
 //! Six things need it:
 //! - **Concurrent runs.** `ort::session::Session::run` takes `&mut self`, so one session could

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cgroup::Cgroup;
+use super::group::GroupServer;
 use crate::harness::{Builder, Server, eventually};
 use crate::support::networks;
 
@@ -102,16 +102,9 @@ fn assert_one_unload_makes_room(server: &Server, kind: &Kind) {
 
 /// Runs [`assert_one_unload_makes_room`] with a server in a control group.
 fn in_a_control_group(limit: u64, kind: &Kind) {
-    let Some(group) = Cgroup::new(limit) else {
-        eprintln!("SKIPPED: this machine does not let us make a control group");
-        return;
-    };
-    let join = format!("echo $$ > {} && exec \"$@\"", group.members().display());
-    let server = Builder::multi().through(["sh", "-c", &join, "sh"]).start();
-    assert_one_unload_makes_room(&server, kind);
-    assert_eq!(group.kills(), 0);
-    // The server must end before its group is removed.
-    drop(server);
+    let Some(full) = GroupServer::start(limit) else { return };
+    assert_one_unload_makes_room(&full.server, kind);
+    full.assert_nothing_killed();
 }
 
 #[test]

@@ -51,6 +51,8 @@ use constants::KnownConstants;
 use eviction::DiskSpace;
 use folder::{KINDS, PREFIX, entries, has_space, remove_unkeyed_entries};
 
+#[cfg(test)]
+pub use constants::ConstantFile;
 pub use constants::{StoredConstant, StoredConstants, examined_constants};
 
 /// Part of every name. Raised when the meaning of the files changes.
