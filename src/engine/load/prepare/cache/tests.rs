@@ -462,7 +462,7 @@ fn the_remains_of_a_killed_process_are_removed_at_the_start_and_other_files_are_
     fs::write(unfinished.file.path(), b"model").unwrap();
     fs::write(folder.path().join(".new-7-0-0"), "left").unwrap();
     open(folder.path(), PLENTY);
-    assert_eq!(contents(folder.path()).1.len(), 2);
+    assert_eq!(contents(folder.path()).1.len(), 1);
     let kept = cache.keep(&content(1), true, Some(unfinished), findings(true), FACTS);
     assert_holds(Some(&kept), b"model");
 }
