@@ -128,16 +128,20 @@ impl ConstantFiles {
         Some(self.turns.slot(set_hash(stored)).lock_owned().await)
     }
 
-    /// Maps the files of `stored`, which are in `folder`. Blocks on the disk.
+    /// Maps the base of `stored`, whose files are in `folder`. Blocks on the disk.
     pub fn open(&self, stored: &Arc<StoredConstants>, folder: &Path) -> io::Result<ModelConstants> {
-        let files = stored.files.iter().map(|file| {
+        let base = base(stored);
+        let files = stored.files.iter().enumerate().map(|(index, file)| {
             let slot = self.files.slot(file.hash.clone());
             let mut slot = slot.blocking_lock();
-            if let Some(loaded) = slot.get() {
-                return Ok(loaded);
+            let loaded = slot.get().unwrap_or_else(|| {
+                let loaded = Arc::new(LoadedFile::default());
+                slot.set(&loaded);
+                loaded
+            });
+            if index == base {
+                loaded.map(&folder.join(&file.name), &file.hash)?;
             }
-            let loaded = Arc::new(LoadedFile::map(&folder.join(&file.name), &file.hash)?);
-            slot.set(&loaded);
             Ok(loaded)
         });
         let files = files.collect::<io::Result<Vec<_>>>()?;

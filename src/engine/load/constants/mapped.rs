@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, Weak};
+use std::sync::{Mutex, MutexGuard, OnceLock, Weak};
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -20,25 +20,27 @@ use crate::engine::load::prepare::StoredConstant;
 use crate::engine::onnxruntime::session::SharedConstants;
 use crate::tensor::{DataType, Tensor};
 
-/// A file of constants in memory.
-#[derive(Debug)]
+/// A file of constants that loaded models use.
+#[derive(Debug, Default)]
 pub(super) struct LoadedFile {
-    bytes: Bytes,
+    /// The file's bytes, once it is the base of a model.
+    mapping: OnceLock<Bytes>,
     /// The constants that models use, by offset.
     constants: Mutex<HashMap<u64, Weak<ConstantMemory>>>,
 }
 
 impl LoadedFile {
-    /// Maps the file at `path`, which must have this `hash`.
-    pub(super) fn map(path: &Path, hash: &str) -> io::Result<Self> {
-        let file = File::open(path)?;
-        if *hash_file(&file)?.to_hex() != *hash {
-            return Err(io::Error::other("a file of constants is damaged"));
+    /// Maps the file at `path`, which must have this `hash`, unless it is mapped already.
+    pub(super) fn map(&self, path: &Path, hash: &str) -> io::Result<()> {
+        if self.mapping.get().is_none() {
+            let file = File::open(path)?;
+            if *hash_file(&file)?.to_hex() != *hash {
+                return Err(io::Error::other("a file of constants is damaged"));
+            }
+            let mapping = map(&file)?;
+            self.mapping.get_or_init(|| mapping);
         }
-        Ok(Self {
-            bytes: map(&file)?,
-            constants: Mutex::default(),
-        })
+        Ok(())
     }
 
     /// The constants that models use, by offset.
@@ -46,10 +48,11 @@ impl LoadedFile {
         lock(&self.constants)
     }
 
-    /// The constant as a tensor over the mapping; `None` if its type is not supported.
+    /// The constant as a tensor over the mapping; `None` if the file is not mapped, or if the type is
+    /// not supported.
     pub(super) fn tensor(&self, constant: &StoredConstant) -> Option<Tensor> {
         let StoredConstant { offset, bytes, .. } = *constant;
-        tensor(&self.bytes, constant.data_type, &constant.dims, offset, bytes)
+        tensor(self.mapping.get()?, constant.data_type, &constant.dims, offset, bytes)
     }
 }
 
