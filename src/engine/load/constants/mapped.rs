@@ -48,8 +48,8 @@ impl LoadedFile {
         lock(&self.constants)
     }
 
-    /// The constant as a tensor over the mapping; `None` if the file is not mapped, or if the type is
-    /// not supported.
+    /// The constant as a tensor over the mapping; `None` if the file is not mapped, or if the type
+    /// is not supported.
     pub(super) fn tensor(&self, constant: &StoredConstant) -> Option<Tensor> {
         let StoredConstant { offset, bytes, .. } = *constant;
         tensor(self.mapping.get()?, constant.data_type, &constant.dims, offset, bytes)
