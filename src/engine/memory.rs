@@ -16,7 +16,7 @@
 //! - An admitted reservation was within the limit when it was admitted.
 //! - A refused reservation leaves nothing behind.
 //! - A refused model fits once a model of the same size is unloaded (MM-18).
-//! - The ledger's lock is held to move numbers, never while the system is request.
+//! - The ledger's lock is held to move numbers, never while the system is asked.
 
 mod admission;
 pub(in crate::engine) mod allocator;
@@ -35,7 +35,7 @@ use ledger::{MemoryLedger, percent};
 use position::{ReservationRequest, ResidentMemory};
 
 pub use data_bound::{DataLimit, MappedFile, limit_data, mapped_data};
-pub use limits::{MemoryLimit, MemoryUsage, raise_open_files, resident_anonymous, system_limit};
+pub use limits::{MemoryLimit, MemoryUsage, private_memory_of, raise_open_files, resident_anonymous, system_limit};
 pub use reservation::{LoadReservation, ModelReservation, RequestMemory};
 
 /// Error of a reservation that does not fit.

@@ -187,7 +187,7 @@ impl Engine {
             },
             Some(preparing) => Replacement {
                 peak: usual_memory(unfolded(facts)),
-                child: preparing.preparer.start_cost(),
+                child: preparing.preparer.child_growth(),
             },
         }
     }
@@ -204,11 +204,9 @@ impl Engine {
         // A sound model never needs more, so other models are not unloaded for it.
         let most = preparing.memory.max(artifact.facts.widest().saturating_mul(10));
         let budget = self.budget.clone();
-        let child = preparing.preparer.start_cost();
         let (mut memory, weights) = (usual.min(most), artifact.facts.weights);
-        let reserved = self
-            .loads
-            .run(move || budget.prepare(memory.saturating_add(child), weights));
+        let needed = preparing.preparer.next_job(memory);
+        let reserved = self.loads.run(move || budget.prepare(needed, weights));
         let (mut fold, mut is_short) = (true, false);
         let mut reserved = match reserved.await.map_err(LoadError::Pool)? {
             Ok(reserved) => reserved,
@@ -217,10 +215,8 @@ impl Engine {
             Err(_) if artifact.facts.widened > 0 || artifact.facts.large > 0 => {
                 is_short = true;
                 memory = least_memory(artifact.facts).min(most);
-                let budget = self.budget.clone();
-                let reserved = self
-                    .loads
-                    .run(move || budget.prepare(memory.saturating_add(child), weights));
+                let (budget, needed) = (self.budget.clone(), preparing.preparer.next_job(memory));
+                let reserved = self.loads.run(move || budget.prepare(needed, weights));
                 reserved.await.map_err(LoadError::Pool)??
             }
             Err(refused) => return Err(refused.into()),

@@ -107,6 +107,11 @@ fn private_memory(process: &Path) -> Option<u64> {
     Some(kilobytes(&status, "RssAnon:")? + shared)
 }
 
+/// Private bytes of a process; 0 when the system does not report them.
+pub fn private_memory_of(process: u32) -> u64 {
+    private_memory(&Path::new("/proc").join(process.to_string())).unwrap_or(0)
+}
+
 /// Resident anonymous memory of this process, in bytes; 0 when the system does not report it.
 pub fn resident_anonymous() -> u64 {
     private_memory(Path::new("/proc/self")).unwrap_or(0)

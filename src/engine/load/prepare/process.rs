@@ -17,6 +17,7 @@ use super::home::ChildFolder;
 use super::protocol::{ChildReport, PrepareJob};
 use super::sandbox::{max_child_file, max_job_file};
 use super::{COMMAND, ChildConfig};
+use crate::engine::memory;
 
 /// Time limit for a child to load ONNX Runtime, which takes a tenth of a second on an idle machine.
 const START: Duration = Duration::from_secs(60);
@@ -104,6 +105,11 @@ impl ChildProcess {
             }),
             _ => Err(io::Error::other("a pipe is missing")),
         }
+    }
+
+    /// Private bytes of the process; 0 if the system does not report them.
+    pub(super) fn memory(&self) -> u64 {
+        memory::private_memory_of(self.child.id())
     }
 
     /// Whether `job` fits within the limits that this child has set for its first job, and its

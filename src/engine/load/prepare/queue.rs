@@ -19,8 +19,8 @@ pub struct Queue<T> {
 #[derive(Debug)]
 struct QueueState<T> {
     jobs: VecDeque<T>,
-    /// Number of idle threads with a child.
-    idle: usize,
+    /// Bytes of the child of each idle thread that has one.
+    idle: Vec<u64>,
     is_closed: bool,
 }
 
@@ -39,7 +39,7 @@ impl<T> Queue<T> {
         Self {
             state: Mutex::new(QueueState {
                 jobs: VecDeque::new(),
-                idle: 0,
+                idle: Vec::new(),
                 is_closed: false,
             }),
             with_child: Condvar::new(),
@@ -50,7 +50,7 @@ impl<T> Queue<T> {
     pub fn push(&self, job: T) {
         let mut state = self.state();
         state.jobs.push_back(job);
-        let ready = if state.jobs.len() <= state.idle {
+        let ready = if state.jobs.len() <= state.idle.len() {
             &self.with_child
         } else {
             &self.without_child
@@ -58,10 +58,11 @@ impl<T> Queue<T> {
         ready.notify_one();
     }
 
-    /// Whether there is an idle child that no waiting job is meant for.
-    pub fn has_idle_child(&self) -> bool {
+    /// Bytes of the smallest idle child, if there is one that no waiting job is meant for.
+    pub fn idle_child(&self) -> Option<u64> {
         let state = self.state();
-        state.idle > state.jobs.len()
+        let is_free = state.idle.len() > state.jobs.len();
+        is_free.then(|| state.idle.iter().min().copied())?
     }
 
     /// Takes the next job, for a thread without a child. Waits without a time limit.
@@ -75,11 +76,11 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes the next job, for a thread with a child. Calls `finish` for the last job once this
-    /// thread counts as idle: a caller that learns from it that the job is done finds the child
-    /// idle.
-    pub fn next_within(&self, timeout: Duration, finish: impl FnOnce()) -> NextJob<T> {
-        self.state().idle += 1;
+    /// Takes the next job, for a thread with a child of `bytes` bytes. Calls `finish` for the last
+    /// job once this thread counts as idle: a caller that learns from it that the job is done finds
+    /// the child idle.
+    pub fn next_within(&self, timeout: Duration, bytes: u64, finish: impl FnOnce()) -> NextJob<T> {
+        self.state().idle.push(bytes);
         finish();
         let deadline = Instant::now() + timeout;
         let mut state = self.state();
@@ -94,7 +95,9 @@ impl<T> Queue<T> {
             let waited = self.with_child.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         };
-        state.idle -= 1;
+        if let Some(own) = state.idle.iter().position(|&idle| idle == bytes) {
+            state.idle.swap_remove(own);
+        }
         next
     }
 
@@ -142,11 +145,11 @@ mod tests {
         let queue = Queue::new();
         thread::scope(|scope| {
             let without = scope.spawn(|| queue.next());
-            let with = scope.spawn(|| queue.next_within(LONG, || ()));
-            wait_until(|| queue.has_idle_child());
+            let with = scope.spawn(|| queue.next_within(LONG, 1, || ()));
+            wait_until(|| queue.idle_child() == Some(1));
             queue.push(1);
             assert_eq!(with.join().unwrap(), NextJob::Job(1));
-            assert!(!queue.has_idle_child());
+            assert_eq!(queue.idle_child(), None);
             queue.push(2);
             assert_eq!(without.join().unwrap(), NextJob::Job(2));
         });
@@ -155,8 +158,8 @@ mod tests {
     #[test]
     fn a_caller_that_learns_that_a_job_is_done_finds_the_child_idle() {
         let queue = Queue::new();
-        let next = queue.next_within(LONG, || {
-            assert!(queue.has_idle_child());
+        let next = queue.next_within(LONG, 7, || {
+            assert_eq!(queue.idle_child(), Some(7));
             queue.push(1);
         });
         assert_eq!(next, NextJob::Job(1));
@@ -167,7 +170,7 @@ mod tests {
         let queue = Queue::<u8>::new();
         thread::scope(|scope| {
             scope.spawn(|| queue.next());
-            assert_eq!(queue.next_within(Duration::from_millis(20), || ()), NextJob::Idle);
+            assert_eq!(queue.next_within(Duration::from_millis(20), 1, || ()), NextJob::Idle);
             queue.close();
         });
     }
@@ -182,7 +185,7 @@ mod tests {
                     let mut has_child = false;
                     loop {
                         let next = if has_child {
-                            queue.next_within(Duration::from_micros(50), || ())
+                            queue.next_within(Duration::from_micros(50), 1, || ())
                         } else {
                             queue.next()
                         };
@@ -212,6 +215,6 @@ mod tests {
         queue.push(1);
         queue.close();
         assert_eq!(queue.next(), NextJob::Closed);
-        assert_eq!(queue.next_within(LONG, || ()), NextJob::Closed);
+        assert_eq!(queue.next_within(LONG, 1, || ()), NextJob::Closed);
     }
 }

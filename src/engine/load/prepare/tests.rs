@@ -239,3 +239,18 @@ fn a_child_does_not_outlive_its_owner() {
     drop(child);
     assert!(!Path::new(&process).exists());
 }
+
+#[test]
+fn a_job_needs_as_much_memory_in_all_whether_or_not_a_child_is_idle() {
+    const MEMORY: u64 = 7 << 20;
+    let table = [
+        (None, CHILD + MEMORY),
+        (Some(9 << 20), CHILD + MEMORY - (9 << 20)),
+        (Some(CHILD + SLACK), MEMORY - SLACK),
+        // A large child is not taken for free memory.
+        (Some(100 << 20), MEMORY - SLACK),
+    ];
+    for (idle, needed) in table {
+        assert_eq!(job_beside(idle, MEMORY), needed, "{idle:?}");
+    }
+}
