@@ -286,19 +286,19 @@ fn describe(loaded: &ExaminedModel, examination: &Examination, table: &mut Table
 /// Describes the part of the model that a server shares with other models; `None` if no model can
 /// share any.
 fn shared(constants: &[ExaminedConstant]) -> Option<String> {
-    let sum = |constants: &[&ExaminedConstant]| -> u64 { constants.iter().map(|constant| constant.bytes).sum() };
-    let all: Vec<&ExaminedConstant> = constants.iter().collect();
-    let known: Vec<&ExaminedConstant> = constants.iter().filter(|constant| constant.models > 0).collect();
-    let models = known.iter().map(|constant| constant.models).max().unwrap_or(0);
-    (!all.is_empty()).then(|| {
-        format!(
-            "{} large constants of {}; {} of them, of {}, are in prepared models here (in {models} at most)",
-            all.len(),
-            bytes(sum(&all)),
-            known.len(),
-            bytes(sum(&known)),
-        )
-    })
+    let count_and_size = |is_counted: fn(&ExaminedConstant) -> bool| {
+        let counted = constants.iter().filter(|constant| is_counted(constant));
+        let sizes: Vec<u64> = counted.map(|constant| constant.bytes).collect();
+        (sizes.len(), bytes(sizes.iter().sum()))
+    };
+    let (count, size) = count_and_size(|_| true);
+    let (known, known_size) = count_and_size(|constant| constant.models > 0);
+    let models = constants.iter().map(|constant| constant.models).max()?;
+    let in_cache = match known {
+        0 => "none of them is in a prepared model of --cache-dir".to_owned(),
+        _ => format!("{known} of them, of {known_size}, are in up to {models} prepared models of --cache-dir"),
+    };
+    Some(format!("{count} large constants of {size}; {in_cache}"))
 }
 
 /// Decides whether a server with the default `--max-batch` batches requests to the model.

@@ -9,7 +9,7 @@ use std::thread;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Builder, Models, Request, Server, eventually, in_parallel, try_send};
+use crate::harness::{Builder, Models, Request, Server, eventually, in_parallel, longshore, try_send};
 use crate::memory::group::GroupServer;
 use crate::support::networks::{self, Sibling};
 use crate::support::onnx::{Graph, Info, Model, Node, Tensor, element};
@@ -214,6 +214,44 @@ fn a_model_has_copies_in_common_only_with_models_that_have_the_same_constants() 
     load(&server, "n", sibling(1, 2, 2));
     let grown = server.reserved() - one;
     assert!(grown > Sibling::LAYER + Sibling::HEAD, "{grown}");
+}
+
+#[test]
+fn inspect_shows_what_a_model_shares_with_prepared_models() {
+    let server = Builder::multi().start();
+    for head in [100, 101] {
+        load(&server, &format!("m{head}"), sibling(1, 2, head));
+    }
+    let url = server.models().place_model("new", &sibling(1, 2, 102).model());
+    let inspect = |cache: &Path, more: &[&str]| {
+        let cache = cache.to_str().unwrap();
+        longshore([&["inspect", url.as_str(), "--cache-dir", cache][..], more].concat())
+    };
+    let cache = server.models().cache();
+    let report = inspect(cache, &["--json"]).json();
+    let constants = report["large_constants"].as_array().unwrap();
+    let of_size = |bytes: u64| {
+        constants
+            .iter()
+            .find(|constant| constant["bytes"] == bytes)
+            .cloned()
+            .unwrap()
+    };
+    let expected =
+        |bytes, is_copied, models| json!({"bytes": bytes, "is_copied": is_copied, "prepared_models": models});
+    assert_eq!(of_size(Sibling::TABLE), expected(Sibling::TABLE, false, 2));
+    assert_eq!(of_size(Sibling::LAYER), expected(Sibling::LAYER, true, 2));
+    assert_eq!(of_size(Sibling::HEAD), expected(Sibling::HEAD, true, 0));
+    let text = inspect(cache, &[]).printed();
+    assert!(
+        text.contains("2 of them, of 628.0 KiB, are in up to 2 prepared models"),
+        "{text}"
+    );
+    // A folder without prepared models is not created.
+    let missing = server.models().root().join("missing");
+    let text = inspect(&missing, &[]).printed();
+    assert!(text.contains("none of them is in a prepared model"), "{text}");
+    assert!(!missing.exists());
 }
 
 #[test]
