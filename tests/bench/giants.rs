@@ -1,10 +1,11 @@
 //! Measures large models whose weights are mapped, against the same models with weights on the heap
-//! as the library loads them (`--prepare off`).
+//! as the library loads them (`--prepare off`), and against the library without a server.
 //!
-//! Servers are measured in turns. Ratios are medians of the ratios of each round.
+//! Servers and library are measured in turns. Ratios are medians of the ratios of each round.
 
 use std::time::Duration;
 
+use crate::bare_library::{BareLibrary, BareRuns, Setting};
 use crate::bodies;
 use crate::server::{Models, Server};
 use crate::siblings::tokens;
@@ -46,10 +47,19 @@ const CONNECTIONS: [usize; 4] = [1, 2, 4, 8];
 const MEASURE: Duration = Duration::from_millis(1_500);
 const ROUNDS: usize = 5;
 
+/// The results of one round for one of the measured ways to run a model.
+#[derive(Clone, Copy)]
+struct Round {
+    per_second: f64,
+    p50: f64,
+    cpu: f64,
+}
+
 pub fn run() {
     println!(
-        "Each request is one run (`--max-batch 1`). Ratios are to weights on the heap: of the requests a second, and of \
-         the server's CPU time for a request.\n"
+        "Each request is one run (`--max-batch 1`). The bare library is ONNX Runtime in Python without a server: one \
+         session for all callers, whose runs use all cores or one thread each. Ratios are of the requests a second: to \
+         weights on the heap, and to the better setting of the bare library.\n"
     );
     head(&[
         "model",
@@ -57,9 +67,9 @@ pub fn run() {
         "connections",
         "p50",
         "requests/s",
-        "ratio",
+        "to the heap",
+        "to the library",
         "CPU",
-        "ratio",
     ]);
     for giant in GIANTS {
         eprintln!("  {}", giant.name);
@@ -70,35 +80,56 @@ pub fn run() {
             server.load("giant", &folder);
             server
         });
+        let mut library = BareLibrary::open(&folder);
         let request = [(giant.request)("giant")];
         for connections in CONNECTIONS {
-            let mut measured = FORMS.map(|_| Vec::new());
+            let mut served = FORMS.map(|_| Vec::new());
+            let mut bare = Setting::ALL.map(|_| Vec::new());
             for _ in 0..ROUNDS {
-                for (server, measured) in servers.iter().zip(&mut measured) {
-                    measured.push(server.measure(&request, connections, MEASURE));
+                for (server, served) in servers.iter().zip(&mut served) {
+                    let measured = server.measure(&request, connections, MEASURE);
+                    served.push(Round {
+                        per_second: measured.per_second(),
+                        p50: measured.percentile(50).as_secs_f64(),
+                        cpu: measured.cpu_each().as_secs_f64(),
+                    });
+                }
+                for (setting, bare) in Setting::ALL.into_iter().zip(&mut bare) {
+                    let BareRuns { per_second, p50, cpu } = library.measure(setting, connections, MEASURE);
+                    bare.push(Round { per_second, p50, cpu });
                 }
             }
-            for ((name, _), ours) in FORMS.iter().zip(&measured) {
-                let of = |number: fn(&crate::client::Measured) -> f64| {
-                    let values: Vec<f64> = ours.iter().map(number).collect();
-                    let pairs = ours.iter().zip(&measured[0]);
-                    let ratios: Vec<f64> = pairs.map(|(one, heap)| number(one) / number(heap)).collect();
-                    (median(&values), median(&ratios))
+            let [all, single] = &bare;
+            let best = if of(all, |round| round.per_second) > of(single, |round| round.per_second) {
+                all
+            } else {
+                single
+            };
+            let names = FORMS.map(|(name, _)| name).into_iter();
+            let names = names.chain(["bare library, all cores", "bare library, one thread each"]);
+            for (name, rounds) in names.zip(served.iter().chain(&bare)) {
+                let to = |other: &[Round]| {
+                    let pairs = rounds.iter().zip(other);
+                    let ratios: Vec<f64> = pairs.map(|(one, other)| one.per_second / other.per_second).collect();
+                    ratio(median(&ratios), 1.0)
                 };
-                let (per_second, per_second_ratio) = of(|measured| measured.per_second());
-                let (cpu, cpu_ratio) = of(|measured| measured.cpu_each().as_secs_f64());
-                let (p50, _) = of(|measured| measured.percentile(50).as_secs_f64());
                 row(&[
                     &giant.name,
-                    name,
+                    &name,
                     &connections,
-                    &time(Duration::from_secs_f64(p50)),
-                    &format!("{per_second:.1}"),
-                    &ratio(per_second_ratio, 1.0),
-                    &time(Duration::from_secs_f64(cpu)),
-                    &ratio(cpu_ratio, 1.0),
+                    &time(Duration::from_secs_f64(of(rounds, |round| round.p50))),
+                    &format!("{:.1}", of(rounds, |round| round.per_second)),
+                    &to(&served[0]),
+                    &to(best),
+                    &time(Duration::from_secs_f64(of(rounds, |round| round.cpu))),
                 ]);
             }
         }
     }
+}
+
+/// The median of one number over the rounds.
+fn of(rounds: &[Round], number: fn(&Round) -> f64) -> f64 {
+    let values: Vec<f64> = rounds.iter().map(number).collect();
+    median(&values)
 }

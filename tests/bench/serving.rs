@@ -13,6 +13,7 @@
     reason = "the numbers are only printed, and no count needs all digits"
 )]
 
+mod bare_library;
 mod batching;
 mod bodies;
 mod cgroup;
@@ -61,7 +62,7 @@ const SECTIONS: [(&str, fn(), &str); 12] = [
     (
         "giants",
         giants::run,
-        "large models: weights on the heap, mapped, and mapped from a file of constants",
+        "large models: weights on the heap, mapped, and mapped from a file of constants, and the library alone",
     ),
     ("batching", batching::run, "batching, on and off"),
     (

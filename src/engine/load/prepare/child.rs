@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::constant_use::{SplitForm, placed};
 use super::mapping::Mapping;
-use super::probe::{self, Answers};
+use super::probe::{self, AnswerSample, Answers};
 use super::protocol::{ChildReport, Findings, PrepareJob};
 use super::sandbox;
 use super::trial;
@@ -147,10 +147,13 @@ fn try_rows(
         Some(_) | None => ModelForm::Uploaded(&job.model),
     };
     let is_tried = examined.findings.prepared || job.weights <= MOST_READ_AGAIN;
-    if is_tried
-        && let Ok(session) = Session::open(environment, form, job.weights)
-        && keeps_apart(&session, &outputs) == Some(false)
-    {
+    let mut reopened = None;
+    let open = examined.open.as_ref().map(|open| &open.session);
+    let session = open.or_else(|| {
+        reopened = is_tried.then(|| Session::open(environment, form, job.weights).ok())?;
+        reopened.as_ref()
+    });
+    if session.is_some_and(|session| keeps_apart(session, &outputs) == Some(false)) {
         return Some(false);
     }
     // A label hides small errors in the numbers that decide it.
@@ -188,9 +191,9 @@ fn examine_best(environment: &Environment, timer: &Timer, job: &PrepareJob) -> R
     };
     let folding = if job.fold { Folding::All } else { Folding::Small };
     let mut written = write(environment, timer, job, prepared, folding)?;
-    if let Some(examined) = &written
+    if let Some(examined) = &mut written
         && job.fold
-        && should_stay_unfolded(environment, timer, job, prepared, &examined.findings)
+        && should_stay_unfolded(environment, timer, job, prepared, examined)
     {
         written = match write(environment, timer, job, prepared, Folding::Small) {
             Ok(Some(examined)) => Some(examined),
@@ -206,16 +209,24 @@ fn examine_best(environment: &Environment, timer: &Timer, job: &PrepareJob) -> R
 }
 
 /// A form of the model that was loaded, run and measured.
-struct ExaminedForm {
+pub(super) struct ExaminedForm {
     /// Names of the outputs.
     outputs: Vec<String>,
-    findings: Findings,
+    pub(super) findings: Findings,
+    /// A session of the form, if one is still there.
+    pub(super) open: Option<OpenForm>,
     /// Whether the answers match those of the uploaded model.
     agrees: bool,
     /// For each output, whether two joined rows had the same answers as single rows.
     holds: Option<Vec<bool>>,
     /// Size of the open dimensions other than the first, in the runs that were answered.
     size: usize,
+}
+
+/// A session of a form, and the raised limit for the files that it maps.
+pub(super) struct OpenForm {
+    session: Session,
+    _allowed: sandbox::AllowedMapping,
 }
 
 /// The prepared form that these findings describe.
@@ -269,10 +280,10 @@ fn write_form(
     // The prepared form has to give the same answers as the uploaded model.
     let expected = match convert(environment, job, written, folding) {
         Ok(session) => {
-            let answers = answers(&session, timer, job);
+            let expected = sample(&session, timer, job);
             drop(session);
             allocator::give_back();
-            answers
+            expected
         }
         Err(error @ (SessionError::OutOfMemory | SessionError::NoDescriptors)) => return Err(error),
         // Not every model can be written in this format (its limit is 2 GB). The caller finds out
@@ -289,7 +300,7 @@ fn write_form(
         }
         WrittenForm::Split { .. } => return Ok(None),
     };
-    let examined = examine(environment, timer, form, job, Some(expected));
+    let examined = examine(environment, timer, form, job, expected);
     allocator::give_back();
     match examined {
         Ok(examined) if examined.agrees => Ok(Some(ExaminedForm {
@@ -343,9 +354,9 @@ fn examine(
     timer: &Timer,
     form: ModelForm<'_>,
     job: &PrepareJob,
-    expected: Option<Option<Answers>>,
+    expected: Option<AnswerSample>,
 ) -> Result<ExaminedForm, SessionError> {
-    let _allowed = match form {
+    let allowed = match form {
         ModelForm::Prepared(_) | ModelForm::Graph(_) => Some(sandbox::allow_mapping(form_bytes(job, form))),
         ModelForm::Uploaded(_) => None,
     };
@@ -370,14 +381,10 @@ fn examine(
     let session = session?;
     let created = allocator::thread_balance() - before;
     let (answers, run_peak) = allocator::with_peak(|| answers(&session, timer, job));
-    let is_right = |session: &Session, answers: Option<&Answers>| match &expected {
-        // Random operators differ in every run, so a model that contradicts itself is accepted.
-        Some(Some(expected)) => {
-            answers.is_some_and(|answers| answers.agree(expected)) || !is_deterministic(session, timer, job)
-        }
-        Some(None) | None => true,
-    };
-    let agrees = is_right(&session, answers.as_ref());
+    // Random operators differ in every run, so a model that contradicts itself is accepted.
+    let agrees = expected.as_ref().is_none_or(|expected| {
+        answers.as_ref().is_some_and(|answers| answers.agree(expected)) || !is_deterministic(&session, timer, job)
+    });
     let holds = answers.as_ref().and_then(Answers::independent_rows);
     let size = answers.as_ref().map_or(1, |answers| answers.size);
     let run_peak = answers.as_ref().map(|_| run_peak);
@@ -390,18 +397,19 @@ fn examine(
     let created = u64::try_from(created).unwrap_or(0);
     let outputs = session.signature().outputs.iter();
     let outputs = outputs.map(|output| output.name.clone()).collect();
-    let (constants, copies, mapped) = match (split, mapping) {
+    let (constants, copies, mapped, session) = match (split, mapping) {
         (Some(split), _) => {
             let copies = split.copies(environment, job, created, |second| {
-                is_right(second, self::answers(second, timer, job).as_ref())
+                let found = sample(second, timer, job);
+                expected.is_none() || found == expected || !is_deterministic(second, timer, job)
             })?;
             // The next session makes copies of its own.
             drop(session);
             let used = split.reads(environment, job, copies)?;
-            (Some(used.is_read), copies, used.mapped)
+            (Some(used.is_read), copies, used.mapped, used.session)
         }
-        (None, Some(mapping)) => (None, 0, mapping.read_by_runs(run_peak.is_some(), private)),
-        (None, None) => (None, 0, external_bytes(job)),
+        (None, Some(mapping)) => (None, 0, mapping.read_by_runs(run_peak.is_some(), private), None),
+        (None, None) => (None, 0, external_bytes(job), None),
     };
     Ok(ExaminedForm {
         outputs,
@@ -418,6 +426,9 @@ fn examine(
             independent_rows: None,
             rows,
         },
+        open: session
+            .zip(allowed)
+            .map(|(session, _allowed)| OpenForm { session, _allowed }),
         agrees,
         holds,
         size,
@@ -425,22 +436,29 @@ fn examine(
 }
 
 fn is_deterministic(session: &Session, timer: &Timer, job: &PrepareJob) -> bool {
-    match (answers(session, timer, job), answers(session, timer, job)) {
-        (Some(first), Some(second)) => first.agree(&second),
-        _ => false,
-    }
+    let first = sample(session, timer, job);
+    first.is_some() && first == sample(session, timer, job)
 }
 
 /// Runs the model on generated data; `None` if the job does not ask for it, or the model does not
 /// answer.
 fn answers(session: &Session, timer: &Timer, job: &PrepareJob) -> Option<Answers> {
+    probed(timer, job, |cancel| probe::ask(session, cancel))
+}
+
+/// Like [`answers`], in as few runs as a comparison needs.
+fn sample(session: &Session, timer: &Timer, job: &PrepareJob) -> Option<AnswerSample> {
+    probed(timer, job, |cancel| probe::ask_for_sample(session, cancel))
+}
+
+fn probed<T>(timer: &Timer, job: &PrepareJob, ask: impl FnOnce(&Cancel) -> Option<T>) -> Option<T> {
     if !job.probe {
         return None;
     }
     // From here on, a crash happens in a run.
     send(&ChildReport::Loaded).ok()?;
     let cancel = Arc::new(Cancel::new().ok()?);
-    timer.limited(&cancel, || probe::ask(session, &cancel))
+    timer.limited(&cancel, || ask(&cancel))
 }
 
 /// Decides for each output whether its entries follow the records of a request.

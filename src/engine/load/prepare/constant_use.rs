@@ -34,6 +34,8 @@ pub(super) struct ConstantUse {
     pub(super) is_read: Vec<bool>,
     /// Bytes of those that runs read.
     pub(super) mapped: u64,
+    /// A session without shared constants, if one was needed to find out.
+    pub(super) session: Option<Session>,
 }
 
 /// The large constants of a graph; `None` if they cannot be read, or if the graph is too large.
@@ -100,13 +102,11 @@ impl<'a> SplitForm<'a> {
             packed,
         } = self;
         drop(packed);
-        let parts = if copies == 0 {
-            None
+        let (parts, session) = if copies == 0 {
+            (None, None)
         } else {
             let apart = Session::open(environment, ModelForm::Graph(graph), job.weights)?;
-            let parts = mapping::mapped_offsets(constants);
-            drop(apart);
-            parts
+            (mapping::mapped_offsets(constants), Some(apart))
         };
         let is_mapped = |place: &Place| {
             parts.as_ref().is_none_or(|parts| {
@@ -119,6 +119,7 @@ impl<'a> SplitForm<'a> {
         Ok(ConstantUse {
             mapped: read.map(|(constant, _)| constant.place.bytes).sum(),
             is_read,
+            session,
         })
     }
 }

@@ -33,18 +33,47 @@ pub struct Answers {
     pub size: usize,
 }
 
+/// The part of the answers that is compared between forms of a model: as few runs as cover the data
+/// of both seeds.
+#[derive(Debug, PartialEq)]
+pub enum AnswerSample {
+    Together(Vec<Value>),
+    /// The rows cannot be joined, or the model does not answer them together.
+    Alone([Vec<Value>; 2]),
+}
+
 /// Runs `session` on generated data; `None` if it does not answer.
 pub fn ask(session: &Session, cancel: &Cancel) -> Option<Answers> {
-    let signature = session.signature();
     let run = |inputs: &[Tensor]| session.run(inputs, None, cancel).ok();
     SIZES.into_iter().find_map(|size| {
-        let rows = [1, 2].map(|seed| scaled(signature, size, seed, 1.0));
-        let [Some(first), Some(second)] = rows else { return None };
+        let [first, second] = rows(session.signature(), size)?;
         let alone = [run(&first)?, run(&second)?];
-        let joined = joined_axis(signature).then(|| join(&first, &second)).flatten();
-        let together = joined.and_then(|joined| run(&joined));
+        let together = joined(session.signature(), &first, &second).and_then(|joined| run(&joined));
         Some(Answers { alone, together, size })
     })
+}
+
+/// Runs `session` on the same data as [`ask`], in fewer runs.
+pub fn ask_for_sample(session: &Session, cancel: &Cancel) -> Option<AnswerSample> {
+    let run = |inputs: &[Tensor]| session.run(inputs, None, cancel).ok();
+    SIZES.into_iter().find_map(|size| {
+        let [first, second] = rows(session.signature(), size)?;
+        let together = joined(session.signature(), &first, &second).and_then(|joined| run(&joined));
+        if let Some(together) = together {
+            return Some(AnswerSample::Together(together));
+        }
+        Some(AnswerSample::Alone([run(&first)?, run(&second)?]))
+    })
+}
+
+/// One row of each seed.
+fn rows(signature: &Signature, size: usize) -> Option<[Vec<Tensor>; 2]> {
+    Some([scaled(signature, size, 1, 1.0)?, scaled(signature, size, 2, 1.0)?])
+}
+
+/// Both rows together; `None` if they cannot be joined.
+fn joined(signature: &Signature, first: &[Tensor], second: &[Tensor]) -> Option<Vec<Tensor>> {
+    joined_axis(signature).then(|| join(first, second)).flatten()
 }
 
 /// Runs `session` on one record of more data than [`ask`] uses: of the second size that it answers.
@@ -89,9 +118,12 @@ impl Answers {
         alone.chain(self.together.as_deref().map(|outputs| (2, outputs)))
     }
 
-    /// Whether both answers are equal to the last bit.
-    pub fn agree(&self, other: &Self) -> bool {
-        self == other
+    /// Whether the answers of another form are equal to the last bit.
+    pub fn agree(&self, other: &AnswerSample) -> bool {
+        match other {
+            AnswerSample::Together(together) => self.together.as_ref() == Some(together),
+            AnswerSample::Alone(alone) => self.alone == *alone,
+        }
     }
 
     /// For each output, whether each row has the same answer alone and joined. `None` if that was

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::child::{Timer, form_bytes, prepared_form};
+use super::child::{ExaminedForm, Timer, form_bytes, prepared_form};
 use super::folding::{self, DECIDED_BY_DATA, FormCost};
-use super::protocol::{Findings, PrepareJob};
+use super::protocol::PrepareJob;
 use super::{probe, sandbox};
 use crate::engine::load::onnx_file::{self, ScanError};
 use crate::engine::memory::allocator;
@@ -16,15 +16,16 @@ use crate::engine::onnxruntime::runtime::Environment;
 use crate::engine::onnxruntime::session::{Cancel, Session, SessionError};
 use crate::tensor::Tensor;
 
-/// Whether the model is served with its large constants as they were uploaded. `folded` are the
-/// findings about the prepared form.
+/// Whether the model is served with its large constants as they were uploaded. `examined` is the
+/// prepared form.
 pub(super) fn should_stay_unfolded(
     environment: &Environment,
     timer: &Timer,
     job: &PrepareJob,
     prepared: &Path,
-    folded: &Findings,
+    examined: &mut ExaminedForm,
 ) -> bool {
+    let folded = &examined.findings;
     let form = prepared_form(job, prepared, folded);
     let bytes = form_bytes(job, form);
     if job.is_ort_format || folded.run_peak.is_none() || !folding::has_grown(bytes, job.weights) {
@@ -41,6 +42,8 @@ pub(super) fn should_stay_unfolded(
     if is_decided_by_data {
         return false;
     }
+    // Memory is reserved for one session.
+    examined.open = None;
     let unfolded = || Session::open_unfolded(environment, &job.model, job.weights);
     let Some(small) = cost(timer, unfolded) else {
         return false;
