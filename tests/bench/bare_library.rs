@@ -1,7 +1,7 @@
 //! The bare library for comparison: ONNX Runtime in Python, without a server (`bare_library.py`).
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -22,6 +22,11 @@ pub struct BareRuns {
     pub p50: f64,
     /// The CPU time of a run, in seconds.
     pub cpu: f64,
+}
+
+/// The Python with ONNX Runtime's library, which scripts/bench installs.
+pub fn python() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".preprocessing/bin/python")
 }
 
 /// A process with the sessions of one model. Dropping the value ends it.
@@ -45,9 +50,9 @@ impl Setting {
 impl BareLibrary {
     /// Loads the model in the folder of a [`crate::server::Models`].
     pub fn open(folder: &Path) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut process = Command::new(root.join(".preprocessing/bin/python"))
-            .arg(root.join("tests/bench/bare_library.py"))
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/bare_library.py");
+        let mut process = Command::new(python())
+            .arg(program)
             .arg(folder.join("model.onnx"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

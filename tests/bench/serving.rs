@@ -13,6 +13,7 @@
     reason = "the numbers are only printed, and no count needs all digits"
 )]
 
+mod adapters;
 mod bare_library;
 mod batching;
 mod bodies;
@@ -38,7 +39,7 @@ mod table;
 use std::process::ExitCode;
 
 /// The name of each section, its function, and its description.
-const SECTIONS: [(&str, fn(), &str); 12] = [
+const SECTIONS: [(&str, fn(), &str); 13] = [
     (
         "requests",
         requests::run,
@@ -59,6 +60,7 @@ const SECTIONS: [(&str, fn(), &str); 12] = [
         siblings::run,
         "models that have most of their weights in common, with and without sharing",
     ),
+    ("adapters", adapters::run, "a thousand LoRA adapters of one base model"),
     (
         "giants",
         giants::run,
