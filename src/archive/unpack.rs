@@ -1,5 +1,9 @@
 //! Unpacks an untrusted archive into a folder, in one pass.
 //!
+//! The crate `tar` defines the headers, but its iterator over entries is not used: it accepts
+//! archives that two readers may understand differently, such as an extended size that contradicts
+//! the header's, or a folder with content.
+//!
 //! Invariants: the source is read to its end before anything counts as valid, since checksums come
 //! last. Declared sizes are counted before data are written, and the written bytes stay within the
 //! limits. A failure leaves files behind; the caller removes the folder.

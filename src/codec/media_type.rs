@@ -6,7 +6,8 @@
 //! Triton type.
 //!
 //! Invariants: any header value is either parsed or refused. An invalid parameter or `Accept`
-//! element does not affect the others.
+//! element does not affect the others. The crates `mime` and `mediatype` refuse a whole value for
+//! one invalid parameter, such as `shape=[2,3]`, which clients of other servers send.
 
 use std::borrow::Cow;
 

@@ -10,6 +10,7 @@
 //!   [settled](Records::settle).
 
 mod arn;
+mod description;
 mod endpoint;
 mod endpoint_config;
 mod error;

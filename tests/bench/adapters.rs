@@ -43,7 +43,7 @@ pub fn run() {
     let answers = fs::read(made.join("answers.json")).expect("read the answers");
     let answers: Answers = serde_json::from_slice(&answers).expect("answers");
 
-    // Answers are equal to the library's only without batches, whose size decides which kernels run.
+    // Without batches, because the number of rows decides which kernels run.
     let server = Server::start(&models, &["--max-batch", "1"]);
     server.load("base", &made.join("base"));
     let body = json!({"instances": [answers.x]}).to_string();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// How a session uses the cores.
+/// The use of the cores by a session.
 #[derive(Debug, Clone, Copy)]
 pub enum Setting {
     /// Each run uses all cores.

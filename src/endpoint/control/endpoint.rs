@@ -1,13 +1,12 @@
 //! The actions on endpoints. Their work is an [`Effect`].
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value, json};
 
 use super::arn::ResourceKind;
+use super::description::picked;
 use super::error::ControlError;
 use super::records::Records;
-use super::request::{CheckedRequest, picked};
+use super::request::{self, CreateEndpoint, EndpointByName, UpdateEndpoint, UpdateWeights, VariantProperty};
 use super::running::{DesiredEndpoint, Endpoint, EndpointPhase};
 use super::{ActionContext, ActionResponse, DesiredCapacity, Effect};
 use crate::endpoint::spec::{Deployment, Model, Variant};
@@ -17,17 +16,17 @@ pub(super) fn create(
     records: &mut Records,
     body: &Map<String, Value>,
 ) -> Result<ActionResponse, ControlError> {
-    let request = CheckedRequest(body);
-    let name = request.name("EndpointName");
-    let config = records.config(context.arns, request.name("EndpointConfigName"))?;
-    let mut desired_endpoint = DesiredEndpoint::new(name, config, records, context.arns)?;
-    desired_endpoint.deployment_config = request.get("DeploymentConfig").cloned();
+    let request: CreateEndpoint = request::read(body)?;
+    let name = request.endpoint_name;
+    let config = records.config(context.arns, &request.endpoint_config_name)?;
+    let mut desired_endpoint = DesiredEndpoint::new(&name, config, records, context.arns)?;
+    desired_endpoint.deployment_config = request.deployment_config;
     let deployment = desired_endpoint.deployment.clone();
     let endpoint = Endpoint::new(desired_endpoint, context.arns, context.now);
     records.must_be_new(ResourceKind::Endpoint, &endpoint.arn)?;
-    records.add_tags(ResourceKind::Endpoint, name, request);
+    records.add_tags(ResourceKind::Endpoint, &name, request.tags);
     let body = json!({"EndpointArn": endpoint.arn});
-    records.endpoints.insert(name.to_owned(), endpoint);
+    records.endpoints.insert(name, endpoint);
     Ok(ActionResponse {
         body,
         effect: Some(Effect::Deploy(deployment)),
@@ -39,27 +38,24 @@ pub(super) fn update(
     records: &mut Records,
     body: &Map<String, Value>,
 ) -> Result<ActionResponse, ControlError> {
-    let request = CheckedRequest(body);
-    let name = records
-        .endpoint(context.arns, request.name("EndpointName"))?
-        .name
-        .clone();
-    let config = records.config(context.arns, request.name("EndpointConfigName"))?;
+    let request: UpdateEndpoint = request::read(body)?;
+    let name = records.endpoint(context.arns, &request.endpoint_name)?.name.clone();
+    let config = records.config(context.arns, &request.endpoint_config_name)?;
     let mut desired_endpoint = DesiredEndpoint::new(&name, config, records, context.arns)?;
     let endpoint = records.endpoint_mut(context.arns, &name)?;
     endpoint.begin(EndpointPhase::Updating, context.now)?;
-    if request.flag("RetainAllVariantProperties") == Some(true) {
-        let excluded = request.objects("ExcludeRetainedVariantProperties");
-        let excluded = BTreeSet::from_iter(excluded.map(|property| property.name("VariantPropertyType")));
+    if request.retain_all_variant_properties {
+        let excluded = request.exclude_retained_variant_properties.iter();
+        let excluded = Vec::from_iter(excluded.map(|property| property.variant_property_type));
         retain(
             &mut desired_endpoint.deployment,
             &endpoint.desired.deployment,
             &excluded,
         );
     }
-    desired_endpoint.deployment_config = match request.flag("RetainDeploymentConfig") {
-        Some(true) => endpoint.desired.deployment_config.clone(),
-        _ => request.get("DeploymentConfig").cloned(),
+    desired_endpoint.deployment_config = match request.retain_deployment_config {
+        true => endpoint.desired.deployment_config.clone(),
+        false => request.deployment_config,
     };
     let deployment = desired_endpoint.deployment.clone();
     endpoint.desired = desired_endpoint;
@@ -71,15 +67,15 @@ pub(super) fn update(
 
 /// Variants with the same name keep their current weight and number of instances, except the
 /// excluded properties.
-fn retain(new: &mut Deployment, old: &Deployment, excluded: &BTreeSet<&str>) {
+fn retain(new: &mut Deployment, old: &Deployment, excluded: &[VariantProperty]) {
     for (variant, _) in &mut new.variants {
         let Some((old, _)) = old.variant(&variant.name) else {
             continue;
         };
-        if !excluded.contains("DesiredInstanceCount") {
+        if !excluded.contains(&VariantProperty::DesiredInstanceCount) {
             variant.instances = old.instances;
         }
-        if !excluded.contains("DesiredWeight") {
+        if !excluded.contains(&VariantProperty::DesiredWeight) {
             variant.weight = old.weight;
         }
     }
@@ -90,28 +86,26 @@ pub(super) fn update_weights(
     records: &mut Records,
     body: &Map<String, Value>,
 ) -> Result<ActionResponse, ControlError> {
-    let request = CheckedRequest(body);
-    let name = request.name("EndpointName");
-    let endpoint = records.endpoint_mut(context.arns, name)?;
+    let request: UpdateWeights = request::read(body)?;
+    let endpoint = records.endpoint_mut(context.arns, &request.endpoint_name)?;
     let mut desired = endpoint.desired.clone();
-    for wanted in request.objects("DesiredWeightsAndCapacities") {
-        let variant_name = wanted.name("VariantName");
+    for wanted in request.desired_weights_and_capacities {
         let mut variants = desired.deployment.variants.iter_mut();
-        let Some((variant, _)) = variants.find(|(variant, _)| variant.name == variant_name) else {
+        let Some((variant, _)) = variants.find(|(variant, _)| variant.name == wanted.variant_name) else {
             return Err(ControlError::validation(format!(
-                "The variant name(s) \"{variant_name}\" is/are not present within endpoint configuration \"{}\".",
-                desired.config.name
+                "The variant name(s) \"{}\" is/are not present within endpoint configuration \"{}\".",
+                wanted.variant_name, desired.config.name
             )));
         };
-        if wanted.has("ServerlessUpdateConfig") {
+        if wanted.serverless_update_config.is_some() {
             return Err(ControlError::validation(
                 "ServerlessUpdateConfig is not supported here, because variants cannot be serverless.",
             ));
         }
-        if let Some(weight) = wanted.number("DesiredWeight") {
+        if let Some(weight) = wanted.desired_weight {
             variant.weight = weight;
         }
-        if let Some(count) = wanted.integer("DesiredInstanceCount") {
+        if let Some(count) = wanted.desired_instance_count {
             variant.instances =
                 u32::try_from(count).map_err(|_| ControlError::validation("DesiredInstanceCount is too large."))?;
         }
@@ -142,8 +136,8 @@ pub(super) fn delete(
     records: &mut Records,
     body: &Map<String, Value>,
 ) -> Result<ActionResponse, ControlError> {
-    let name = CheckedRequest(body).name("EndpointName");
-    let endpoint = records.endpoint_mut(context.arns, name)?;
+    let request: EndpointByName<'_> = request::read(body)?;
+    let endpoint = records.endpoint_mut(context.arns, request.endpoint_name)?;
     endpoint.begin(EndpointPhase::Deleting, context.now)?;
     Ok(ActionResponse {
         body: json!({}),
@@ -156,7 +150,8 @@ pub(super) fn describe(
     records: &Records,
     body: &Map<String, Value>,
 ) -> Result<Value, ControlError> {
-    let endpoint = records.endpoint(context.arns, CheckedRequest(body).name("EndpointName"))?;
+    let request: EndpointByName<'_> = request::read(body)?;
+    let endpoint = records.endpoint(context.arns, request.endpoint_name)?;
     let pending = endpoint.pending();
     // Until a new configuration has taken over, the old one serves.
     let shown = match (&endpoint.current, pending) {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::ActionContext;
 use super::error::ControlError;
 use super::records::Records;
-use super::request::CheckedRequest;
+use super::request::{self, EndpointFilters, ListRequest, SortField, SortOrder};
 use super::running::EndpointPhase;
 
 /// The default page size, as on SageMaker.
@@ -38,7 +38,7 @@ pub(super) fn models(
         state: None,
         summary: json!({"ModelName": model.name, "ModelArn": model.arn, "CreationTime": model.created}),
     });
-    page("Models", items, CheckedRequest(body))
+    page("Models", items, &request::read(body)?, &EndpointFilters::default())
 }
 
 pub(super) fn endpoint_configs(
@@ -54,7 +54,12 @@ pub(super) fn endpoint_configs(
             "EndpointConfigName": config.name, "EndpointConfigArn": config.arn, "CreationTime": config.created,
         }),
     });
-    page("EndpointConfigs", items, CheckedRequest(body))
+    page(
+        "EndpointConfigs",
+        items,
+        &request::read(body)?,
+        &EndpointFilters::default(),
+    )
 }
 
 pub(super) fn endpoints(
@@ -74,26 +79,23 @@ pub(super) fn endpoints(
             "EndpointStatus": endpoint.phase.name(),
         }),
     });
-    page("Endpoints", items, CheckedRequest(body))
+    page("Endpoints", items, &request::read(body)?, &request::read(body)?)
 }
 
 fn page<'a>(
     member: &str,
     items: impl Iterator<Item = ListItem<'a>>,
-    request: CheckedRequest<'_>,
+    request: &ListRequest,
+    filters: &EndpointFilters,
 ) -> Result<Value, ControlError> {
     let order = ListOrder {
-        by: match request.text("SortBy") {
-            Some("Name") => SortField::Name,
-            Some("Status") => SortField::Status,
-            _ => SortField::Creation,
-        },
-        ascending: request.text("SortOrder") == Some("Ascending"),
+        by: request.sort_by,
+        order: request.sort_order,
     };
-    let begin = request.text("NextToken").map(SortKey::from_token).transpose()?;
+    let begin = request.next_token.as_deref().map(SortKey::from_token).transpose()?;
     let mut items = Vec::from_iter(
         items
-            .filter(|item| is_wanted(item, request))
+            .filter(|item| is_wanted(item, request, filters))
             .map(|item| (SortKey::of(&item), item)),
     );
     items.retain(|(place, _)| {
@@ -103,7 +105,7 @@ fn page<'a>(
     });
     items.sort_by(|(one, _), (other, _)| order.compare(one, other));
 
-    let wanted = request.integer("MaxResults").unwrap_or(PAGE);
+    let wanted = request.max_results.unwrap_or(PAGE);
     let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
     let more = items.len() > wanted;
     items.truncate(wanted);
@@ -118,32 +120,30 @@ fn page<'a>(
 }
 
 /// Whether an item passes the request's filters. Names are compared without case, as on SageMaker.
-fn is_wanted(item: &ListItem<'_>, request: CheckedRequest<'_>) -> bool {
-    let after = |member, time: f64| request.number(member).is_none_or(|limit| time >= limit);
-    let before = |member, time: f64| request.number(member).is_none_or(|limit| time < limit);
-    let contained = request.text("NameContains").is_none_or(|part| {
+fn is_wanted(item: &ListItem<'_>, request: &ListRequest, filters: &EndpointFilters) -> bool {
+    let is_within = |time: f64, after: Option<f64>, before: Option<f64>| {
+        after.is_none_or(|after| time >= after) && before.is_none_or(|before| time < before)
+    };
+    let contained = request.name_contains.as_ref().is_none_or(|part| {
         let part = part.to_ascii_lowercase();
         item.name.to_ascii_lowercase().contains(&part)
     });
     let in_state = item.state.is_none_or(|(phase, modified)| {
-        request.text("StatusEquals").is_none_or(|status| status == phase.name())
-            && after("LastModifiedTimeAfter", modified)
-            && before("LastModifiedTimeBefore", modified)
+        let status = filters.status_equals.as_ref();
+        status.is_none_or(|status| status == phase.name())
+            && is_within(
+                modified,
+                filters.last_modified_time_after,
+                filters.last_modified_time_before,
+            )
     });
-    contained && in_state && after("CreationTimeAfter", item.created) && before("CreationTimeBefore", item.created)
-}
-
-#[derive(Clone, Copy)]
-enum SortField {
-    Name,
-    Creation,
-    Status,
+    contained && in_state && is_within(item.created, request.creation_time_after, request.creation_time_before)
 }
 
 #[derive(Clone, Copy)]
 struct ListOrder {
     by: SortField,
-    ascending: bool,
+    order: SortOrder,
 }
 
 /// The sort key of an item. A token keeps it, so it works even if the item is deleted.
@@ -159,10 +159,13 @@ impl ListOrder {
         let by_name = one.name.cmp(&other.name);
         let ordering = match self.by {
             SortField::Name => by_name,
-            SortField::Creation => one.created.total_cmp(&other.created).then(by_name),
+            SortField::CreationTime => one.created.total_cmp(&other.created).then(by_name),
             SortField::Status => one.status.cmp(&other.status).then(by_name),
         };
-        if self.ascending { ordering } else { ordering.reverse() }
+        match self.order {
+            SortOrder::Ascending => ordering,
+            SortOrder::Descending => ordering.reverse(),
+        }
     }
 }
 

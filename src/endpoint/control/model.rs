@@ -6,9 +6,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::arn::{Arns, ResourceKind};
+use super::description::description;
 use super::error::ControlError;
 use super::records::Records;
-use super::request::{self, CheckedRequest};
+use super::request::{
+    self, ContainerDefinition, ContainerMode, CreateModel, ExecutionMode, ModelByName, ModelCacheSetting, Tag,
+};
 use super::{ActionContext, ActionResponse, shapes, tags};
 use crate::endpoint::loader_variables;
 use crate::endpoint::spec::{Container, Execution, Mode, Model, ONLY_CONTAINER};
@@ -18,35 +21,32 @@ const MAX_ENVIRONMENT_BYTES: usize = 32 << 10;
 
 /// Creates a model from the body of a `CreateModel` request, for the API and the command line.
 pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<Model, ControlError> {
-    build(&request::check(shapes::CREATE_MODEL, body)?, arns, created)
+    let (model, _) = build(&request::check(shapes::CREATE_MODEL, body)?, arns, created)?;
+    Ok(model)
 }
 
 /// Creates a model from a checked request.
-pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Model, ControlError> {
-    let request = CheckedRequest(body);
-    let name = request.name("ModelName");
-    let containers = containers(request)?;
-    let execution = match request
-        .object("InferenceExecutionConfig")
-        .and_then(|config| config.text("Mode"))
-    {
-        Some("Direct") => Execution::Direct,
+fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<(Model, Vec<Tag>), ControlError> {
+    let request: CreateModel = request::read(body)?;
+    let containers = containers(&request)?;
+    let execution = match &request.inference_execution_config {
+        Some(config) if config.mode == ExecutionMode::Direct => Execution::Direct,
         _ => Execution::Serial,
     };
-    check_together(request, &containers, execution)?;
-    Ok(Model {
-        name: name.to_owned(),
-        arn: arns.of(ResourceKind::Model, name),
+    check_together(&request, &containers, execution)?;
+    let model = Model {
+        arn: arns.of(ResourceKind::Model, &request.model_name),
+        name: request.model_name,
         created,
         containers,
         execution,
         raw: tags::without_tags(body),
-    })
+    };
+    Ok((model, request.tags))
 }
 
-fn containers(request: CheckedRequest<'_>) -> Result<Vec<Container>, ControlError> {
-    let several = Vec::from_iter(request.objects("Containers"));
-    match (request.object("PrimaryContainer"), several.as_slice()) {
+fn containers(request: &CreateModel) -> Result<Vec<Container>, ControlError> {
+    match (&request.primary_container, request.containers.as_slice()) {
         (None, []) => Err(ControlError::validation(
             "A model needs either PrimaryContainer or Containers.",
         )),
@@ -56,93 +56,92 @@ fn containers(request: CheckedRequest<'_>) -> Result<Vec<Container>, ControlErro
         // The hostname of a primary container is ignored, as SageMaker documents.
         (Some(primary), []) => Ok(vec![container(primary, ONLY_CONTAINER.to_owned(), "primaryContainer")?]),
         (None, several) => {
-            let container = |(index, request): (usize, &CheckedRequest<'_>)| {
-                let hostname = match (request.text("ContainerHostname"), several.len()) {
-                    (Some(given), _) => given.to_owned(),
+            let container = |(index, definition): (usize, &ContainerDefinition)| {
+                let hostname = match (&definition.container_hostname, several.len()) {
+                    (Some(given), _) => given.clone(),
                     (None, 1) => ONLY_CONTAINER.to_owned(),
                     (None, _) => format!("container-{}", index + 1),
                 };
-                container(*request, hostname, &format!("containers.{}.member", index + 1))
+                container(definition, hostname, &format!("containers.{}.member", index + 1))
             };
             several.iter().enumerate().map(container).collect()
         }
     }
 }
 
-fn container(request: CheckedRequest<'_>, hostname: String, path: &str) -> Result<Container, ControlError> {
+fn container(definition: &ContainerDefinition, hostname: String, path: &str) -> Result<Container, ControlError> {
+    const NEEDS_URL: &str = "give Image and ModelDataUrl instead";
     let unsupported = [
-        ("ModelPackageName", "give Image and ModelDataUrl instead"),
-        ("InferenceSpecificationName", "give Image and ModelDataUrl instead"),
+        ("ModelPackageName", definition.model_package_name, NEEDS_URL),
+        (
+            "InferenceSpecificationName",
+            definition.inference_specification_name,
+            NEEDS_URL,
+        ),
         (
             "AdditionalModelDataSources",
+            definition.additional_model_data_sources,
             "put the files into the model's own archive",
         ),
     ];
-    for (member, instead) in unsupported {
-        if request.has(member) {
-            return Err(ControlError::validation(format!(
-                "'{path}': {member} is not supported here; {instead}."
-            )));
-        }
+    if let Some((member, _, instead)) = unsupported.iter().find(|(_, given, _)| given.is_some()) {
+        return Err(ControlError::validation(format!(
+            "'{path}': {member} is not supported here; {instead}."
+        )));
     }
-    let cache_setting = request
-        .object("MultiModelConfig")
-        .and_then(|config| config.text("ModelCacheSetting"));
-    let mode = match request.text("Mode") {
-        Some("MultiModel") => Mode::MultiModel {
-            cache: cache_setting != Some("Disabled"),
+    let cache_setting = definition
+        .multi_model_config
+        .as_ref()
+        .and_then(|config| config.model_cache_setting);
+    let mode = match definition.mode {
+        Some(ContainerMode::MultiModel) => Mode::MultiModel {
+            cache: cache_setting != Some(ModelCacheSetting::Disabled),
         },
-        _ => Mode::SingleModel,
+        Some(ContainerMode::SingleModel) | None => Mode::SingleModel,
     };
-    let model_data_url = model_data_url(request, mode, path)?;
-    let environment = request.object("Environment");
-    let environment = environment.into_iter().flat_map(|environment| environment.0.iter());
     Ok(Container {
         hostname,
-        image: request.text("Image").map(str::to_owned),
+        image: definition.image.clone(),
         mode,
-        model_data_url,
-        environment: environment
-            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
-            .collect(),
+        model_data_url: model_data_url(definition, mode, path)?,
+        environment: definition.environment.clone(),
         address: None,
     })
 }
 
-fn model_data_url(request: CheckedRequest<'_>, mode: Mode, path: &str) -> Result<Option<String>, ControlError> {
+fn model_data_url(definition: &ContainerDefinition, mode: Mode, path: &str) -> Result<Option<String>, ControlError> {
     let refuse = |reason: &str| Err(ControlError::validation(format!("'{path}': {reason}")));
-    let source = request.object("ModelDataSource");
-    let url = match (request.text("ModelDataUrl"), source) {
+    let url = match (&definition.model_data_url, &definition.model_data_source) {
         (Some(_), Some(_)) => return refuse("ModelDataUrl and ModelDataSource cannot both be given."),
         (Some(url), None) => Some(url),
         (None, Some(_)) if mode != Mode::SingleModel => {
             return refuse("ModelDataSource is not supported for multi-model endpoints; give ModelDataUrl.");
         }
         (None, Some(source)) => {
-            let Some(data) = source.object("S3DataSource") else {
+            let Some(data) = &source.s3_data_source else {
                 return refuse("ModelDataSource needs S3DataSource.");
             };
-            for member in ["ManifestS3Uri", "HubAccessConfig", "ETag", "ManifestEtag"] {
-                if data.has(member) {
-                    return refuse(&format!("ModelDataSource.S3DataSource.{member} is not supported here."));
-                }
+            let unsupported = [
+                ("ManifestS3Uri", data.manifest_s3_uri),
+                ("HubAccessConfig", data.hub_access_config),
+                ("ETag", data.e_tag),
+                ("ManifestEtag", data.manifest_etag),
+            ];
+            if let Some((member, _)) = unsupported.iter().find(|(_, given)| given.is_some()) {
+                return refuse(&format!("ModelDataSource.S3DataSource.{member} is not supported here."));
             }
-            data.text("S3Uri")
+            Some(&data.s3_uri)
         }
         (None, None) => None,
     };
     match (mode, url) {
         (Mode::MultiModel { .. }, None) => refuse("ModelDataUrl is required for a container in MultiModel mode."),
-        (_, url) => Ok(url.map(str::to_owned)),
+        (_, url) => Ok(url.cloned()),
     }
 }
 
 /// Checks the constraints between containers.
-fn check_together(
-    request: CheckedRequest<'_>,
-    containers: &[Container],
-    execution: Execution,
-) -> Result<(), ControlError> {
+fn check_together(request: &CreateModel, containers: &[Container], execution: Execution) -> Result<(), ControlError> {
     let multi_model = containers.iter().filter(|container| container.is_multi_model()).count();
     if multi_model > 1 {
         return Err(ControlError::validation(
@@ -154,9 +153,9 @@ fn check_together(
             "A container in MultiModel mode is not supported with InferenceExecutionConfig Mode Direct.",
         ));
     }
-    let several = || request.objects("Containers");
-    let named = several().filter(|container| container.has("ContainerHostname")).count();
-    if named < several().count() {
+    let named = request.containers.iter();
+    let named = named.filter(|container| container.container_hostname.is_some()).count();
+    if named < request.containers.len() {
         if execution == Execution::Direct {
             return Err(ControlError::validation(
                 "ContainerHostname is required for every container when InferenceExecutionConfig Mode is Direct.",
@@ -168,7 +167,7 @@ fn check_together(
             ));
         }
     }
-    if execution == Execution::Direct && request.has("PrimaryContainer") {
+    if execution == Execution::Direct && request.primary_container.is_some() {
         return Err(ControlError::validation(
             "InferenceExecutionConfig Mode Direct needs Containers, not PrimaryContainer.",
         ));
@@ -214,12 +213,12 @@ pub(super) fn create(
     records: &mut Records,
     body: &Map<String, Value>,
 ) -> Result<ActionResponse, ControlError> {
-    let model = build(body, context.arns, context.now)?;
+    let (model, tags) = build(body, context.arns, context.now)?;
     if context.fleet.runs_processes() {
         refuse_loader_variables(&model)?;
     }
     records.must_be_new(ResourceKind::Model, &model.arn)?;
-    records.add_tags(ResourceKind::Model, &model.name, CheckedRequest(body));
+    records.add_tags(ResourceKind::Model, &model.name, tags);
     let answer = ActionResponse::plain(json!({"ModelArn": model.arn}));
     records.models.insert(model.name.clone(), Arc::new(model));
     Ok(answer)
@@ -230,8 +229,9 @@ pub(super) fn describe(
     records: &Records,
     body: &Map<String, Value>,
 ) -> Result<Value, ControlError> {
-    let model = records.model(context.arns, CheckedRequest(body).name("ModelName"))?;
-    let mut description = request::description(&model.raw, shapes::CREATE_MODEL);
+    let request: ModelByName<'_> = request::read(body)?;
+    let model = records.model(context.arns, request.model_name)?;
+    let mut description = description(&model.raw, shapes::CREATE_MODEL);
     if let Some(container) = description.get_mut("PrimaryContainer") {
         add_mode(container);
     }
@@ -256,8 +256,8 @@ pub(super) fn delete(
     records: &mut Records,
     body: &Map<String, Value>,
 ) -> Result<ActionResponse, ControlError> {
-    let name = CheckedRequest(body).name("ModelName");
-    let name = records.model(context.arns, name)?.name.clone();
+    let request: ModelByName<'_> = request::read(body)?;
+    let name = records.model(context.arns, request.model_name)?.name.clone();
     records.models.remove(&name);
     records.forget_tags(ResourceKind::Model, &name);
     Ok(ActionResponse::plain(json!({})))

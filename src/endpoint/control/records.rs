@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use super::arn::{Arns, ResourceKind, resource};
 use super::error::ControlError;
-use super::request::CheckedRequest;
+use super::request::Tag;
 use super::running::Endpoint;
-use super::shapes::MAX_TAGS;
 use crate::endpoint::spec::{EndpointConfig, Model};
 
 pub type Tags = BTreeMap<String, String>;
@@ -79,8 +78,8 @@ impl Records {
     }
 
     /// Stores the tags of a create request.
-    pub(super) fn add_tags(&mut self, kind: ResourceKind, name: &str, request: CheckedRequest<'_>) {
-        let tags = Tags::from_iter(tags(request));
+    pub(super) fn add_tags(&mut self, kind: ResourceKind, name: &str, tags: Vec<Tag>) {
+        let tags = Tags::from_iter(tags.into_iter().map(|tag| (tag.key, tag.value)));
         if !tags.is_empty() {
             self.tags.insert(resource(kind, name), tags);
         }
@@ -101,11 +100,6 @@ fn spelled<'a, T>(records: &'a BTreeMap<String, T>, name: &'a str) -> Option<&'a
             names.find(|known| known.eq_ignore_ascii_case(name)).map(String::as_str)
         }
     }
-}
-
-pub(super) fn tags(request: CheckedRequest<'_>) -> impl Iterator<Item = (String, String)> {
-    let tags = request.objects("Tags").take(MAX_TAGS);
-    tags.map(|tag| (tag.name("Key").to_owned(), tag.name("Value").to_owned()))
 }
 
 fn missing(arns: &Arns, kind: ResourceKind, name: &str) -> ControlError {

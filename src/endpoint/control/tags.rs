@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::error::ControlError;
-use super::records::{Records, Tags, tags};
-use super::request::CheckedRequest;
+use super::records::{Records, Tags};
+use super::request::{self, AddTags, DeleteTags, ListTags};
 use super::shapes::MAX_TAGS;
 use super::{ActionContext, ActionResponse};
 
@@ -13,10 +13,10 @@ pub(super) fn add(
     records: &mut Records,
     body: &Map<String, Value>,
 ) -> Result<ActionResponse, ControlError> {
-    let request = CheckedRequest(body);
-    let resource = records.resource(context.arns, request.name("ResourceArn"))?;
+    let request: AddTags = request::read(body)?;
+    let resource = records.resource(context.arns, &request.resource_arn)?;
     let mut all = records.tags.get(&resource).cloned().unwrap_or_default();
-    all.extend(tags(request));
+    all.extend(request.tags.into_iter().map(|tag| (tag.key, tag.value)));
     if all.len() > MAX_TAGS {
         return Err(ControlError::ResourceLimitExceeded(format!(
             "The resource \"{resource}\" would have {} tags; the limit is {MAX_TAGS}.",
@@ -33,12 +33,10 @@ pub(super) fn delete(
     records: &mut Records,
     body: &Map<String, Value>,
 ) -> Result<ActionResponse, ControlError> {
-    let request = CheckedRequest(body);
-    let resource = records.resource(context.arns, request.name("ResourceArn"))?;
+    let request: DeleteTags = request::read(body)?;
+    let resource = records.resource(context.arns, &request.resource_arn)?;
     if let Some(tags) = records.tags.get_mut(&resource) {
-        for key in request.texts("TagKeys") {
-            tags.remove(key);
-        }
+        tags.retain(|key, _| !request.tag_keys.contains(key));
         if tags.is_empty() {
             records.tags.remove(&resource);
         }
@@ -51,7 +49,8 @@ pub(super) fn list(
     records: &Records,
     body: &Map<String, Value>,
 ) -> Result<Value, ControlError> {
-    let resource = records.resource(context.arns, CheckedRequest(body).name("ResourceArn"))?;
+    let request: ListTags<'_> = request::read(body)?;
+    let resource = records.resource(context.arns, request.resource_arn)?;
     Ok(json!({"Tags": list_of(records.tags.get(&resource).unwrap_or(&Tags::new()))}))
 }
 
