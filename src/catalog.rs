@@ -30,6 +30,7 @@
 mod demand;
 mod entry;
 mod error;
+mod model_engine;
 mod rehearse;
 mod restore;
 mod retire;
@@ -62,6 +63,7 @@ use crate::text::Pool;
 use demand::Origin;
 use entry::{CatalogEntry, Lookup, ModelSlot};
 use error::{load_error, not_loaded, shortened};
+use model_engine::{LoadedModel, ModelEngine};
 use roots::allowed;
 use served::ManifestRequests;
 use state::{Action, Change, End, JournalLine, ModelOperation, ModelState};
@@ -118,23 +120,23 @@ pub trait Journal: Debug + Send + Sync {
 
 /// All loaded models.
 #[derive(Debug)]
-pub struct Catalog {
-    models: Cache<String, Arc<CatalogEntry>>,
-    engine: Arc<Engine>,
+pub struct Catalog<E: ModelEngine = Engine> {
+    models: Cache<String, Arc<CatalogEntry<E::Model>>>,
+    engine: Arc<E>,
     settings: CatalogConfig,
     /// `Some` in standalone mode.
-    demand: Option<Arc<Demand>>,
+    demand: Option<Arc<Demand<E::Model>>>,
     /// One permit for each restore in progress.
     restores: Semaphore,
-    recent_use: RecentUse,
+    recent_use: RecentUse<E::Model>,
     /// Keyed by the hash of the tokenizer's files.
     tokenizers: SharedMap<blake3::Hash, CountedTokenizer>,
     /// Files of the tokenizers; several tokenizers may share one.
     tokenizer_files: Arc<Pool>,
 }
 
-impl Catalog {
-    pub fn new(engine: Arc<Engine>, settings: CatalogConfig, demand: Option<Demand>) -> Self {
+impl<E: ModelEngine> Catalog<E> {
+    pub fn new(engine: Arc<E>, settings: CatalogConfig, demand: Option<Demand<E::Model>>) -> Self {
         Self {
             models: Cache::builder().build(),
             engine,
@@ -187,7 +189,7 @@ impl Catalog {
         target_model: Option<&str>,
         path: &ArtifactPath,
         origin: Option<Origin>,
-    ) -> Result<Handle, CatalogError> {
+    ) -> Result<Handle<E::Model>, CatalogError> {
         let mut handle = Err(CatalogError::AlreadyLoaded { name: name.to_owned() });
         self.models
             .entry_by_ref(name)
@@ -239,7 +241,7 @@ impl Catalog {
         &self,
         name: &str,
         url: &str,
-        old: &Arc<CatalogEntry>,
+        old: &Arc<CatalogEntry<E::Model>>,
         path: &ArtifactPath,
         origin: Origin,
     ) -> Result<(), CatalogError> {
@@ -292,7 +294,7 @@ impl Catalog {
 
     /// Unloads `name` as [`Self::unload`] does, but only if `entry` is still its entry. Returns
     /// whether it was.
-    async fn unload_entry(&self, name: &str, entry: &Arc<CatalogEntry>) -> Result<bool, CatalogError> {
+    async fn unload_entry(&self, name: &str, entry: &Arc<CatalogEntry<E::Model>>) -> Result<bool, CatalogError> {
         let unloaded = self.unload_if(name, |current| Arc::ptr_eq(current, entry)).await?;
         Ok(unloaded.is_some())
     }
@@ -300,8 +302,8 @@ impl Catalog {
     async fn unload_if(
         &self,
         name: &str,
-        is_meant: impl FnOnce(&Arc<CatalogEntry>) -> bool,
-    ) -> Result<Option<Arc<CatalogEntry>>, CatalogError> {
+        is_meant: impl FnOnce(&Arc<CatalogEntry<E::Model>>) -> bool,
+    ) -> Result<Option<Arc<CatalogEntry<E::Model>>>, CatalogError> {
         let outcome = self
             .models
             .entry_by_ref(name)
@@ -327,7 +329,7 @@ impl Catalog {
 
     /// Returns a handle to `name` for a request. If the model has to be loaded first, waits until
     /// `deadline` at most.
-    pub async fn get(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<Handle, CatalogError> {
+    pub async fn get(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<Handle<E::Model>, CatalogError> {
         let name = match &self.demand {
             // A folder of objects is the same model with and without the slash at the end.
             Some(_) => name.strip_suffix('/').unwrap_or(name),
@@ -361,7 +363,7 @@ impl Catalog {
         }
     }
 
-    async fn lookup(&self, name: &str) -> Lookup {
+    async fn lookup(&self, name: &str) -> Lookup<E::Model> {
         let Some(entry) = self.models.get(name).await else {
             return Lookup::Nothing;
         };
@@ -385,7 +387,7 @@ impl Catalog {
     /// Returns up to `limit` loaded models whose names sort after `after`, ordered by name, each
     /// with its `url`, and whether there are more.
     pub fn page(&self, after: Option<&str>, limit: usize) -> (Vec<(String, String)>, bool) {
-        let mut page: Vec<(Arc<String>, Arc<CatalogEntry>)> = self
+        let mut page: Vec<_> = self
             .models
             .iter()
             .filter(|(name, entry)| entry.state().is_listed() && after.is_none_or(|after| name.as_str() > after))
@@ -439,7 +441,7 @@ impl Catalog {
 }
 
 /// The change of a name's entry at the end of an operation, for moka. `entry` is the new one.
-fn change(end: End, entry: Option<Arc<CatalogEntry>>) -> Op<Arc<CatalogEntry>> {
+fn change<M>(end: End, entry: Option<Arc<CatalogEntry<M>>>) -> Op<Arc<CatalogEntry<M>>> {
     match (state::settle(end).0, entry) {
         (Change::Put, Some(entry)) => Op::Put(entry),
         (Change::Remove, _) => Op::Remove,

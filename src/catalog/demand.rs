@@ -35,8 +35,9 @@ use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{Instant as Deadline, timeout_at};
 
+use super::model_engine::{LoadedModel, ModelEngine};
 use super::{Catalog, CatalogError, Handle, Lookup, ModelStatus, load_error, shortened};
-use crate::engine::{ArtifactPath, LoadError, LoadedMemory, PoolError};
+use crate::engine::{ArtifactPath, LoadError, LoadedMemory, Model, PoolError};
 use crate::store::{FetchError, Lease, Located, Name, Store, Version};
 use crate::telemetry::metrics::{Eviction, Metrics, Operation};
 
@@ -60,12 +61,12 @@ pub struct DemandConfig {
 
 /// State of standalone mode: the store, pending loads and recent failures.
 #[derive(Debug)]
-pub struct Demand {
+pub struct Demand<M = Model> {
     pub(super) store: Store,
     pub(super) settings: DemandConfig,
     metrics: Arc<Metrics>,
     /// Keyed by name. Locked only for a lookup, an insertion or a removal, never during a load.
-    pending: Mutex<HashMap<String, PendingLoad>>,
+    pending: Mutex<HashMap<String, PendingLoad<M>>>,
     /// Notified when a pending load has ended.
     load_ended: Notify,
     failures: Cache<String, RecentFailure>,
@@ -77,12 +78,12 @@ pub struct Demand {
     clock: Instant,
 }
 
-type PendingLoad = Shared<BoxFuture<'static, Result<Handle, Arc<CatalogError>>>>;
+type PendingLoad<M> = Shared<BoxFuture<'static, Result<Handle<M>, Arc<CatalogError>>>>;
 
 /// Removes the pending load from the map when its task ends, also after a panic.
-struct PendingGuard(Arc<Demand>, String);
+struct PendingGuard<M>(Arc<Demand<M>>, String);
 
-impl Drop for PendingGuard {
+impl<M> Drop for PendingGuard<M> {
     fn drop(&mut self) {
         self.0.pending().remove(&self.1);
         self.0.load_ended.notify_waiters();
@@ -115,7 +116,7 @@ impl Origin {
     }
 }
 
-impl Demand {
+impl<M> Demand<M> {
     /// URL of the store, without credentials.
     pub fn url(&self) -> String {
         self.store.url()
@@ -142,7 +143,7 @@ impl Demand {
         milliseconds(self.clock.elapsed())
     }
 
-    fn pending(&self) -> MutexGuard<'_, HashMap<String, PendingLoad>> {
+    fn pending(&self) -> MutexGuard<'_, HashMap<String, PendingLoad<M>>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -192,14 +193,14 @@ impl Demand {
     }
 }
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     /// Serves [`Catalog::get`] for a model that is not loaded.
     pub(super) async fn demand(
         self: &Arc<Self>,
-        demand: &Arc<Demand>,
+        demand: &Arc<Demand<E::Model>>,
         name: &str,
         deadline: Deadline,
-    ) -> Result<Handle, CatalogError> {
+    ) -> Result<Handle<E::Model>, CatalogError> {
         let key = Name::parse(name)?;
         demand.metrics.demand_misses.inc();
         if let Some(failed) = demand.failed(name) {
@@ -214,7 +215,7 @@ impl Catalog {
 
     /// Counts a request that found its model loaded, and checks the model against the store if
     /// due.
-    pub(super) fn record_hit(self: &Arc<Self>, demand: &Arc<Demand>, name: &str, handle: &Handle) {
+    pub(super) fn record_hit(self: &Arc<Self>, demand: &Arc<Demand<E::Model>>, name: &str, handle: &Handle<E::Model>) {
         let Some(origin) = &handle.entry.origin else { return };
         demand.metrics.demand_hits.inc();
         if demand.touch(origin) {
@@ -236,7 +237,7 @@ impl Catalog {
     }
 
     /// Returns the pending load of `name`, and whether this call has started it.
-    fn pending_load(self: &Arc<Self>, demand: &Arc<Demand>, name: Name) -> (PendingLoad, bool) {
+    fn pending_load(self: &Arc<Self>, demand: &Arc<Demand<E::Model>>, name: Name) -> (PendingLoad<E::Model>, bool) {
         let mut pending = demand.pending();
         if let Some(pending_load) = pending.get(name.as_str()) {
             return (pending_load.clone(), false);
@@ -258,7 +259,7 @@ impl Catalog {
         (pending_load, true)
     }
 
-    async fn load_and_report(&self, demand: &Demand, name: &Name) -> Result<Handle, CatalogError> {
+    async fn load_and_report(&self, demand: &Demand<E::Model>, name: &Name) -> Result<Handle<E::Model>, CatalogError> {
         let started = Instant::now();
         let loaded = self.fetch_and_load(demand, name).await;
         let seconds = started.elapsed().as_secs_f64();
@@ -289,7 +290,11 @@ impl Catalog {
 
     /// Loads a model into memory from the disk cache or the store. Also returns the time at which
     /// its files were on disk.
-    async fn fetch_and_load(&self, demand: &Demand, name: &Name) -> Result<(Handle, Instant), CatalogError> {
+    async fn fetch_and_load(
+        &self,
+        demand: &Demand<E::Model>,
+        name: &Name,
+    ) -> Result<(Handle<E::Model>, Instant), CatalogError> {
         let until = Instant::now() + demand.settings.memory_timeout;
         let located = demand
             .store
@@ -310,7 +315,7 @@ impl Catalog {
         url: &str,
         path: &Path,
         origin: impl Fn() -> Origin,
-    ) -> Result<Handle, CatalogError> {
+    ) -> Result<Handle<E::Model>, CatalogError> {
         loop {
             match self
                 .load_from(name, url, None, &ArtifactPath::trusted(path), Some(origin()))
@@ -330,7 +335,7 @@ impl Catalog {
     /// Downloads `located` unless it is on disk already.
     async fn fetched(
         &self,
-        demand: &Demand,
+        demand: &Demand<E::Model>,
         name: &Name,
         located: Located,
         until: Instant,
@@ -360,7 +365,7 @@ fn fetch_error(name: &Name, source: FetchError) -> CatalogError {
     }
 }
 
-fn unloaded(demand: &Demand, name: &str, why: Eviction, started: Instant, memory_bytes: u64) {
+fn unloaded<M>(demand: &Demand<M>, name: &str, why: Eviction, started: Instant, memory_bytes: u64) {
     let elapsed = started.elapsed();
     demand.metrics.evictions(why);
     demand

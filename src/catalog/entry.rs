@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::demand::Origin;
+use super::model_engine::LoadedModel;
 use super::served::ServedModel;
 use super::state::{Action, ModelOperation, ModelState, action};
 use super::{Record, shortened};
@@ -18,7 +19,7 @@ use crate::handler::Handler;
 
 /// A model under its name.
 #[derive(Debug)]
-pub(super) struct CatalogEntry {
+pub(super) struct CatalogEntry<M> {
     pub(super) url: String,
     pub(super) target_model: Option<String>,
     pub(super) content: ContentHash,
@@ -27,7 +28,7 @@ pub(super) struct CatalogEntry {
     /// A blocking lock, held only to look at the slot or to clone or take its `Arc`; an async lock
     /// would cost more than it saves. The variant changes only under the directory's lock of the
     /// name.
-    pub(super) model: Mutex<ModelSlot>,
+    pub(super) model: Mutex<ModelSlot<M>>,
     /// One token for each handle. Closed when the unload begins.
     pub(super) users: TaskTracker,
     /// `Some` for a model from the store.
@@ -67,8 +68,8 @@ impl ModelInfo {
     }
 }
 
-impl CatalogEntry {
-    pub(super) fn new(record: Record, slot: ModelSlot, origin: Option<Origin>) -> Arc<Self> {
+impl<M: LoadedModel> CatalogEntry<M> {
+    pub(super) fn new(record: Record, slot: ModelSlot<M>, origin: Option<Origin>) -> Arc<Self> {
         Arc::new(Self {
             url: record.url,
             target_model: record.target_model,
@@ -92,13 +93,13 @@ impl CatalogEntry {
 
     /// Creates the entry of a loaded model, and a handle taken before any unload can close the
     /// entry.
-    pub(super) fn loaded(mut record: Record, served: ServedModel, origin: Option<Origin>) -> (Arc<Self>, Handle) {
+    pub(super) fn loaded(mut record: Record, served: ServedModel<M>, origin: Option<Origin>) -> (Arc<Self>, Handle<M>) {
         let served = Arc::new(served.called(shortened(&record.name)));
         record.manifest = None;
         let entry = Self::new(record, ModelSlot::Loaded(Arc::clone(&served)), origin);
         let handle = Handle {
             served,
-            _token: entry.users.token(),
+            token: entry.users.token(),
             entry: Arc::clone(&entry),
         };
         (entry, handle)
@@ -121,7 +122,7 @@ impl CatalogEntry {
         }
     }
 
-    pub(super) fn lookup(self: &Arc<Self>) -> Lookup {
+    pub(super) fn lookup(self: &Arc<Self>) -> Lookup<M> {
         let token = self.users.token();
         // Checked after the token is taken: an unload that closes later waits for this token.
         let slot = self.slot();
@@ -129,7 +130,7 @@ impl CatalogEntry {
             (Action::Answer, ModelSlot::Loaded(served)) => Lookup::Model(Handle {
                 served: Arc::clone(served),
                 entry: Arc::clone(self),
-                _token: token,
+                token,
             }),
             (Action::LoadAgain, _) => Lookup::Restored,
             _ => Lookup::Nothing,
@@ -140,7 +141,7 @@ impl CatalogEntry {
         self.state_with(&self.slot())
     }
 
-    fn state_with(&self, slot: &ModelSlot) -> ModelState {
+    fn state_with(&self, slot: &ModelSlot<M>) -> ModelState {
         match slot {
             _ if self.users.is_closed() => ModelState::Unloading,
             ModelSlot::Loaded(_) => ModelState::Loaded,
@@ -160,14 +161,14 @@ impl CatalogEntry {
         self.was_used.store(false, Ordering::Relaxed);
     }
 
-    pub(super) fn slot(&self) -> MutexGuard<'_, ModelSlot> {
+    pub(super) fn slot(&self) -> MutexGuard<'_, ModelSlot<M>> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug)]
-pub(super) enum ModelSlot {
-    Loaded(Arc<ServedModel>),
+pub(super) enum ModelSlot<M> {
+    Loaded(Arc<ServedModel<M>>),
     /// The model was loaded before the process restarted, and has to be loaded again.
     Restored,
     /// An unload has taken the model out.
@@ -175,30 +176,40 @@ pub(super) enum ModelSlot {
 }
 
 /// Result of a lookup by name.
-pub(super) enum Lookup {
-    Model(Handle),
+pub(super) enum Lookup<M> {
+    Model(Handle<M>),
     /// The model has to be loaded first.
     Restored,
     Nothing,
 }
 
 /// A handle to a loaded model. The model stays loaded until its last handle is dropped.
-#[derive(Debug, Clone)]
-pub struct Handle {
+#[derive(Debug)]
+pub struct Handle<M = Model> {
     // Fields drop in this order, and the token must be last: an unload takes the model after the
     // last token is dropped.
-    served: Arc<ServedModel>,
-    pub(super) entry: Arc<CatalogEntry>,
-    _token: TaskTrackerToken,
+    served: Arc<ServedModel<M>>,
+    pub(super) entry: Arc<CatalogEntry<M>>,
+    token: TaskTrackerToken,
 }
 
-impl AsRef<Model> for Handle {
-    fn as_ref(&self) -> &Model {
+impl<M> Clone for Handle<M> {
+    fn clone(&self) -> Self {
+        Self {
+            served: Arc::clone(&self.served),
+            entry: Arc::clone(&self.entry),
+            token: self.token.clone(),
+        }
+    }
+}
+
+impl<M> AsRef<M> for Handle<M> {
+    fn as_ref(&self) -> &M {
         &self.served.model
     }
 }
 
-impl Handle {
+impl<M> Handle<M> {
     /// The handler that decodes and encodes the bodies of the model's requests.
     pub fn handler(&self) -> &Arc<Handler> {
         &self.served.handler

@@ -8,38 +8,51 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Catalog;
 use super::error::{CatalogError, load_error, shortened};
+use super::model_engine::{LoadedModel, ModelEngine};
 use super::served::ServedModel;
-use crate::engine::{InferenceError, LoadError, Model, PoolError};
+use crate::engine::{InferenceError, LoadError, PoolError};
 use crate::handler::{Handler, RehearsalError, rehearsals};
 
 /// Handle that the runs of a rehearsal hold on the model.
-#[derive(Debug, Clone)]
-struct RehearsalHandle {
+struct RehearsalHandle<M> {
     // Fields drop in this order, and the token must be last: once the last token is dropped,
     // nothing holds the model.
-    model: Arc<Model>,
-    _token: TaskTrackerToken,
+    model: Arc<M>,
+    token: TaskTrackerToken,
 }
 
-impl AsRef<Model> for RehearsalHandle {
-    fn as_ref(&self) -> &Model {
+impl<M> Clone for RehearsalHandle<M> {
+    fn clone(&self) -> Self {
+        Self {
+            model: Arc::clone(&self.model),
+            token: self.token.clone(),
+        }
+    }
+}
+
+impl<M> AsRef<M> for RehearsalHandle<M> {
+    fn as_ref(&self) -> &M {
         &self.model
     }
 }
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     /// Runs the requests of the manifest of `served` in order. Unloads the model if one of them
     /// fails.
-    pub(super) async fn rehearse(&self, name: &str, served: ServedModel) -> Result<ServedModel, CatalogError> {
+    pub(super) async fn rehearse(
+        &self,
+        name: &str,
+        served: ServedModel<E::Model>,
+    ) -> Result<ServedModel<E::Model>, CatalogError> {
         let ServedModel { model, handler } = served.called(shortened(name));
         let users = TaskTracker::new();
         let handle = RehearsalHandle {
             model: Arc::new(model),
-            _token: users.token(),
+            token: users.token(),
         };
         let outcome = self.rehearse_all(name, &handle, &handler).await;
         users.close();
-        let RehearsalHandle { model, _token: token } = handle;
+        let RehearsalHandle { model, token } = handle;
         drop(token);
         // A run on a compute thread drops its handle shortly after its answer, or when the run can
         // be ended.
@@ -66,7 +79,7 @@ impl Catalog {
     async fn rehearse_all(
         &self,
         name: &str,
-        handle: &RehearsalHandle,
+        handle: &RehearsalHandle<E::Model>,
         handler: &Arc<Handler>,
     ) -> Result<(), RehearsalError> {
         let deadline = Instant::now() + self.settings.rehearsal_timeout;
@@ -76,7 +89,7 @@ impl Catalog {
             let memory = self.engine.reserve_body(size as u64);
             let memory = memory.map_err(|error| rehearsal.failed(InferenceError::NoRoom(error).into()))?;
             let invocation = rehearsal.invocation(body, Some(memory), name.to_owned(), Arc::clone(handler));
-            let answer = Model::answer(handle, size, deadline, invocation).await;
+            let answer = E::Model::answer(handle, size, deadline, invocation).await;
             rehearsal.check(&answer.map_err(|error| rehearsal.failed(error))?)?;
         }
         Ok(())

@@ -7,11 +7,12 @@ use std::time::Instant;
 use moka::ops::compute::Op;
 use tokio::task::JoinSet;
 
+use super::model_engine::{LoadedModel, ModelEngine};
 use super::roots::unresolved;
 use super::served::{ManifestRequests, ServedModel};
 use super::state::{self, Action, End, ModelOperation};
 use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, Record, change, load_error, shortened};
-use crate::engine::{ArtifactError, ArtifactPath, ContentHash, LoadError, Model, SessionError};
+use crate::engine::{ArtifactError, ArtifactPath, ContentHash, LoadError, SessionError};
 use crate::manifest::{FILE, Manifest};
 
 /// Error of a restore.
@@ -24,7 +25,7 @@ enum RestoreError {
     ForGood(String),
 }
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     /// Lists `models` and returns their names. The first request to a model loads it, or
     /// [`Catalog::restore_all`] does.
     pub async fn list_again(&self, models: Vec<Record>) -> Vec<String> {
@@ -102,7 +103,11 @@ impl Catalog {
             .map(drop)
     }
 
-    async fn load_again(&self, name: &str, entry: &CatalogEntry) -> Result<ServedModel, RestoreError> {
+    async fn load_again(
+        &self,
+        name: &str,
+        entry: &CatalogEntry<E::Model>,
+    ) -> Result<ServedModel<E::Model>, RestoreError> {
         // The verdict is known by content, so repeated requests do not read the files again.
         self.check(name, entry)?;
         let path = match self.allowed(name, &entry.url).await {
@@ -143,7 +148,7 @@ impl Catalog {
         path: &ArtifactPath,
         content: ContentHash,
         manifest: &Arc<Manifest>,
-    ) -> Result<Model, LoadError> {
+    ) -> Result<E::Model, LoadError> {
         let permit = self.restores.acquire().await;
         let restored = self.engine.restore(path, content, manifest).await;
         drop(permit);
@@ -159,7 +164,7 @@ impl Catalog {
         }
     }
 
-    fn check(&self, name: &str, entry: &CatalogEntry) -> Result<(), RestoreError> {
+    fn check(&self, name: &str, entry: &CatalogEntry<E::Model>) -> Result<(), RestoreError> {
         self.engine.check(&entry.content).map_err(|source| {
             RestoreError::ForNow(CatalogError::Refused {
                 name: name.to_owned(),

@@ -19,9 +19,9 @@ use std::time::Duration;
 use tokio::task;
 use tokio::time::{Instant, timeout};
 
+use super::model_engine::{LoadedModel, ModelEngine};
 use super::state::End;
 use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, shortened};
-use crate::engine::Engine;
 
 /// Interval at which a waiting unload checks whether only stuck runs are left.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -33,9 +33,9 @@ enum Holders {
     Requests,
 }
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     /// Closes the entry to requests, waits for the last handle, and frees the model.
-    pub(super) async fn retire(&self, name: &str, entry: &Arc<CatalogEntry>) -> Result<(), CatalogError> {
+    pub(super) async fn retire(&self, name: &str, entry: &Arc<CatalogEntry<E::Model>>) -> Result<(), CatalogError> {
         entry.users.close();
         let waited = self.settings.unload_timeout;
         let error = match entry.holders_after(waited).await {
@@ -60,14 +60,14 @@ impl Catalog {
     }
 
     /// Records the unload of a closed entry, once.
-    fn record_unload(&self, end: End, name: &str, entry: &CatalogEntry) {
+    fn record_unload(&self, end: End, name: &str, entry: &CatalogEntry<E::Model>) {
         if !entry.unload_progress.is_reported.swap(true, Ordering::Relaxed) {
             self.record(end, name, None);
         }
     }
 
     /// Spawns a task that frees the model after its last handle, even if no unload waits for it.
-    fn free_later(&self, name: &str, entry: &Arc<CatalogEntry>) {
+    fn free_later(&self, name: &str, entry: &Arc<CatalogEntry<E::Model>>) {
         if entry.unload_progress.is_followed.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -90,7 +90,7 @@ impl Catalog {
 
 /// Frees the model of an entry without handles. Returns when it is freed, by this call or by a
 /// concurrent one.
-async fn free(engine: &Engine, entry: &CatalogEntry) {
+async fn free<E: ModelEngine>(engine: &Arc<E>, entry: &CatalogEntry<E::Model>) {
     let _freeing = entry.unload_progress.freeing.lock().await;
     let slot = std::mem::replace(&mut *entry.slot(), ModelSlot::Empty);
     if let ModelSlot::Loaded(served) = slot
@@ -101,7 +101,7 @@ async fn free(engine: &Engine, entry: &CatalogEntry) {
     }
 }
 
-impl CatalogEntry {
+impl<M: LoadedModel> CatalogEntry<M> {
     /// Waits until this closed entry has no holders or only stuck runs, or `limit` has passed.
     async fn holders_after(&self, limit: Duration) -> Holders {
         let deadline = Instant::now() + limit;

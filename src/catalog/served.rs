@@ -1,11 +1,13 @@
 //! A loaded model together with the handler that decodes and encodes its requests.
 
+use std::sync::Arc;
+
 use super::error::CatalogError;
+use super::model_engine::{LoadedModel, ModelEngine};
 use super::{Catalog, shortened};
-use crate::engine::{ArtifactPath, Model};
+use crate::engine::ArtifactPath;
 use crate::handler::{Handler, SharedTokenizer, Tools};
 use crate::manifest::Manifest;
-use std::sync::Arc;
 
 /// Whether to run the example requests of the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +20,12 @@ pub(super) enum ManifestRequests {
 
 /// A model that is ready for requests.
 #[derive(Debug)]
-pub(super) struct ServedModel {
-    pub(super) model: Model,
+pub(super) struct ServedModel<M> {
+    pub(super) model: M,
     pub(super) handler: Arc<Handler>,
 }
 
-impl ServedModel {
+impl<M: LoadedModel> ServedModel<M> {
     /// The manifest as JSON, for a record; `None` if it is empty.
     pub fn manifest(&self) -> Option<String> {
         let manifest = self.model.manifest();
@@ -40,7 +42,7 @@ impl ServedModel {
     }
 }
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     fn tools(&self, tokenizer: Option<SharedTokenizer>, no_tokenizer: Option<String>) -> Tools {
         Tools {
             tokenizer,
@@ -55,9 +57,9 @@ impl Catalog {
         &self,
         name: &str,
         path: &ArtifactPath,
-        model: Model,
+        model: E::Model,
         requests: ManifestRequests,
-    ) -> Result<ServedModel, CatalogError> {
+    ) -> Result<ServedModel<E::Model>, CatalogError> {
         let mut refused = None;
         let tokenizer = match model.manifest().wanted_tokenizer() {
             None => None,

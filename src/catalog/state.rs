@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use super::entry::CatalogEntry;
+use super::model_engine::LoadedModel;
 
 /// The state of a name under its lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(super) enum ModelState {
 
 impl ModelState {
     /// The state of a name with this entry.
-    pub fn of(entry: Option<&Arc<CatalogEntry>>) -> Self {
+    pub fn of<M: LoadedModel>(entry: Option<&Arc<CatalogEntry<M>>>) -> Self {
         entry.map_or(Self::Absent, |entry| entry.state())
     }
 

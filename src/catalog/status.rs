@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::model_engine::{LoadedModel, ModelEngine};
 use super::{Catalog, CatalogError, ModelSlot};
 use crate::engine::InferenceError;
 
@@ -21,7 +22,7 @@ pub enum ModelStatus {
     Failed(Arc<CatalogError>),
 }
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     /// Returns all models that are listed, loading or recently failed, by name.
     pub fn statuses(&self) -> BTreeMap<String, ModelStatus> {
         let mut models = BTreeMap::new();

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::error::load_error;
+use super::model_engine::ModelEngine;
 use super::{Catalog, CatalogError};
 use crate::engine::{ArtifactPath, Footprint, LoadError, ModelReservation, NoRoom};
 use crate::handler::SharedTokenizer;
@@ -47,7 +48,7 @@ enum TokenizerRefusal {
     Text(TextError),
 }
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     /// Returns the tokenizer in `file` for the model `name`; shares the one of another model if
     /// there is one. `path` locates the artifact, for a file that has to be read again.
     pub(super) async fn tokenizer(

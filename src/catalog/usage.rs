@@ -3,20 +3,27 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::model_engine::{LoadedModel, ModelEngine};
 use super::{Catalog, CatalogEntry};
 
 /// Time between two reports. A crash loses the use since the last one.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Entries that requests have used since the last report, without duplicates.
-#[derive(Debug, Default)]
-pub(super) struct RecentUse(
+#[derive(Debug)]
+pub(super) struct RecentUse<M>(
     /// Locked only by the first request to a model after a report, and by the report.
-    Mutex<Vec<Arc<CatalogEntry>>>,
+    Mutex<Vec<Arc<CatalogEntry<M>>>>,
 );
 
-impl RecentUse {
-    pub(super) fn note(&self, entry: &Arc<CatalogEntry>) {
+impl<M> Default for RecentUse<M> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<M: LoadedModel> RecentUse<M> {
+    pub(super) fn note(&self, entry: &Arc<CatalogEntry<M>>) {
         if entry.note_use() {
             let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             entries.push(Arc::clone(entry));
@@ -36,7 +43,7 @@ impl RecentUse {
     }
 }
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     /// Reports periodically which models are in use. Runs forever, unless there is no journal.
     pub async fn report_use(self: Arc<Self>) {
         let Some(journal) = &self.settings.journal else { return };
@@ -54,9 +61,9 @@ impl Catalog {
 mod tests {
     use super::*;
     use crate::catalog::{ModelSlot, Record};
-    use crate::engine::ContentHash;
+    use crate::engine::{ContentHash, Model};
 
-    fn entry(digit: char) -> Arc<CatalogEntry> {
+    fn entry(digit: char) -> Arc<CatalogEntry<Model>> {
         let record = Record {
             name: digit.to_string(),
             url: String::new(),

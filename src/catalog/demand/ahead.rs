@@ -4,16 +4,17 @@
 use std::sync::Arc;
 
 use super::{Demand, fetch_error};
+use crate::catalog::model_engine::{LoadedModel, ModelEngine};
 use crate::catalog::{Catalog, CatalogError, not_loaded};
 use crate::engine::LoadedMemory;
 use crate::store::Name;
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     /// Loads `name` ahead of requests to it; `url` is its place in the store. Returns the bytes of
     /// memory that it takes.
     pub(in crate::catalog) async fn load_ahead(
         self: &Arc<Self>,
-        demand: &Arc<Demand>,
+        demand: &Arc<Demand<E::Model>>,
         name: &str,
         url: &str,
     ) -> Result<LoadedMemory, CatalogError> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::{Demand, unloaded};
+use crate::catalog::model_engine::ModelEngine;
 use crate::catalog::{Catalog, CatalogEntry, CatalogError, shortened};
 use crate::engine::{LoadError, NoRoom, SessionError};
 use crate::telemetry::metrics::Eviction;
@@ -27,6 +28,9 @@ enum EvictionOutcome {
     /// No model may be unloaded.
     NoCandidate,
 }
+
+/// A model from the store: its name, its entry and the time of its last request.
+type Candidate<M> = (String, Arc<CatalogEntry<M>>, u64);
 
 /// Memory that the ledger refused.
 pub(super) struct MissingMemory {
@@ -50,12 +54,12 @@ pub(super) fn missing(error: &CatalogError) -> Option<MissingMemory> {
     }
 }
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     /// Retries `attempt` and evicts other models in between. Ends when it succeeds, when eviction
     /// cannot help, or at `until`.
     pub(super) async fn with_eviction<T, F: Future<Output = Result<T, CatalogError>>>(
         &self,
-        demand: &Demand,
+        demand: &Demand<E::Model>,
         name: &str,
         until: Instant,
         attempt: impl Fn() -> F,
@@ -98,7 +102,7 @@ impl Catalog {
     /// Unloads models other than `name` until `bytes` more are free. Takes models without
     /// requests. If there are none and `is_pressing` is true, takes one with requests and waits
     /// for these.
-    async fn evict(&self, demand: &Demand, name: &str, bytes: u64, is_pressing: bool) -> EvictionOutcome {
+    async fn evict(&self, demand: &Demand<E::Model>, name: &str, bytes: u64, is_pressing: bool) -> EvictionOutcome {
         let mut victims = self.evictable(name);
         if victims.is_empty() {
             return EvictionOutcome::NoCandidate;
@@ -128,9 +132,9 @@ impl Catalog {
         }
     }
 
-    /// Lists the loaded models from the store, except `name`, with the time of their last request.
-    /// Leaves out models with stuck runs, because an unload does not free their memory.
-    pub(super) fn evictable(&self, name: &str) -> Vec<(String, Arc<CatalogEntry>, u64)> {
+    /// Lists the loaded models from the store, except `name`. Leaves out models with stuck runs,
+    /// because an unload does not free their memory.
+    pub(super) fn evictable(&self, name: &str) -> Vec<Candidate<E::Model>> {
         self.models
             .iter()
             .filter(|(other, entry)| other.as_str() != name && !entry.users.is_closed())

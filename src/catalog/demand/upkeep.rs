@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::eviction::missing;
 use super::{Demand, fetch_error, milliseconds, unloaded};
+use crate::catalog::model_engine::ModelEngine;
 use crate::catalog::{Catalog, CatalogEntry, CatalogError, shortened};
 use crate::engine::ArtifactPath;
 use crate::store::Name;
 use crate::telemetry::metrics::Eviction;
 
-impl Catalog {
+impl<E: ModelEngine> Catalog<E> {
     /// Unloads models without requests for `idle_unload`. Runs forever.
     pub async fn unload_idle(self: Arc<Self>) {
         const FASTEST: Duration = Duration::from_millis(50);
@@ -37,9 +38,9 @@ impl Catalog {
     /// Checks `name` against the store and replaces `entry` if there is a newer version.
     pub(super) async fn refresh(
         self: &Arc<Self>,
-        demand: &Arc<Demand>,
+        demand: &Arc<Demand<E::Model>>,
         name: &str,
-        entry: &Arc<CatalogEntry>,
+        entry: &Arc<CatalogEntry<E::Model>>,
     ) -> Result<(), CatalogError> {
         let (Some(origin), Ok(key)) = (&entry.origin, Name::parse(name)) else {
             return Ok(());
@@ -87,9 +88,9 @@ impl Catalog {
 
     async fn unload_for(
         &self,
-        demand: &Demand,
+        demand: &Demand<E::Model>,
         name: &str,
-        entry: &Arc<CatalogEntry>,
+        entry: &Arc<CatalogEntry<E::Model>>,
         why: Eviction,
     ) -> Result<(), CatalogError> {
         let (started, memory) = (Instant::now(), entry.charge());
