@@ -38,6 +38,8 @@ mod roots;
 mod served;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
 mod tokenizers;
 mod usage;
 

@@ -15,6 +15,8 @@ mod load;
 mod memory;
 mod onnxruntime;
 mod run;
+#[cfg(test)]
+pub mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

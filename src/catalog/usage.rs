@@ -31,7 +31,7 @@ impl<M: LoadedModel> RecentUse<M> {
     }
 
     /// Takes the contents that were used, and starts the next report.
-    fn take(&self) -> Vec<u64> {
+    pub(super) fn take(&self) -> Vec<u64> {
         let entries = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for entry in &entries {
             entry.forget_use();

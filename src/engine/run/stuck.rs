@@ -69,6 +69,13 @@ impl Standing {
         self.requests.load(Ordering::Acquire)
     }
 
+    /// Sets the numbers of stuck runs and of their requests, in tests without runs.
+    #[cfg(test)]
+    pub fn set(&self, runs: usize, requests: usize) {
+        self.runs.store(runs, Ordering::Release);
+        self.requests.store(requests, Ordering::Release);
+    }
+
     /// Refuses a request while there are stuck runs.
     pub fn check(&self) -> Result<(), InferenceError> {
         match self.runs() {

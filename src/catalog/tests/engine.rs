@@ -1,0 +1,461 @@
+//! An engine without ONNX Runtime, threads and files. Its loads, unloads and answers end as the
+//! test decides.
+//!
+//! A model takes the bytes of its artifact from the end of its load until it is dropped.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::fs;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::catalog::model_engine::{LoadedModel, ModelEngine};
+use crate::codec::EncodedResponse;
+use crate::codec::testing::identity;
+use crate::engine::testing::{Budget, LoadRequest, budget};
+use crate::engine::{
+    ArtifactError, ArtifactPath, ContentHash, InferenceError, LoadError, LoadReservation, LoadedMemory, NoRoom,
+    PoolError, Quarantined, RequestBudget, RequestMemory, Standing, Work,
+};
+use crate::handler::{Invocation, InvocationError};
+use crate::manifest::Manifest;
+use crate::tensor::{DataType, Signature, Value};
+
+/// The artifact at a path: what a load of it gives.
+#[derive(Debug, Clone)]
+pub struct TestArtifact {
+    pub content: ContentHash,
+    pub manifest: Manifest,
+    pub signature: Signature,
+    pub bytes: u64,
+}
+
+impl TestArtifact {
+    /// An artifact of 100 bytes without a manifest, which returns its input. Its content is the
+    /// hash of `text`.
+    pub fn of(text: &str) -> Self {
+        Self {
+            content: ContentHash::of(&blake3::hash(text.as_bytes())),
+            manifest: Manifest::default(),
+            signature: identity(DataType::F32),
+            bytes: 100,
+        }
+    }
+
+    pub fn with_manifest(self, manifest: serde_json::Value) -> Self {
+        let manifest = serde_json::from_value(manifest).unwrap();
+        Self { manifest, ..self }
+    }
+}
+
+/// Counts of what the engine has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Loads and restores that were begun.
+    pub begun: usize,
+    /// Those that gave a model.
+    pub loaded: usize,
+    /// Models that were given back.
+    pub unloaded: usize,
+    /// Models that were dropped without being given back.
+    pub dropped: usize,
+    /// Bytes of all models.
+    pub bytes: u64,
+}
+
+/// The engine. Unlike the artifacts, what it does next is given for the next call only.
+pub struct TestEngine {
+    state: Arc<Mutex<EngineState>>,
+    budget: Budget,
+}
+
+#[derive(Default)]
+struct EngineState {
+    artifacts: HashMap<String, TestArtifact>,
+    /// The gates of the next loads, by path.
+    loads: HashMap<String, VecDeque<Gate>>,
+    /// The gates of the next unloads.
+    unloads: VecDeque<Gate>,
+    answers: VecDeque<NextAnswer>,
+    /// Runs when the catalog next looks at the stuck runs of a model.
+    at_standing: Option<Box<dyn FnOnce() + Send>>,
+    quarantined: Vec<ContentHash>,
+    side_files: HashMap<blake3::Hash, Vec<u8>>,
+    /// Bytes that all models may take; `None` for no limit.
+    limit: Option<u64>,
+    /// Refuses the next reservations of shared data, as many as this.
+    refuse_shared: usize,
+    counts: Counts,
+}
+
+/// What the next answer does.
+enum NextAnswer {
+    Fail(InferenceError),
+    /// Answers, and sends its handle to the test.
+    KeepHandle(oneshot::Sender<Box<dyn Send>>),
+}
+
+/// The engine's side of a [`HeldCall`].
+struct Gate {
+    begun: oneshot::Sender<()>,
+    end: oneshot::Receiver<Result<(), LoadError>>,
+}
+
+/// A call of the engine that does not end before the test says how.
+pub struct HeldCall {
+    begun: oneshot::Receiver<()>,
+    end: oneshot::Sender<Result<(), LoadError>>,
+}
+
+impl HeldCall {
+    fn new() -> (Gate, Self) {
+        let ((begun, is_begun), (end, ended)) = (oneshot::channel(), oneshot::channel());
+        let gate = Gate { begun, end: ended };
+        (gate, Self { begun: is_begun, end })
+    }
+
+    /// Waits until the catalog has made the call.
+    pub async fn begun(&mut self) {
+        (&mut self.begun).await.expect("the call is made");
+    }
+
+    pub fn has_begun(&mut self) -> bool {
+        self.begun.try_recv().is_ok()
+    }
+
+    pub fn succeed(self) {
+        // The call may have been cancelled.
+        let _ = self.end.send(Ok(()));
+    }
+
+    pub fn fail(self, error: LoadError) {
+        let _ = self.end.send(Err(error));
+    }
+}
+
+impl Gate {
+    async fn pass(self) -> Result<(), LoadError> {
+        let _ = self.begun.send(());
+        self.end.await.unwrap_or(Ok(()))
+    }
+}
+
+impl TestEngine {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Arc::default(),
+            budget: budget(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, EngineState> {
+        self.state.lock().unwrap()
+    }
+
+    /// Puts an artifact at `path`, in the place of the one there.
+    pub fn put(&self, path: &str, artifact: TestArtifact) {
+        self.state().artifacts.insert(path.to_owned(), artifact);
+    }
+
+    pub fn remove(&self, path: &str) {
+        self.state().artifacts.remove(path);
+    }
+
+    /// Holds the next load or restore of `path` that no other call of this function holds.
+    pub fn hold_load(&self, path: &str) -> HeldCall {
+        let (gate, held) = HeldCall::new();
+        self.state().loads.entry(path.to_owned()).or_default().push_back(gate);
+        held
+    }
+
+    /// Makes the next load or restore of `path` fail.
+    pub fn fail_load(&self, path: &str, error: LoadError) {
+        self.hold_load(path).fail(error);
+    }
+
+    pub fn hold_unload(&self) -> HeldCall {
+        let (gate, held) = HeldCall::new();
+        self.state().unloads.push_back(gate);
+        held
+    }
+
+    pub fn fail_answer(&self, error: InferenceError) {
+        self.state().answers.push_back(NextAnswer::Fail(error));
+    }
+
+    /// Makes the run of the next answer continue after the answer. It holds the model until the
+    /// received value is dropped.
+    pub fn keep_handle_of_answer(&self) -> oneshot::Receiver<Box<dyn Send>> {
+        let (sender, kept) = oneshot::channel();
+        self.state().answers.push_back(NextAnswer::KeepHandle(sender));
+        kept
+    }
+
+    pub fn at_next_standing(&self, action: impl FnOnce() + Send + 'static) {
+        self.state().at_standing = Some(Box::new(action));
+    }
+
+    pub fn quarantine(&self, content: ContentHash) {
+        self.state().quarantined.push(content);
+    }
+
+    pub fn release_quarantine(&self) {
+        self.state().quarantined.clear();
+    }
+
+    pub fn set_limit(&self, bytes: u64) {
+        self.state().limit = Some(bytes);
+    }
+
+    pub fn refuse_shared(&self, times: usize) {
+        self.state().refuse_shared = times;
+    }
+
+    /// Keeps a side file as an earlier process has done.
+    pub fn keep(&self, file: &str) {
+        let bytes = file.as_bytes();
+        self.keep_side_file(&blake3::hash(bytes), bytes);
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.state().counts
+    }
+
+    /// Bytes of requests, downloads and shared data.
+    pub fn other_bytes(&self) -> u64 {
+        let reserved = self.budget.reserved();
+        reserved.models + reserved.requests
+    }
+
+    async fn load_at(&self, path: &ArtifactPath, manifest: Option<&Manifest>) -> Result<TestModel, LoadError> {
+        let path = artifact_at(path);
+        self.state().counts.begun += 1;
+        let gate = self.state().loads.get_mut(&path).and_then(VecDeque::pop_front);
+        if let Some(gate) = gate {
+            gate.pass().await?;
+        }
+        let mut state = self.state();
+        let Some(artifact) = state.artifacts.get(&path).cloned() else {
+            return Err(ArtifactError::Missing { path }.into());
+        };
+        if let Some(limit) = state.limit {
+            let available = limit.saturating_sub(state.counts.bytes);
+            if artifact.bytes > available {
+                let needed = artifact.bytes;
+                return Err(no_room(needed, available, limit).into());
+            }
+        }
+        state.counts.bytes += artifact.bytes;
+        state.counts.loaded += 1;
+        Ok(TestModel {
+            standing: Arc::new(Standing::new(path, artifact.content.short())),
+            manifest: manifest.unwrap_or(&artifact.manifest).clone(),
+            signature: artifact.signature,
+            content: artifact.content,
+            bytes: artifact.bytes,
+            is_given_back: false,
+            engine: Arc::clone(&self.state),
+        })
+    }
+}
+
+/// The path of the artifact. A folder from a store has the path of its artifact in its only file.
+fn artifact_at(path: &ArtifactPath) -> String {
+    let file = fs::read_to_string(path.path().join("model.onnx"));
+    file.unwrap_or_else(|_| path.path().to_string_lossy().into_owned())
+}
+
+pub fn no_room(needed: u64, available: u64, limit: u64) -> NoRoom {
+    NoRoom {
+        needed,
+        available,
+        limit,
+    }
+}
+
+impl fmt::Debug for TestEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestEngine").finish_non_exhaustive()
+    }
+}
+
+impl ModelEngine for TestEngine {
+    type Model = TestModel;
+
+    async fn load(&self, path: &ArtifactPath) -> Result<TestModel, LoadError> {
+        self.load_at(path, None).await
+    }
+
+    async fn restore(
+        &self,
+        path: &ArtifactPath,
+        _: ContentHash,
+        manifest: &Arc<Manifest>,
+    ) -> Result<TestModel, LoadError> {
+        self.load_at(path, Some(manifest)).await
+    }
+
+    async fn unload(&self, mut model: TestModel) -> u64 {
+        let gate = self.state().unloads.pop_front();
+        if let Some(gate) = gate {
+            // Unloads do not fail.
+            let _ = gate.pass().await;
+        }
+        self.state().counts.unloaded += 1;
+        model.is_given_back = true;
+        model.bytes
+    }
+
+    fn check(&self, content: &ContentHash) -> Result<(), Quarantined> {
+        if self.state().quarantined.contains(content) {
+            return Err(quarantined());
+        }
+        Ok(())
+    }
+
+    fn memory_for_models(&self) -> u64 {
+        self.state().limit.unwrap_or(u64::MAX)
+    }
+
+    fn reserve_body(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
+        self.budget.request_now(bytes)
+    }
+
+    fn reserve_shared(&self, peak: u64, resident: u64) -> Result<LoadReservation, NoRoom> {
+        let mut state = self.state();
+        if state.refuse_shared > 0 {
+            state.refuse_shared -= 1;
+            return Err(no_room(peak, 0, 0));
+        }
+        self.budget.load(&LoadRequest {
+            peak,
+            private: resident,
+            ..LoadRequest::default()
+        })
+    }
+
+    fn keep_side_file(&self, hash: &blake3::Hash, bytes: &[u8]) {
+        self.state().side_files.insert(*hash, bytes.to_vec());
+    }
+
+    fn side_file(&self, hash: &blake3::Hash, _: &ArtifactPath, _: &str) -> Option<Vec<u8>> {
+        self.state().side_files.get(hash).cloned()
+    }
+
+    async fn with_files<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PoolError> {
+        Ok(work())
+    }
+
+    async fn with_loads<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PoolError> {
+        Ok(work())
+    }
+}
+
+pub fn quarantined() -> Quarantined {
+    Quarantined {
+        reason: "it crashed a process".to_owned(),
+        retry_after: Duration::from_secs(60),
+    }
+}
+
+/// A model. Its answer to a request is the request's input.
+pub struct TestModel {
+    content: ContentHash,
+    manifest: Manifest,
+    signature: Signature,
+    standing: Arc<Standing>,
+    bytes: u64,
+    is_given_back: bool,
+    engine: Arc<Mutex<EngineState>>,
+}
+
+impl fmt::Debug for TestModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestModel")
+            .field("content", &self.content)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for TestModel {
+    fn drop(&mut self) {
+        let mut engine = self.engine.lock().unwrap();
+        engine.counts.bytes -= self.bytes;
+        if !self.is_given_back {
+            engine.counts.dropped += 1;
+        }
+    }
+}
+
+/// A budget that reserves nothing.
+struct Uncounted;
+
+impl RequestBudget for Uncounted {
+    fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
+        Ok(None)
+    }
+}
+
+impl LoadedModel for TestModel {
+    fn content(&self) -> &ContentHash {
+        &self.content
+    }
+
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn loaded_memory(&self) -> LoadedMemory {
+        LoadedMemory {
+            own: self.bytes,
+            shared: 0,
+        }
+    }
+
+    fn charge(&self) -> u64 {
+        self.bytes
+    }
+
+    fn standing(&self) -> &Arc<Standing> {
+        let action = self.engine.lock().unwrap().at_standing.take();
+        if let Some(action) = action {
+            action();
+        }
+        &self.standing
+    }
+
+    fn called(mut self, name: String) -> Self {
+        self.standing = Arc::new(Standing::new(name, self.content.short()));
+        self
+    }
+
+    fn forget_files(&mut self) {
+        (self.manifest.warmup, self.manifest.golden) = (Vec::new(), Vec::new());
+    }
+
+    async fn answer(
+        model: &(impl AsRef<Self> + Clone + Send + Sync + 'static),
+        _: usize,
+        _: Instant,
+        invocation: Invocation,
+    ) -> Result<EncodedResponse, InvocationError> {
+        let next = model.as_ref().engine.lock().unwrap().answers.pop_front();
+        match next {
+            Some(NextAnswer::Fail(error)) => return Err(error.into()),
+            Some(NextAnswer::KeepHandle(sender)) => {
+                let _ = sender.send(Box::new(model.clone()));
+            }
+            None => {}
+        }
+        let (inputs, plan) = invocation.decode(&Uncounted)?;
+        let outputs = inputs.tensors.into_iter().map(Value::Tensor).collect();
+        invocation.encode(plan, &[outputs])
+    }
+}
