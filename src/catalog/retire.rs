@@ -110,10 +110,13 @@ impl<M: LoadedModel> CatalogEntry<M> {
             if timeout(CHECK_INTERVAL.min(left), self.users.wait()).await.is_ok() {
                 return Holders::None;
             }
+            // Counted first: a request that ends after this is not a stuck one.
+            let holders = self.users.len();
             if let Some(standing) = self.standing()
-                && standing.requests() >= self.users.len()
+                && let runs @ 1.. = standing.runs()
+                && standing.requests() >= holders
             {
-                return Holders::StuckRuns(standing.runs());
+                return Holders::StuckRuns(runs);
             }
             if left.is_zero() {
                 return Holders::Requests;

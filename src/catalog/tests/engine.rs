@@ -3,7 +3,7 @@
 //!
 //! A model takes the bytes of its artifact from the end of its load until it is dropped.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -75,6 +75,8 @@ pub struct TestEngine {
 #[derive(Default)]
 struct EngineState {
     artifacts: HashMap<String, TestArtifact>,
+    /// The paths that are being loaded.
+    loading: HashSet<String>,
     /// The gates of the next loads, by path.
     loads: HashMap<String, VecDeque<Gate>>,
     /// The gates of the next unloads.
@@ -91,7 +93,7 @@ struct EngineState {
     counts: Counts,
 }
 
-/// What the next answer does.
+/// The course of an answer.
 enum NextAnswer {
     Fail(InferenceError),
     /// Answers, and sends its handle to the test.
@@ -158,10 +160,6 @@ impl TestEngine {
     /// Puts an artifact at `path`, in the place of the one there.
     pub fn put(&self, path: &str, artifact: TestArtifact) {
         self.state().artifacts.insert(path.to_owned(), artifact);
-    }
-
-    pub fn remove(&self, path: &str) {
-        self.state().artifacts.remove(path);
     }
 
     /// Holds the next load or restore of `path` that no other call of this function holds.
@@ -233,6 +231,7 @@ impl TestEngine {
     async fn load_at(&self, path: &ArtifactPath, manifest: Option<&Manifest>) -> Result<TestModel, LoadError> {
         let path = artifact_at(path);
         self.state().counts.begun += 1;
+        let _loading = Loading::begin(&self.state, &path);
         let gate = self.state().loads.get_mut(&path).and_then(VecDeque::pop_front);
         if let Some(gate) = gate {
             gate.pass().await?;
@@ -259,6 +258,29 @@ impl TestEngine {
             is_given_back: false,
             engine: Arc::clone(&self.state),
         })
+    }
+}
+
+/// A load in progress. Each test loads an artifact under one name, so there is one at most.
+struct Loading {
+    engine: Arc<Mutex<EngineState>>,
+    path: String,
+}
+
+impl Loading {
+    fn begin(engine: &Arc<Mutex<EngineState>>, path: &str) -> Self {
+        let is_first = engine.lock().unwrap().loading.insert(path.to_owned());
+        assert!(is_first, "{path} is being loaded already");
+        Self {
+            engine: Arc::clone(engine),
+            path: path.to_owned(),
+        }
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        self.engine.lock().unwrap().loading.remove(&self.path);
     }
 }
 

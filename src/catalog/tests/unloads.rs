@@ -110,6 +110,15 @@ async fn an_unload_ends_when_the_runs_that_it_waits_for_become_stuck() {
 }
 
 #[tokio::test]
+async fn a_request_that_ends_while_the_unload_looks_for_stuck_runs_is_not_one() {
+    let server = Server::new(["a"]);
+    let handle = loaded(&server).await;
+    server.engine.at_next_standing(move || drop(handle));
+    assert_eq!(server.unload("a").await.unwrap(), 100);
+    server.assert_balanced();
+}
+
+#[tokio::test]
 async fn the_memory_of_a_held_model_is_freed_even_when_a_load_has_taken_its_name() {
     let server = Server::new(["a"]);
     let stuck = loaded(&server).await;
