@@ -18,8 +18,8 @@
 //! A restarted process lists its former models at once as "restored", because the platform
 //! believes that they are loaded. Each one is loaded again in the background or by its first
 //! request, whichever comes first. A restored model that can never be loaded again leaves the
-//! list. It stays on the list if only memory is short, or if it is quarantined because it
-//! crashed the last process.
+//! list. It stays on the list if the machine is the cause (memory, file descriptors, a GPU), or if
+//! it is quarantined because it crashed the last process.
 //!
 //! Invariants:
 //! - A model is listed only while it can answer, or if it could before the restart.

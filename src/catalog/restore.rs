@@ -12,7 +12,7 @@ use super::roots::unresolved;
 use super::served::{ManifestRequests, ServedModel};
 use super::state::{self, Action, End, ModelOperation};
 use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, Record, change, load_error, shortened};
-use crate::engine::{ArtifactError, ArtifactPath, ContentHash, LoadError, SessionError};
+use crate::engine::{ArtifactPath, ContentHash, LoadError, SessionError};
 use crate::manifest::{FILE, Manifest};
 
 /// Error of a restore.
@@ -140,7 +140,11 @@ impl<E: ModelEngine> Catalog<E> {
             ));
         }
         let served = self.serve(name, &path, model, ManifestRequests::Skip).await;
-        served.map_err(|error| RestoreError::ForGood(error.to_string()))
+        served.map_err(|error| match error.will_last() {
+            true => RestoreError::ForGood(error.to_string()),
+            // There is no memory for its tokenizer now.
+            false => RestoreError::ForNow(error),
+        })
     }
 
     async fn reload(
@@ -176,17 +180,15 @@ impl<E: ModelEngine> Catalog<E> {
 
 /// Classifies a load error: an error of the machine may pass, one of the artifact does not.
 fn lost(name: &str, error: LoadError) -> RestoreError {
-    match error {
-        LoadError::Artifact(
-            ArtifactError::NoDescriptors { .. } | ArtifactError::NoCopy { .. } | ArtifactError::Changed { .. },
-        )
-        | LoadError::Session(SessionError::OutOfMemory)
-        | LoadError::NoRoom(_)
-        | LoadError::Prepare(_)
-        | LoadError::Quarantined(_)
-        | LoadError::Pool(_) => RestoreError::ForNow(load_error(name, error)),
-        LoadError::Artifact(_) | LoadError::Session(_) | LoadError::Adapter { .. } => {
-            RestoreError::ForGood(error.to_string())
-        }
+    let is_about_artifact = match &error {
+        LoadError::Artifact(error) => error.is_about_content(),
+        LoadError::Session(error) => error.is_about_content(),
+        LoadError::Adapter { .. } => true,
+        LoadError::NoRoom(_) | LoadError::Prepare(_) | LoadError::Quarantined(_) | LoadError::Pool(_) => false,
+    };
+    if is_about_artifact {
+        RestoreError::ForGood(error.to_string())
+    } else {
+        RestoreError::ForNow(load_error(name, error))
     }
 }

@@ -79,6 +79,8 @@ fn passing_failures() -> Vec<LoadError> {
             source: error(),
         }
         .into(),
+        SessionError::NoDescriptors.into(),
+        SessionError::Device("it is lost".to_owned()).into(),
         PrepareError::NoChild(Arc::new(error())).into(),
         PrepareError::Killed.into(),
         quarantined().into(),

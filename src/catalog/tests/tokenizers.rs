@@ -93,6 +93,19 @@ async fn restarted() -> Server {
 }
 
 #[tokio::test]
+async fn a_text_model_without_memory_for_its_tokenizer_stays_listed() {
+    let server = restarted().await;
+    server.engine.keep(&tokenizer());
+    server.engine.refuse_shared(1);
+    assert!(is_no_room(&server.get("a").await.unwrap_err()));
+    assert_eq!(server.list(), ["a"]);
+    assert_eq!(server.journal.lines(), [""; 0]);
+    assert_eq!(server.engine.counts().unloaded, 1);
+    server.get("a").await.unwrap();
+    assert_eq!(server.engine.counts().loaded, 2);
+}
+
+#[tokio::test]
 async fn a_text_model_whose_tokenizer_is_gone_leaves_the_list() {
     let server = restarted().await;
     assert!(is_not_loaded(&server.get("a").await.unwrap_err()));
