@@ -4,6 +4,8 @@ mod cancels;
 mod engine;
 mod journal;
 mod loads;
+mod overlaps;
+mod random;
 mod rehearsals;
 mod restores;
 mod states;
