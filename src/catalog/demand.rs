@@ -20,6 +20,8 @@
 
 mod ahead;
 mod eviction;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::collections::HashMap;

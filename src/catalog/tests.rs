@@ -1,7 +1,7 @@
 //! Whole flows of the catalog, with an engine that ends loads and unloads as the test decides.
 
 mod cancels;
-mod engine;
+pub(super) mod engine;
 mod journal;
 mod loads;
 mod overlaps;
@@ -29,7 +29,7 @@ use engine::{TestArtifact, TestEngine, TestModel};
 use journal::TestJournal;
 
 /// A time limit that no test reaches.
-const NEVER: Duration = Duration::from_secs(3600);
+pub(super) const NEVER: Duration = Duration::from_secs(3600);
 
 /// A catalog with its engine and its journal.
 struct Server {
@@ -39,7 +39,7 @@ struct Server {
 }
 
 /// The path of the artifact that tests load as `name`.
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     format!("/models/{name}")
 }
 
@@ -124,7 +124,7 @@ impl Server {
     }
 }
 
-fn settings(unload_timeout: Duration, journal: Option<Arc<dyn Journal>>) -> CatalogConfig {
+pub(super) fn settings(unload_timeout: Duration, journal: Option<Arc<dyn Journal>>) -> CatalogConfig {
     CatalogConfig {
         roots: vec!["/models".into()],
         unload_timeout,
@@ -147,7 +147,7 @@ fn record(name: &str) -> Record {
 }
 
 /// Runs `operation` until it waits for something.
-fn waiting<F: Future>(operation: F) -> Pin<Box<F>> {
+pub(super) fn waiting<F: Future>(operation: F) -> Pin<Box<F>> {
     let mut operation = Box::pin(operation);
     assert_waits(&mut operation);
     operation
@@ -158,18 +158,18 @@ fn assert_waits<F: Future>(operation: &mut Pin<Box<F>>) {
 }
 
 /// Runs the tasks of the catalog until all of them wait for something.
-async fn settle() {
+pub(super) async fn settle() {
     // A task of the catalog goes through fewer steps than this.
     for _ in 0..32 {
         task::yield_now().await;
     }
 }
 
-fn is_not_loaded(error: &CatalogError) -> bool {
+pub(super) fn is_not_loaded(error: &CatalogError) -> bool {
     matches!(error, CatalogError::NotLoaded { .. })
 }
 
-fn is_already_loaded(error: &CatalogError) -> bool {
+pub(super) fn is_already_loaded(error: &CatalogError) -> bool {
     matches!(error, CatalogError::AlreadyLoaded { .. })
 }
 

@@ -1,0 +1,159 @@
+//! Idle models, and models of which the store has a newer version.
+
+use super::*;
+use crate::catalog::model_engine::LoadedModel;
+use crate::catalog::tests::{settle, waiting};
+use crate::engine::{ContentHash, SessionError};
+
+fn content(handle: &Handle<TestModel>) -> ContentHash {
+    *handle.as_ref().content()
+}
+
+/// The content of the model under `name`, as a request finds it.
+async fn served(server: &Server, name: &str) -> ContentHash {
+    content(&server.get(name).await.unwrap())
+}
+
+fn version(text: &str) -> ContentHash {
+    TestArtifact::of(text).content
+}
+
+/// A server with the model `a` loaded, and another version of it in the store.
+async fn replaced() -> Server {
+    let server = Server::new(["a"]);
+    server.get("a").await.unwrap();
+    server.put("a", "new", TestArtifact::of("new"));
+    server
+}
+
+#[tokio::test]
+async fn an_idle_model_is_unloaded_and_a_busy_one_is_not() {
+    let options = DemandConfig {
+        idle_unload: Some(Duration::ZERO),
+        ..options()
+    };
+    let server = Server::start(["busy", "a", "b"], options);
+    let busy = server.get("busy").await.unwrap();
+    server.get("a").await.unwrap();
+    let upkeep = task::spawn(Arc::clone(&server.catalog).unload_idle());
+    while server.list() != ["busy"] {
+        settle().await;
+    }
+    // The next round comes after a whole one.
+    server.get("b").await.unwrap();
+    while server.list() != ["busy"] {
+        settle().await;
+    }
+    assert_eq!(server.evicted(Eviction::Idle), 2);
+    drop(busy);
+    while !server.list().is_empty() {
+        settle().await;
+    }
+    upkeep.abort();
+    server.assert_balanced();
+}
+
+#[tokio::test]
+async fn a_newer_version_takes_the_place_of_the_old_one_whose_requests_go_on() {
+    let server = replaced().await;
+    let old = server.get("a").await.unwrap();
+    let mut check = waiting(server.catalog.load_newest("a"));
+    while served(&server, "a").await != version("new") {
+        settle().await;
+        assert!((&mut check).now_or_never().is_none(), "the old model has a request");
+    }
+    assert_eq!(content(&old), version("a"));
+    assert_eq!(server.engine.counts().bytes, 200);
+    drop(old);
+    check.await.unwrap();
+    assert_eq!(server.evicted(Eviction::Replaced), 1);
+    assert_eq!(server.list(), ["a"]);
+    server.assert_balanced();
+}
+
+#[tokio::test]
+async fn a_request_checks_the_store_when_the_last_check_is_long_ago() {
+    let options = DemandConfig {
+        revalidate: Duration::ZERO,
+        ..options()
+    };
+    let server = Server::start(["a"], options);
+    server.get("a").await.unwrap();
+    server.put("a", "new", TestArtifact::of("new"));
+    while served(&server, "a").await != version("new") {
+        settle().await;
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_model_stays_as_it_is() {
+    let server = Server::new(["a"]);
+    server.get("a").await.unwrap();
+    server.catalog.load_newest("a").await.unwrap();
+    assert_eq!(server.engine.counts().begun, 1);
+    assert_eq!(server.evicted(Eviction::Replaced), 0);
+    server.assert_balanced();
+}
+
+#[tokio::test]
+async fn the_newest_version_of_a_model_that_is_not_loaded_is_loaded() {
+    let server = replaced().await;
+    server.catalog.unload("a").await.unwrap();
+    // The copy on disk is fresh, so a request would get the old version.
+    server.catalog.load_newest("a").await.unwrap();
+    assert_eq!(served(&server, "a").await, version("new"));
+    server.assert_balanced();
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_be_loaded_leaves_the_old_one_in_use() {
+    let server = replaced().await;
+    server
+        .engine
+        .fail_load(&path("new"), SessionError::Rejected("no".to_owned()).into());
+    server.catalog.load_newest("a").await.unwrap_err();
+    assert_eq!(served(&server, "a").await, version("a"));
+    assert_eq!(server.evicted(Eviction::Replaced), 0);
+    // It is tried again when someone asks for it.
+    server.catalog.load_newest("a").await.unwrap();
+    assert_eq!(served(&server, "a").await, version("new"));
+    server.assert_balanced();
+}
+
+#[tokio::test]
+async fn a_model_that_the_store_has_lost_is_unloaded() {
+    let server = Server::new(["a"]);
+    server.get("a").await.unwrap();
+    fs::remove_file(server.store.path().join("a")).unwrap();
+    server.catalog.load_newest("a").await.unwrap_err();
+    assert_eq!(server.list(), [""; 0]);
+    assert_eq!(server.evicted(Eviction::Gone), 1);
+    server.assert_balanced();
+}
+
+#[tokio::test]
+async fn the_old_version_is_unloaded_first_when_both_do_not_fit() {
+    let server = replaced().await;
+    server.engine.set_limit(150);
+    server.catalog.load_newest("a").await.unwrap();
+    assert_eq!(served(&server, "a").await, version("new"));
+    assert_eq!(server.evicted(Eviction::Replaced), 1);
+    server.assert_balanced();
+}
+
+#[tokio::test]
+async fn an_unload_during_a_replacement_wins() {
+    let server = replaced().await;
+    let mut call = server.engine.hold_load(&path("new"));
+    let mut check = waiting(server.catalog.load_newest("a"));
+    while !call.has_begun() {
+        settle().await;
+        assert!((&mut check).now_or_never().is_none());
+    }
+    let unload = waiting(server.catalog.unload("a"));
+    call.succeed();
+    check.await.unwrap();
+    assert_eq!(unload.await.unwrap(), 100);
+    assert_eq!(server.list(), [""; 0]);
+    server.assert_balanced();
+}
