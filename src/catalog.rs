@@ -238,7 +238,7 @@ impl<E: ModelEngine> Catalog<E> {
     }
 
     /// Loads the artifact at `path` and replaces `old` with it, if `old` is still the entry of
-    /// `name`. Each request gets either the old model or the new one.
+    /// `name`. Returns whether it was. Each request gets either the old model or the new one.
     async fn replace(
         &self,
         name: &str,
@@ -246,7 +246,7 @@ impl<E: ModelEngine> Catalog<E> {
         old: &Arc<CatalogEntry<E::Model>>,
         path: &ArtifactPath,
         origin: Origin,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<bool, CatalogError> {
         let outcome = self
             .models
             .entry_by_ref(name)
@@ -268,13 +268,13 @@ impl<E: ModelEngine> Catalog<E> {
                 Ok::<_, CatalogError>(change(End::Refreshed, Some(entry)))
             })
             .await?;
-        match outcome {
-            CompResult::ReplacedWith(_) => match self.retire(name, old).await {
-                // The old model is freed when its requests end; new requests get the new model.
-                Err(CatalogError::StillHeld { .. } | CatalogError::StillBusy { .. }) => Ok(()),
-                retired => retired,
-            },
-            _ => Ok(()),
+        let CompResult::ReplacedWith(_) = outcome else {
+            return Ok(false);
+        };
+        match self.retire(name, old).await {
+            // The old model is freed when its requests end; new requests get the new model.
+            Ok(()) | Err(CatalogError::StillHeld { .. } | CatalogError::StillBusy { .. }) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 

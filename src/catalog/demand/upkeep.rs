@@ -54,10 +54,10 @@ impl<E: ModelEngine> Catalog<E> {
             Err(error) => return Err(fetch_error(&key, error)),
         };
         let version = located.version().clone();
-        let is_back = version == origin.version;
         let replaced = async {
-            if is_back {
-                return Ok(());
+            // The store has the loaded version again.
+            if version == origin.version {
+                return Ok(false);
             }
             let until = started + demand.settings.memory_timeout;
             let lease = self.fetched(demand, &key, located, until).await?;
@@ -67,9 +67,9 @@ impl<E: ModelEngine> Catalog<E> {
             self.with_eviction(demand, name, until, load).await
         };
         match replaced.await {
-            Ok(()) => {
+            Ok(is_replaced) => {
                 *origin.newest() = version.clone();
-                if !is_back {
+                if is_replaced {
                     demand.metrics.evictions(Eviction::Replaced);
                     tracing::info!(model = shortened(name), %version, "model replaced by a newer version");
                 }

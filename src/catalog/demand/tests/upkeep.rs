@@ -142,6 +142,19 @@ async fn the_old_version_is_unloaded_first_when_both_do_not_fit() {
 }
 
 #[tokio::test]
+async fn two_checks_of_a_model_replace_it_once() {
+    let server = replaced().await;
+    // Both have found the old model in memory.
+    let checks = ["a", "a"].map(|name| waiting(server.catalog.load_newest(name)));
+    for check in checks {
+        check.await.unwrap();
+    }
+    assert_eq!(server.engine.counts().loaded, 2);
+    assert_eq!(server.evicted(Eviction::Replaced), 1);
+    server.assert_balanced();
+}
+
+#[tokio::test]
 async fn an_unload_during_a_replacement_wins() {
     let server = replaced().await;
     let mut call = server.engine.hold_load(&path("new"));
