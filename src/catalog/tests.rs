@@ -28,8 +28,8 @@ use crate::handler::MediaLimits;
 use engine::{TestArtifact, TestEngine, TestModel};
 use journal::TestJournal;
 
-/// A time limit that no test reaches.
-pub(super) const NEVER: Duration = Duration::from_secs(3600);
+/// A time limit that only a test that fails reaches.
+pub(super) const NEVER: Duration = Duration::from_secs(60);
 
 /// A catalog with its engine and its journal.
 struct Server {
@@ -130,7 +130,7 @@ pub(super) fn settings(unload_timeout: Duration, journal: Option<Arc<dyn Journal
         unload_timeout,
         rehearsal_timeout: NEVER,
         media: MediaLimits::default(),
-        restores: 2,
+        restores: 3,
         journal,
     }
 }
@@ -162,6 +162,21 @@ pub(super) async fn settle() {
     // A task of the catalog goes through fewer steps than this.
     for _ in 0..32 {
         task::yield_now().await;
+    }
+}
+
+/// The time that a test waits for a condition.
+pub(super) struct Patience(Instant);
+
+impl Patience {
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Runs the tasks of the catalog, before the test checks its condition again.
+    pub async fn wait(&self) {
+        assert!(self.0.elapsed() < NEVER, "the test waits for a condition in vain");
+        settle().await;
     }
 }
 

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::NEVER;
 use crate::catalog::model_engine::{LoadedModel, ModelEngine};
 use crate::codec::EncodedResponse;
 use crate::codec::testing::identity;
@@ -121,7 +122,8 @@ impl HeldCall {
 
     /// Waits until the catalog has made the call.
     pub async fn begun(&mut self) {
-        (&mut self.begun).await.expect("the call is made");
+        let begun = timeout(NEVER, &mut self.begun).await;
+        begun.expect("the call is made").unwrap();
     }
 
     pub fn has_begun(&mut self) -> bool {

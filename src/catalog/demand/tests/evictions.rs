@@ -1,13 +1,24 @@
 //! Loads that evict other models.
 
 use super::*;
-use crate::catalog::tests::{settle, waiting};
+use crate::catalog::tests::{Patience, settle, waiting};
 
 /// Loads the models in this order of use, the least recent one first.
 async fn load<const N: usize>(server: &Server, names: [&str; N]) {
     for (name, time) in names.into_iter().zip(0..) {
         set_used(&server.get(name).await.unwrap(), time);
     }
+}
+
+/// Loads a model that is not in the store.
+async fn load_at_start(server: &Server) {
+    let default = path("default");
+    server.engine.put(&default, TestArtifact::of("default"));
+    server
+        .catalog
+        .load_trusted("default", Path::new(&default))
+        .await
+        .unwrap();
 }
 
 fn is_no_room(error: &CatalogError) -> bool {
@@ -63,9 +74,11 @@ async fn a_load_closes_a_busy_model_at_last_and_waits_for_its_requests() {
     server.engine.set_limit(150);
     let busy = server.get("a").await.unwrap();
     let mut request = waiting(server.get("b"));
+    let patience = Patience::new();
     while !busy.entry.users.is_closed() {
-        settle().await;
+        patience.wait().await;
     }
+    assert!(server.engine.counts().begun > 3, "it tries again before that");
     assert_eq!(server.list(), [""; 0]);
     assert!((&mut request).now_or_never().is_none());
     assert_eq!(server.engine.counts().unloaded, 0);
@@ -84,13 +97,18 @@ async fn a_request_that_waits_for_a_load_keeps_the_model_from_eviction() {
     let first = waiting(server.get("a"));
     call.begun().await;
     call.succeed();
+    let patience = Patience::new();
     while server.list().is_empty() {
-        settle().await;
+        patience.wait().await;
     }
-    // The first request has not been polled since, and its model is not idle.
-    let second = waiting(server.get("b"));
+    // The first request has not continued since.
+    let mut second = waiting(server.get("b"));
+    while server.engine.counts().begun < 3 {
+        patience.wait().await;
+        assert!((&mut second).now_or_never().is_none());
+    }
     let handle = first.await.unwrap();
-    assert!(!handle.entry.users.is_closed());
+    assert_eq!(server.engine.counts().unloaded, 0);
     drop(handle);
     second.await.unwrap();
     assert_eq!(server.list(), ["b"]);
@@ -112,14 +130,39 @@ async fn loads_that_lack_the_same_memory_evict_once() {
     for call in &mut calls {
         call.begun().await;
     }
+    // The first eviction goes on until both loads have been refused.
+    let eviction = server.engine.hold_unload();
     for call in calls {
         call.succeed();
     }
+    settle().await;
+    eviction.succeed();
     for request in requests {
         request.await.unwrap();
     }
     assert_eq!(server.list(), ["a", "b", "rest"]);
     assert_eq!(server.evicted(Eviction::Memory), 1);
+    server.assert_balanced();
+}
+
+#[tokio::test]
+async fn a_load_waits_for_memory_that_another_load_may_leave() {
+    let server = Server::new(["a", "b"]);
+    load_at_start(&server).await;
+    server.engine.set_limit(150);
+    let mut other_call = server.engine.hold_load(&path("a"));
+    let other = waiting(server.get("a"));
+    other_call.begun().await;
+    let request = waiting(server.get("b"));
+    let patience = Patience::new();
+    while server.engine.counts().begun < 4 {
+        patience.wait().await;
+    }
+    server.engine.set_limit(300);
+    other_call.succeed();
+    request.await.unwrap();
+    other.await.unwrap();
+    assert_eq!(server.list(), ["a", "b", "default"]);
     server.assert_balanced();
 }
 
@@ -173,14 +216,19 @@ async fn a_model_with_stuck_runs_is_not_evicted() {
 async fn a_model_of_the_start_is_never_evicted() {
     let server = Server::new(["b"]);
     server.engine.set_limit(150);
-    server.engine.put(&path("default"), TestArtifact::of("default"));
-    let default = path("default");
-    server
-        .catalog
-        .load_trusted("default", Path::new(&default))
-        .await
-        .unwrap();
+    load_at_start(&server).await;
     assert!(is_no_room(&server.get("b").await.unwrap_err()));
     assert_eq!(server.list(), ["default"]);
+    server.assert_balanced();
+}
+
+#[tokio::test]
+async fn an_eviction_leaves_a_model_alone_that_was_loaded_under_the_name_since() {
+    let server = Server::new(["a"]);
+    let old = Arc::clone(&server.get("a").await.unwrap().entry);
+    server.catalog.unload("a").await.unwrap();
+    server.get("a").await.unwrap();
+    assert!(!server.catalog.unload_entry("a", &old).await.unwrap());
+    assert_eq!(server.list(), ["a"]);
     server.assert_balanced();
 }

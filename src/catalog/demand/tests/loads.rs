@@ -76,6 +76,19 @@ async fn a_lasting_failure_answers_the_next_requests_too() {
 }
 
 #[tokio::test]
+async fn an_explicit_load_makes_the_server_forget_an_earlier_failure() {
+    let server = Server::new(["a"]);
+    server.engine.fail_load(&path("a"), rejected());
+    server.get("a").await.unwrap_err();
+    server
+        .engine
+        .fail_load(&path("a"), LoadError::Pool(PoolError::Stopping));
+    server.load("a").await.unwrap_err();
+    server.get("a").await.unwrap();
+    server.assert_balanced();
+}
+
+#[tokio::test]
 async fn a_passing_failure_is_tried_again_by_the_next_request() {
     let server = Server::new(["a"]);
     server

@@ -1,8 +1,10 @@
 //! Idle models, and models of which the store has a newer version.
 
+use futures_util::future::join_all;
+
 use super::*;
 use crate::catalog::model_engine::LoadedModel;
-use crate::catalog::tests::{settle, waiting};
+use crate::catalog::tests::{Patience, waiting};
 use crate::engine::{ContentHash, SessionError};
 
 fn content(handle: &Handle<TestModel>) -> ContentHash {
@@ -36,18 +38,19 @@ async fn an_idle_model_is_unloaded_and_a_busy_one_is_not() {
     let busy = server.get("busy").await.unwrap();
     server.get("a").await.unwrap();
     let upkeep = task::spawn(Arc::clone(&server.catalog).unload_idle());
+    let patience = Patience::new();
     while server.list() != ["busy"] {
-        settle().await;
+        patience.wait().await;
     }
     // The next round comes after a whole one.
     server.get("b").await.unwrap();
     while server.list() != ["busy"] {
-        settle().await;
+        patience.wait().await;
     }
     assert_eq!(server.evicted(Eviction::Idle), 2);
     drop(busy);
     while !server.list().is_empty() {
-        settle().await;
+        patience.wait().await;
     }
     upkeep.abort();
     server.assert_balanced();
@@ -58,8 +61,9 @@ async fn a_newer_version_takes_the_place_of_the_old_one_whose_requests_go_on() {
     let server = replaced().await;
     let old = server.get("a").await.unwrap();
     let mut check = waiting(server.catalog.load_newest("a"));
+    let patience = Patience::new();
     while served(&server, "a").await != version("new") {
-        settle().await;
+        patience.wait().await;
         assert!((&mut check).now_or_never().is_none(), "the old model has a request");
     }
     assert_eq!(content(&old), version("a"));
@@ -80,8 +84,9 @@ async fn a_request_checks_the_store_when_the_last_check_is_long_ago() {
     let server = Server::start(["a"], options);
     server.get("a").await.unwrap();
     server.put("a", "new", TestArtifact::of("new"));
+    let patience = Patience::new();
     while served(&server, "a").await != version("new") {
-        settle().await;
+        patience.wait().await;
     }
 }
 
@@ -121,6 +126,25 @@ async fn a_version_that_cannot_be_loaded_leaves_the_old_one_in_use() {
 }
 
 #[tokio::test]
+async fn a_check_does_not_try_a_version_again_that_could_not_be_loaded() {
+    let server = replaced().await;
+    let (demand, entry) = (
+        Arc::clone(server.catalog.demand.as_ref().unwrap()),
+        Arc::clone(&server.get("a").await.unwrap().entry),
+    );
+    server
+        .engine
+        .fail_load(&path("new"), SessionError::Rejected("no".to_owned()).into());
+    server.catalog.refresh(&demand, "a", &entry).await.unwrap_err();
+    server.catalog.refresh(&demand, "a", &entry).await.unwrap();
+    assert_eq!(server.engine.counts().begun, 2);
+    server.put("a", "newest", TestArtifact::of("newest"));
+    server.catalog.refresh(&demand, "a", &entry).await.unwrap();
+    assert_eq!(served(&server, "a").await, version("newest"));
+    server.assert_balanced();
+}
+
+#[tokio::test]
 async fn a_model_that_the_store_has_lost_is_unloaded() {
     let server = Server::new(["a"]);
     server.get("a").await.unwrap();
@@ -144,10 +168,12 @@ async fn the_old_version_is_unloaded_first_when_both_do_not_fit() {
 #[tokio::test]
 async fn two_checks_of_a_model_replace_it_once() {
     let server = replaced().await;
+    let call = server.engine.hold_load(&path("new"));
     // Both have found the old model in memory.
     let checks = ["a", "a"].map(|name| waiting(server.catalog.load_newest(name)));
-    for check in checks {
-        check.await.unwrap();
+    call.succeed();
+    for checked in join_all(checks).await {
+        checked.unwrap();
     }
     assert_eq!(server.engine.counts().loaded, 2);
     assert_eq!(server.evicted(Eviction::Replaced), 1);
@@ -159,8 +185,9 @@ async fn an_unload_during_a_replacement_wins() {
     let server = replaced().await;
     let mut call = server.engine.hold_load(&path("new"));
     let mut check = waiting(server.catalog.load_newest("a"));
+    let patience = Patience::new();
     while !call.has_begun() {
-        settle().await;
+        patience.wait().await;
         assert!((&mut check).now_or_never().is_none());
     }
     let unload = waiting(server.catalog.unload("a"));
