@@ -14,8 +14,9 @@
 //! Invariants:
 //! - Every function here is pure: no I/O, no state, no ONNX Runtime.
 //! - The references are Pillow, transformers' image processors (those with Pillow and NumPy) and
-//!   timm's evaluation transform. For lossless images every pixel is within one level of 255; for
-//!   JPEG and lossy WebP the difference is that of the decoders.
+//!   timm's evaluation transform. For lossless images and the usual JPEG files, every pixel is
+//!   within one level of 255; for other JPEG files and lossy WebP the difference is that of the
+//!   decoders.
 //! - A file that needs an unsupported step is refused by the name of the step. No image is
 //!   processed with only some of the steps.
 //! - Limits are checked against the header before decoding. Allocations of the size of an image may

@@ -1,9 +1,9 @@
 //! Decodes images, with the same result as Pillow's
 //! `ImageOps.exif_transpose(Image.open(f)).convert("RGB")`.
 //!
-//! The decoders are those of the `image` crate. GIF and TIFF use its lower-level crates directly,
-//! because `image` loses what Pillow keeps: the colour under transparent pixels, palettes, and grey
-//! with alpha.
+//! The decoders are those of the `image` crate, except that of the usual JPEG files
+//! (`jpeg/sequential.rs`). GIF and TIFF use its lower-level crates directly, because `image` loses
+//! what Pillow keeps: the colour under transparent pixels, palettes, and grey with alpha.
 //!
 //! Invariants:
 //! - Alpha is dropped, as in `convert("RGB")`; the colour under it is kept.

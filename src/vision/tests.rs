@@ -21,18 +21,18 @@ const LIMITS: ImageLimits = ImageLimits {
     bytes: 1 << 22,
 };
 
-fn fixture(name: &str) -> PathBuf {
+pub(super) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/vision")
         .join(name)
 }
 
-fn json(name: &str) -> Json {
+pub(super) fn json(name: &str) -> Json {
     let text = std::fs::read_to_string(fixture(name)).expect("fixtures are committed");
     serde_json::from_str(&text).unwrap()
 }
 
-fn bytes_of(value: &Json) -> Vec<u8> {
+pub(super) fn bytes_of(value: &Json) -> Vec<u8> {
     STANDARD.decode(value.as_str().unwrap()).unwrap()
 }
 

@@ -15,11 +15,11 @@ pub(in crate::vision) struct Jpeg {
     pub components: Vec<Component>,
     /// The colour transform of Adobe's segment: 0 none, 1 YCbCr, 2 YCCK.
     pub adobe: Option<u8>,
-    progressive: bool,
+    pub progressive: bool,
     orientation: Orientation,
     /// The positions of the first scan's header and of the data after it.
-    first_scan: usize,
-    first_data: usize,
+    pub first_scan: usize,
+    pub first_data: usize,
     scan_components: u8,
 }
 
@@ -28,28 +28,33 @@ pub(in crate::vision) struct Component {
     /// The position of the component's identifier in the file.
     pub at: usize,
     pub id: u8,
-    horizontal: u8,
-    vertical: u8,
+    /// The number of the component's quantization table.
+    pub quantization: u8,
+    /// Sampling factors.
+    pub horizontal: u8,
+    pub vertical: u8,
 }
 
 /// A marker and the contents of its segment.
-struct Segment<'a> {
-    marker: u8,
+pub(in crate::vision) struct Segment<'a> {
+    pub marker: u8,
     /// The position of the contents.
-    at: usize,
-    contents: &'a [u8],
+    pub at: usize,
+    pub contents: &'a [u8],
 }
 
 const SOF0: u8 = 0xc0;
 const SOF1: u8 = 0xc1;
 const SOF2: u8 = 0xc2;
-const DHT: u8 = 0xc4;
+pub(in crate::vision) const DHT: u8 = 0xc4;
 const JPG: u8 = 0xc8;
 const DAC: u8 = 0xcc;
 const SOF15: u8 = 0xcf;
 const SOI: u8 = 0xd8;
-const EOI: u8 = 0xd9;
+pub(in crate::vision) const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
+pub(in crate::vision) const DQT: u8 = 0xdb;
+pub(in crate::vision) const DRI: u8 = 0xdd;
 const APP1: u8 = 0xe1;
 const APP14: u8 = 0xee;
 
@@ -143,7 +148,8 @@ impl Jpeg {
             width: self.width.into(),
             height: self.height.into(),
             orientation: self.orientation,
-            // The decoder copies the file, which may itself be a copy with renamed components.
+            // The decoder of `image` copies the file, which may itself be a copy with renamed
+            // components. The one of usual files needs less.
             decoding: output + coefficients + row + 2 * file_bytes as u64,
         }
     }
@@ -189,6 +195,7 @@ fn frame_header(
         components.push(Component {
             at: at + 6 + 3 * index,
             id: component[0],
+            quantization: component[2],
             horizontal,
             vertical,
         });
@@ -197,7 +204,7 @@ fn frame_header(
 }
 
 /// Finds the next segment at or after `at`. Skips bytes between segments, as libjpeg does.
-fn segment(bytes: &[u8], mut at: usize) -> Result<Segment<'_>, VisionError> {
+pub(in crate::vision) fn segment(bytes: &[u8], mut at: usize) -> Result<Segment<'_>, VisionError> {
     let source = Bytes { bytes, format: FORMAT };
     loop {
         let rest = bytes.get(at..).unwrap_or_default();

@@ -1,8 +1,19 @@
-//! Decodes JPEG files.
+//! Decodes JPEG files: the usual ones with the decoder in `sequential.rs`, and the others with that
+//! of `image`.
+
+mod bits;
+mod colour;
+mod huffman;
+mod sequential;
+mod tables;
+mod transform;
+mod upsample;
+mod zigzag;
 
 use std::borrow::Cow;
 use std::io::Cursor;
 
+use fearless_simd::Level;
 use image::codecs::jpeg::JpegDecoder;
 
 use super::{cause, decode};
@@ -19,6 +30,12 @@ pub(super) fn read(bytes: &[u8], header: &Header) -> Result<Picture, VisionError
 /// Decodes a parsed file. `is_rgb` means that its three components are red, green and blue.
 pub(super) fn decoded(bytes: &[u8], jpeg: &Jpeg, is_rgb: bool, header: &Header) -> Result<Picture, VisionError> {
     let scans = jpeg.scans(bytes)?;
+    if !is_rgb
+        && scans.len() == 1
+        && let Some(picture) = sequential::read(Level::new(), bytes, jpeg)?
+    {
+        return Ok(picture);
+    }
     let bytes = if is_rgb {
         named_as_rgb(bytes, jpeg, &scans)
     } else {
@@ -53,4 +70,17 @@ fn named_as_rgb<'a>(bytes: &'a [u8], jpeg: &Jpeg, scans: &[usize]) -> Cow<'a, [u
         }
     }
     Cow::Owned(renamed)
+}
+
+/// The sets of vector instructions of this machine's processor.
+#[cfg(test)]
+fn levels() -> impl Iterator<Item = Level> {
+    let best = Level::new();
+    #[cfg(target_arch = "x86_64")]
+    let lesser = [best.as_sse4_2().map(Level::Sse4_2), best.as_avx2().map(Level::Avx2)];
+    #[cfg(not(target_arch = "x86_64"))]
+    let lesser = [];
+    [Level::baseline(), best]
+        .into_iter()
+        .chain(lesser.into_iter().flatten())
 }

@@ -4,11 +4,11 @@ use crate::vision::{ImageLimits, PictureFormat, VisionError, is_picture, probe, 
 /// The tolerated difference from Pillow's decoder: the maximum and the mean, in levels.
 fn tolerance(name: &str) -> (u8, f64) {
     match name.rsplit_once('.') {
-        // Inverse transforms round differently, and chroma is upsampled with different filters.
+        // The decoder of `image` rounds differently, and upsamples chroma with different filters.
         Some((stem, "jpg")) if stem.contains("cmyk") || stem.contains("ycck") => (8, 1.5),
-        Some((stem, "jpg")) if stem.contains("444") || stem.contains("grey") || stem.contains("rgb") => (4, 0.7),
-        Some((_, "jpg")) => (24, 2.0),
-        Some((stem, "tiff")) if stem.starts_with("jpeg") => (24, 2.0),
+        Some((stem, "jpg")) if stem.contains("rgb") => (4, 0.7),
+        Some(("progressive-444" | "grey-progressive", "jpg") | ("jpeg", "tiff")) => (4, 0.7),
+        Some((stem, "jpg")) if stem.contains("progressive") => (24, 2.0),
         Some((stem, "webp")) if stem.starts_with("lossy") => (4, 0.7),
         _ => (0, 0.0),
     }
