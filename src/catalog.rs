@@ -21,6 +21,9 @@
 //! list. It stays on the list if the machine is the cause (memory, file descriptors, a GPU), or if
 //! it is quarantined because it crashed the last process.
 //!
+//! The catalog is generic over the part of the engine that it uses (`model_engine.rs`), so that
+//! tests run each cell of the table without ONNX Runtime (`tests/`).
+//!
 //! Invariants:
 //! - A model is listed only while it can answer, or if it could before the restart.
 //! - An unload ends after the model's last request and after its memory is free. If runs that
@@ -283,7 +286,7 @@ impl<E: ModelEngine> Catalog<E> {
     ///
     /// # Cancel safety
     /// If the future is dropped, the model accepts no more requests, and the next unload or load
-    /// completes the work.
+    /// completes the work. The journal has the model until then.
     ///
     /// Returns the bytes that were freed: those that no other model uses.
     pub async fn unload(&self, name: &str) -> Result<u64, CatalogError> {
