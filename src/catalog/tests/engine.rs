@@ -3,6 +3,10 @@
 //!
 //! A model takes the bytes of its artifact from the end of its load until it is dropped.
 
+mod artifact;
+mod call;
+mod model;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::fs;
@@ -10,47 +14,21 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
 
-use super::NEVER;
-use crate::catalog::model_engine::{LoadedModel, ModelEngine};
-use crate::codec::EncodedResponse;
-use crate::codec::testing::identity;
+use crate::catalog::model_engine::ModelEngine;
 use crate::engine::testing::{Budget, LoadRequest, budget};
 use crate::engine::{
-    ArtifactError, ArtifactPath, ContentHash, InferenceError, LoadError, LoadReservation, LoadedMemory, NoRoom,
-    PoolError, Quarantined, RequestBudget, RequestMemory, Standing, Work,
+    ArtifactError, ArtifactPath, ContentHash, InferenceError, LoadError, LoadReservation, NoRoom, PoolError,
+    Quarantined, RequestMemory, Standing,
 };
-use crate::handler::{Invocation, InvocationError};
 use crate::manifest::Manifest;
-use crate::tensor::{DataType, Signature, Value};
 
-/// The artifact at a path: what a load of it gives.
-#[derive(Debug, Clone)]
-pub struct TestArtifact {
-    pub content: ContentHash,
-    pub manifest: Manifest,
-    pub signature: Signature,
-    pub bytes: u64,
-}
+use call::Gate;
+use model::NextAnswer;
 
-impl TestArtifact {
-    /// An artifact of 100 bytes without a manifest, which returns its input. Its content is the
-    /// hash of `text`.
-    pub fn of(text: &str) -> Self {
-        Self {
-            content: ContentHash::of(&blake3::hash(text.as_bytes())),
-            manifest: Manifest::default(),
-            signature: identity(DataType::F32),
-            bytes: 100,
-        }
-    }
-
-    pub fn with_manifest(self, manifest: serde_json::Value) -> Self {
-        let manifest = serde_json::from_value(manifest).unwrap();
-        Self { manifest, ..self }
-    }
-}
+pub use artifact::TestArtifact;
+pub use call::HeldCall;
+pub use model::TestModel;
 
 /// Counts of what the engine has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,7 +45,7 @@ pub struct Counts {
     pub bytes: u64,
 }
 
-/// The engine. Unlike the artifacts, what it does next is given for the next call only.
+/// The engine. Artifacts stay where they are; each scripted end belongs to one call.
 pub struct TestEngine {
     state: Arc<Mutex<EngineState>>,
     budget: Budget,
@@ -92,59 +70,6 @@ struct EngineState {
     /// Refuses the next reservations of shared data, as many as this.
     refuse_shared: usize,
     counts: Counts,
-}
-
-/// The course of an answer.
-enum NextAnswer {
-    Fail(InferenceError),
-    /// Answers, and sends its handle to the test.
-    KeepHandle(oneshot::Sender<Box<dyn Send>>),
-}
-
-/// The engine's side of a [`HeldCall`].
-struct Gate {
-    begun: oneshot::Sender<()>,
-    end: oneshot::Receiver<Result<(), LoadError>>,
-}
-
-/// A call of the engine that does not end before the test says how.
-pub struct HeldCall {
-    begun: oneshot::Receiver<()>,
-    end: oneshot::Sender<Result<(), LoadError>>,
-}
-
-impl HeldCall {
-    fn new() -> (Gate, Self) {
-        let ((begun, is_begun), (end, ended)) = (oneshot::channel(), oneshot::channel());
-        let gate = Gate { begun, end: ended };
-        (gate, Self { begun: is_begun, end })
-    }
-
-    /// Waits until the catalog has made the call.
-    pub async fn begun(&mut self) {
-        let begun = timeout(NEVER, &mut self.begun).await;
-        begun.expect("the call is made").unwrap();
-    }
-
-    pub fn has_begun(&mut self) -> bool {
-        self.begun.try_recv().is_ok()
-    }
-
-    pub fn succeed(self) {
-        // The call may have been cancelled.
-        let _ = self.end.send(Ok(()));
-    }
-
-    pub fn fail(self, error: LoadError) {
-        let _ = self.end.send(Err(error));
-    }
-}
-
-impl Gate {
-    async fn pass(self) -> Result<(), LoadError> {
-        let _ = self.begun.send(());
-        self.end.await.unwrap_or(Ok(()))
-    }
 }
 
 impl TestEngine {
@@ -382,104 +307,5 @@ pub fn quarantined() -> Quarantined {
     Quarantined {
         reason: "it crashed a process".to_owned(),
         retry_after: Duration::from_secs(60),
-    }
-}
-
-/// A model. Its answer to a request is the request's input.
-pub struct TestModel {
-    content: ContentHash,
-    manifest: Manifest,
-    signature: Signature,
-    standing: Arc<Standing>,
-    bytes: u64,
-    is_given_back: bool,
-    engine: Arc<Mutex<EngineState>>,
-}
-
-impl fmt::Debug for TestModel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestModel")
-            .field("content", &self.content)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Drop for TestModel {
-    fn drop(&mut self) {
-        let mut engine = self.engine.lock().unwrap();
-        engine.counts.bytes -= self.bytes;
-        if !self.is_given_back {
-            engine.counts.dropped += 1;
-        }
-    }
-}
-
-/// A budget that reserves nothing.
-struct Uncounted;
-
-impl RequestBudget for Uncounted {
-    fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
-        Ok(None)
-    }
-}
-
-impl LoadedModel for TestModel {
-    fn content(&self) -> &ContentHash {
-        &self.content
-    }
-
-    fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn loaded_memory(&self) -> LoadedMemory {
-        LoadedMemory {
-            own: self.bytes,
-            shared: 0,
-        }
-    }
-
-    fn charge(&self) -> u64 {
-        self.bytes
-    }
-
-    fn standing(&self) -> &Arc<Standing> {
-        let action = self.engine.lock().unwrap().at_standing.take();
-        if let Some(action) = action {
-            action();
-        }
-        &self.standing
-    }
-
-    fn called(mut self, name: String) -> Self {
-        self.standing = Arc::new(Standing::new(name, self.content.short()));
-        self
-    }
-
-    fn forget_files(&mut self) {
-        (self.manifest.warmup, self.manifest.golden) = (Vec::new(), Vec::new());
-    }
-
-    async fn answer(
-        model: &(impl AsRef<Self> + Clone + Send + Sync + 'static),
-        _: usize,
-        _: Instant,
-        invocation: Invocation,
-    ) -> Result<EncodedResponse, InvocationError> {
-        let next = model.as_ref().engine.lock().unwrap().answers.pop_front();
-        match next {
-            Some(NextAnswer::Fail(error)) => return Err(error.into()),
-            Some(NextAnswer::KeepHandle(sender)) => {
-                let _ = sender.send(Box::new(model.clone()));
-            }
-            None => {}
-        }
-        let (inputs, plan) = invocation.decode(&Uncounted)?;
-        let outputs = inputs.tensors.into_iter().map(Value::Tensor).collect();
-        invocation.encode(plan, &[outputs])
     }
 }
