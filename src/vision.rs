@@ -6,6 +6,7 @@
 //! Processor::parse(file)         ->  the keys of the file; kept with the artifact
 //! processor.bind(input)          ->  the steps for the model's input, or a contradiction
 //! bound.apply(picture)           ->  a tensor, and the mapping back to the image's coordinates
+//! bound.read(bytes, limits)      ->  the same from a file, of which it decodes what is needed
 //! ```
 //!
 //! Types and functions say "picture" for an image of a request, so that it is not confused with a

@@ -8,10 +8,11 @@ use crate::vision::header::Probe;
 use crate::vision::keys::Layout;
 use crate::vision::levels::Levels;
 use crate::vision::plan::ImagePlan;
-use crate::vision::resample::{Pixels, resized_part};
+use crate::vision::read::read_part;
+use crate::vision::resample::{Part, Pixels, resized_part, source_of};
 use crate::vision::shape::Shape;
 use crate::vision::size::{Size, Target};
-use crate::vision::{Picture, Placement, ProcessorError, VisionError};
+use crate::vision::{ImageLimits, Picture, Placement, ProcessorError, VisionError};
 
 /// The format of images that a model's input requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +221,27 @@ impl Bound {
         let resizing = probe.picture_bytes() + cut + narrow + visible;
         let writing = visible + frame + tensor;
         probe.memory().max(resizing).max(writing)
+    }
+
+    /// Reads an image and makes its tensor, and returns the placement of the image in it.
+    pub fn read(&self, bytes: &[u8], limits: &ImageLimits) -> Result<(Tensor, Placement), VisionError> {
+        self.apply(read_part(bytes, limits, &|size| self.needed(size))?)
+    }
+
+    /// The part of an upright image of this size (width, height) that decides the tensor.
+    fn needed(&self, size: (u32, u32)) -> Part {
+        let whole = Part::whole(size);
+        let Ok(shape) = Shape::new(&self.plan, size) else {
+            return whole;
+        };
+        let used = shape.source.unwrap_or(whole);
+        let used_size = (used.width, used.height);
+        let part = source_of(used_size, shape.resized, shape.visible, self.plan.resampling);
+        Part {
+            left: used.left + part.left,
+            top: used.top + part.top,
+            ..part
+        }
     }
 
     /// Makes the tensor of an image, and returns the placement of the image in it.

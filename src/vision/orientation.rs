@@ -5,6 +5,7 @@ use memchr::memmem;
 use crate::vision::VisionError;
 use crate::vision::allocation::reserved;
 use crate::vision::picture::Picture;
+use crate::vision::resample::Part;
 
 /// The eight orientations of the stored pixels relative to the scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,6 +62,41 @@ impl Orientation {
             (height, width)
         } else {
             (width, height)
+        }
+    }
+
+    /// The part of the stored image, whose size is given, for a part of the upright image.
+    pub(super) fn stored(self, part: Part, (width, height): (u32, u32)) -> Part {
+        let part = if self.swaps_edges() {
+            Part {
+                left: part.top,
+                top: part.left,
+                width: part.height,
+                height: part.width,
+            }
+        } else {
+            part
+        };
+        let is_from_right = matches!(
+            self,
+            Self::FlippedLeftRight | Self::Rotated180 | Self::Transversed | Self::Rotated270
+        );
+        let is_from_bottom = matches!(
+            self,
+            Self::FlippedTopBottom | Self::Rotated180 | Self::Transversed | Self::Rotated90
+        );
+        Part {
+            left: if is_from_right {
+                width - part.left - part.width
+            } else {
+                part.left
+            },
+            top: if is_from_bottom {
+                height - part.top - part.height
+            } else {
+                part.top
+            },
+            ..part
         }
     }
 
@@ -200,6 +236,34 @@ mod tests {
             assert_eq!((upright.width, upright.height), size, "{number}");
             let red: Vec<u8> = upright.rgb.chunks(3).map(|pixel| pixel[0]).collect();
             assert_eq!(red, expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_upright_image_is_found_in_the_stored_one() {
+        for number in 1..=8 {
+            let orientation = Orientation::from_number(number);
+            let (width, height) = orientation.upright((3, 2));
+            let upright = orientation.undo(numbered()).unwrap();
+            for (left, top) in (0..width).flat_map(|left| (0..height).map(move |top| (left, top))) {
+                let part = Part {
+                    left,
+                    top,
+                    width: width - left,
+                    height: 1,
+                };
+                let stored = orientation.stored(part, (3, 2));
+                let numbers = |picture: &Picture, part: Part| {
+                    let rows = part.top..part.top + part.height;
+                    let places = rows.flat_map(|y| (part.left..part.left + part.width).map(move |x| (x, y)));
+                    let mut numbers: Vec<u8> = places
+                        .map(|(x, y)| picture.rgb[(y * picture.width + x) as usize * 3])
+                        .collect();
+                    numbers.sort_unstable();
+                    numbers
+                };
+                assert_eq!(numbers(&upright, part), numbers(&numbered(), stored), "{number}");
+            }
         }
     }
 

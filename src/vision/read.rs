@@ -28,13 +28,28 @@ use image::{ColorType, ImageDecoder, ImageError};
 
 use crate::vision::allocation::{byte_count, filled, reserved};
 use crate::vision::header::{Header, checked};
+use crate::vision::resample::Part;
 use crate::vision::{ImageLimits, Picture, PictureFormat, VisionError};
 
 /// Decodes an image that is within the limits.
 pub fn read(bytes: &[u8], limits: &ImageLimits) -> Result<Picture, VisionError> {
+    read_part(bytes, limits, &Part::whole)
+}
+
+/// Decodes an image of which only a part is needed. The other pixels may be black. `needed` returns
+/// the part for the size (width, height) of the upright image.
+pub(super) fn read_part(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    needed: &dyn Fn((u32, u32)) -> Part,
+) -> Result<Picture, VisionError> {
     let (format, header) = checked(bytes, limits)?;
+    let size = (header.width, header.height);
     let decoded = || match format {
-        PictureFormat::Jpeg => jpeg::read(bytes, &header),
+        PictureFormat::Jpeg => {
+            let needed = needed(header.orientation.upright(size));
+            jpeg::read(bytes, &header, header.orientation.stored(needed, size))
+        }
         PictureFormat::Png => {
             let mut bounds = image::Limits::no_limits();
             bounds.max_alloc = Some(decoder_memory(&header));

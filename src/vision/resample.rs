@@ -145,6 +145,18 @@ pub(super) struct Part {
     pub height: u32,
 }
 
+impl Part {
+    /// All of an image of this size (width, height).
+    pub(super) fn whole((width, height): (u32, u32)) -> Self {
+        Self {
+            left: 0,
+            top: 0,
+            width,
+            height,
+        }
+    }
+}
+
 /// The settings for resizing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Resampling {
@@ -165,22 +177,10 @@ pub(super) fn resized_part(
     }
     let scale = |from: u32, to: u32| f64::from(from) / f64::from(to);
     let scale = (scale(source.width, size.0), scale(source.height, size.1));
-    let Some((_, reach)) = resampling.filter.kernel() else {
+    if resampling.filter.kernel().is_none() {
         return nearest(source, scale, part);
-    };
-    let reach = if resampling.antialias {
-        reach * scale.1.max(1.0)
-    } else {
-        reach
-    };
-    // The rows that the second pass reads, and one more at each end for float rounding.
-    let rows = if source.height == size.1 {
-        part.top..part.top + part.height
-    } else {
-        let first = (f64::from(part.top) + 0.5) * scale.1 - reach - 1.0;
-        let last = (f64::from(part.top + part.height) - 0.5) * scale.1 + reach + 1.0;
-        first.floor().max(0.0) as u32..last.ceil().min(f64::from(source.height)) as u32
-    };
+    }
+    let rows = sources(source.height, size.1, part.top..part.top + part.height, resampling);
     let down = Edge {
         source: source.height,
         resized: size.1,
@@ -206,6 +206,36 @@ pub(super) fn resized_part(
         bytes: &narrow,
     };
     columns(narrow, rows.start, &down, resampling)
+}
+
+/// The part of an image that decides a part of the image resized to `size`.
+pub(super) fn source_of(source: (u32, u32), size: (u32, u32), part: Part, resampling: Resampling) -> Part {
+    let across = sources(source.0, size.0, part.left..part.left + part.width, resampling);
+    let down = sources(source.1, size.1, part.top..part.top + part.height, resampling);
+    Part {
+        left: across.start,
+        top: down.start,
+        width: across.end - across.start,
+        height: down.end - down.start,
+    }
+}
+
+/// The pixels of an edge that a pass reads for the wanted ones, and one more at each end for float
+/// rounding.
+fn sources(source: u32, resized: u32, wanted: Range<u32>, resampling: Resampling) -> Range<u32> {
+    if source == resized {
+        return wanted;
+    }
+    let scale = f64::from(source) / f64::from(resized);
+    let reach = resampling.filter.kernel().map_or(0.0, |(_, reach)| reach);
+    let reach = if resampling.antialias {
+        reach * scale.max(1.0)
+    } else {
+        reach
+    };
+    let first = (f64::from(wanted.start) + 0.5) * scale - reach - 1.0;
+    let last = (f64::from(wanted.end) - 0.5) * scale + reach + 1.0;
+    first.floor().max(0.0) as u32..last.ceil().min(f64::from(source)) as u32
 }
 
 /// Whether to use the plain convolution: for enlarged edges, and for the box filter.

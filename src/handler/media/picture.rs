@@ -103,8 +103,7 @@ impl Pictures {
         let mut tensors = Vec::with_capacity(count);
         let mut placements: Vec<Placement> = Vec::with_capacity(count);
         for (index, file) in files.files.iter().enumerate() {
-            let picture = vision::read(file, &limits.vision()).map_err(failed(index))?;
-            let (tensor, placement) = self.bound.apply(picture).map_err(failed(index))?;
+            let (tensor, placement) = self.bound.read(file, &limits.vision()).map_err(failed(index))?;
             tensors.push(tensor);
             placements.push(placement);
         }

@@ -19,20 +19,28 @@ use image::codecs::jpeg::JpegDecoder;
 use super::{cause, decode};
 use crate::vision::header::Header;
 use crate::vision::header::jpeg::Jpeg;
+use crate::vision::resample::Part;
 use crate::vision::{Picture, PictureFormat, VisionError};
 
-pub(super) fn read(bytes: &[u8], header: &Header) -> Result<Picture, VisionError> {
+/// Decodes a file of which only a part is needed.
+pub(super) fn read(bytes: &[u8], header: &Header, needed: Part) -> Result<Picture, VisionError> {
     let jpeg = Jpeg::parse(bytes)?;
     let has_no_transform = jpeg.adobe == Some(0);
-    decoded(bytes, &jpeg, has_no_transform, header)
+    decoded(bytes, &jpeg, has_no_transform, header, needed)
 }
 
 /// Decodes a parsed file. `is_rgb` means that its three components are red, green and blue.
-pub(super) fn decoded(bytes: &[u8], jpeg: &Jpeg, is_rgb: bool, header: &Header) -> Result<Picture, VisionError> {
+pub(super) fn decoded(
+    bytes: &[u8],
+    jpeg: &Jpeg,
+    is_rgb: bool,
+    header: &Header,
+    needed: Part,
+) -> Result<Picture, VisionError> {
     let scans = jpeg.scans(bytes)?;
     if !is_rgb
         && scans.len() == 1
-        && let Some(picture) = sequential::read(Level::new(), bytes, jpeg)?
+        && let Some(picture) = sequential::read(Level::new(), bytes, jpeg, needed)?
     {
         return Ok(picture);
     }

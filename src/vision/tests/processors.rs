@@ -1,8 +1,8 @@
 use serde_json::{Value as Json, json};
 
-use super::{input, json as fixture_json, nchw, nhwc, noise, open_input, pair, positions};
+use super::{LIMITS, fixture, input, json as fixture_json, nchw, nhwc, noise, open_input, pair, positions};
 use crate::tensor::{DataType, Dim, Tensor};
-use crate::vision::{Picture, Placement, Processor, ProcessorError};
+use crate::vision::{Picture, Placement, Processor, ProcessorError, read};
 
 fn processor(config: &Json) -> Processor {
     Processor::parse(&config.to_string()).unwrap().unwrap()
@@ -85,6 +85,41 @@ fn tensors_of_every_processor_match_the_reference() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(equal * 100 > all * 90, "{equal} of {all} are equal");
+}
+
+/// Only the needed part of a JPEG file is decoded.
+#[test]
+fn reading_for_a_processor_makes_the_same_tensor_as_reading_the_whole() {
+    let check = |processor: &Processor, name: &str| {
+        let bound = processor.bind(&open_input()).unwrap();
+        let file = std::fs::read(fixture("pictures").join(name)).unwrap();
+        let whole = read(&file, &LIMITS).and_then(|picture| bound.apply(picture));
+        assert_eq!(bound.read(&file, &LIMITS), whole, "{name}: {:?}", processor.steps());
+    };
+    for crop in [3, 12, 20] {
+        let processor = manifest(&json!({
+            "size": {"shortest_edge": 12}, "do_resize": true, "resample": 3, "do_center_crop": true,
+            "crop_size": {"height": crop, "width": crop}, "do_rescale": true,
+        }));
+        for name in [
+            "422.jpg",
+            "444.jpg",
+            "grey.jpg",
+            "progressive.jpg",
+            "restarts.jpg",
+            "rgb.png",
+        ] {
+            check(&processor, name);
+        }
+        (1..=8).for_each(|number| check(&processor, &format!("orientation-{number}.jpg")));
+    }
+    for case in fixture_json("processors.json").as_array().unwrap() {
+        let processor = match (&case["config"], &case["manifest"]) {
+            (Json::Null, config) => manifest(config),
+            (config, _) => processor(config),
+        };
+        check(&processor, "large-420.jpg");
+    }
 }
 
 #[test]
@@ -326,8 +361,8 @@ fn describes_the_steps_in_order() {
 
 #[test]
 fn the_memory_estimate_covers_the_image_and_the_tensor() {
-    let bytes = std::fs::read(super::fixture("pictures/large-420.jpg")).unwrap();
-    let probe = crate::vision::probe(&bytes, &super::LIMITS).unwrap();
+    let bytes = std::fs::read(fixture("pictures/large-420.jpg")).unwrap();
+    let probe = crate::vision::probe(&bytes, &LIMITS).unwrap();
     assert_eq!(probe.picture_bytes(), 61 * 43 * 3);
     assert!(probe.memory() >= probe.picture_bytes());
     let bound = manifest(&json!({"size": 1000})).bind(&open_input()).unwrap();

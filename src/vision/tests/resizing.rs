@@ -8,15 +8,6 @@ fn filter(number: u32) -> Filter {
     serde_json::from_value(number.into()).unwrap()
 }
 
-fn whole((width, height): (u32, u32)) -> Part {
-    Part {
-        left: 0,
-        top: 0,
-        width,
-        height,
-    }
-}
-
 #[test]
 fn levels_of_every_filter_are_within_one_of_pillow() {
     let mut equal = 0usize;
@@ -34,7 +25,7 @@ fn levels_of_every_filter_are_within_one_of_pillow() {
             filter: filter(number(&case["filter"])),
             antialias: true,
         };
-        let resized = resized_part(source, to, whole(to), resampling).unwrap();
+        let resized = resized_part(source, to, Part::whole(to), resampling).unwrap();
         assert_eq!(resized.len(), (to.0 * to.1 * 3) as usize);
         let seed = case["seed"].as_u64().unwrap();
         let levels = bytes_of(&case["levels"]);
@@ -120,7 +111,7 @@ proptest! {
         let count = (from.0 * from.1) as usize * channels;
         let source = Pixels { width: from.0, height: from.1, channels, bytes: &picture.rgb()[..count] };
         let resampling = Resampling { filter: filter(number), antialias: true };
-        let all = resized_part(source, to, whole(to), resampling).unwrap();
+        let all = resized_part(source, to, Part::whole(to), resampling).unwrap();
         let between = |edge: u32, at: f64| (f64::from(edge) * at) as u32;
         let (left, top) = (between(to.0, cut.0), between(to.1, cut.1));
         let part = Part {

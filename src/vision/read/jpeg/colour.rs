@@ -82,15 +82,15 @@ mod tests {
     #[test]
     fn every_colour_is_that_of_the_formula() {
         let rounded = |value: f64| (value.round().clamp(0.0, 255.0)) as u8;
-        let mut different = 0;
+        let (mut different, mut all) = (0, 0);
         for level in levels() {
-            for cb in 0..=255u8 {
-                for cr in (0..=255u8).step_by(3) {
+            for cb in (0..=255u8).step_by(3) {
+                for cr in (0..=255u8).step_by(5) {
                     let y: Vec<u8> = (0..=255).step_by(7).collect();
-                    let mut all = vec![0; 3 * y.len()];
-                    convert(level, &y, &vec![cb; y.len()], &vec![cr; y.len()], &mut all);
+                    let mut pixels = vec![0; 3 * y.len()];
+                    convert(level, &y, &vec![cb; y.len()], &vec![cr; y.len()], &mut pixels);
                     let (blue, red) = (f64::from(cb) - 128.0, f64::from(cr) - 128.0);
-                    for (pixel, y) in all.as_chunks::<3>().0.iter().zip(y) {
+                    for (pixel, y) in pixels.as_chunks::<3>().0.iter().zip(y) {
                         let y = f64::from(y);
                         let exact = [
                             rounded(y + 1.402 * red),
@@ -99,11 +99,12 @@ mod tests {
                         ];
                         assert!(pixel.iter().zip(exact).all(|(one, other)| one.abs_diff(other) <= 1));
                         different += usize::from(*pixel != exact);
+                        all += 1;
                     }
                 }
             }
         }
         // Halves are rounded differently.
-        assert!(different < 4000, "{different}");
+        assert!(different * 100 < all, "{different} of {all}");
     }
 }

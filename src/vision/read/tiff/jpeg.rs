@@ -10,6 +10,7 @@ use super::{FORMAT, Samples, Source, cause};
 use crate::vision::allocation::{byte_count, filled};
 use crate::vision::header::jpeg::Jpeg;
 use crate::vision::read::jpeg::decoded;
+use crate::vision::resample::Part;
 use crate::vision::{Picture, VisionError};
 
 /// Checks that files of this kind are supported.
@@ -76,7 +77,13 @@ pub(super) fn read(
             let problem = format!("a strip has {} x {} pixels", header.width, header.height);
             return Err(VisionError::malformed(FORMAT, problem));
         }
-        let part = decoded(&file, &jpeg, is_rgb, &header)?;
+        let part = decoded(
+            &file,
+            &jpeg,
+            is_rgb,
+            &header,
+            Part::whole((header.width, header.height)),
+        )?;
         let row_bytes = width.saturating_sub(left).min(part.width) as usize * 3;
         let rows = rgb.chunks_exact_mut(width as usize * 3).skip(top as usize);
         for (row, from) in rows.zip(part.rgb.chunks_exact(part.width as usize * 3)) {
