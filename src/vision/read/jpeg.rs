@@ -87,7 +87,7 @@ fn levels() -> impl Iterator<Item = Level> {
     #[cfg(target_arch = "x86_64")]
     let lesser = [best.as_sse4_2().map(Level::Sse4_2), best.as_avx2().map(Level::Avx2)];
     #[cfg(not(target_arch = "x86_64"))]
-    let lesser = [];
+    let lesser: [Option<Level>; 0] = [];
     [Level::baseline(), best]
         .into_iter()
         .chain(lesser.into_iter().flatten())
