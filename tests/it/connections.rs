@@ -82,7 +82,9 @@ fn a_running_request_keeps_its_connection_and_health_checks_get_a_reserved_one()
     server.load("spin", &url).expect(200);
     let mut running: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
     for connection in &mut running {
-        connection.write(&Server::spin("spin", A_SECOND).to_bytes()).unwrap();
+        connection
+            .write(&Server::spin("spin", 4 * A_SECOND).to_bytes())
+            .unwrap();
     }
     eventually("all requests have arrived", || {
         let asked = ["longshore_requests_running", "longshore_requests_waiting"];
