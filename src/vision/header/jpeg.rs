@@ -200,6 +200,13 @@ fn frame_header(
             vertical,
         });
     }
+    let is_finer = |component: &Component| {
+        component.horizontal > components[0].horizontal || component.vertical > components[0].vertical
+    };
+    // The decoder of `image` returns other colours for such a file, and no error.
+    if components.iter().any(is_finer) {
+        return Err(VisionError::unsupported(FORMAT, "chroma that is finer than luma"));
+    }
     Ok((kind, width, height, components))
 }
 

@@ -85,6 +85,23 @@ fn the_error_for_other_bytes_quotes_their_beginning() {
 }
 
 #[test]
+fn refuses_jpeg_files_whose_chroma_is_finer_than_luma() {
+    const FRAME: [u8; 2] = [0xff, 0xc0];
+    let mut bytes = std::fs::read(fixture("pictures/444.jpg")).unwrap();
+    let frame = bytes.windows(2).position(|marker| marker == FRAME).unwrap();
+    // Each component has an identifier, its sampling factors and the number of a table.
+    let factors = |component: usize| frame + 10 + 3 * component + 1;
+    for (component, finer) in [(1, 0x21), (2, 0x12), (2, 0x22)] {
+        let usual = std::mem::replace(&mut bytes[factors(component)], finer);
+        assert_eq!(usual, 0x11);
+        let error = read(&bytes, &LIMITS).unwrap_err().to_string();
+        assert!(error.contains("chroma that is finer than luma"), "{error}");
+        bytes[factors(component)] = usual;
+    }
+    read(&bytes, &LIMITS).unwrap();
+}
+
+#[test]
 fn both_limits_are_checked_before_decoding() {
     let bytes = std::fs::read(fixture("pictures/rgb.png")).unwrap();
     let limits = ImageLimits { pixels: 390, ..LIMITS };
