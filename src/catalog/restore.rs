@@ -142,7 +142,7 @@ impl<E: ModelEngine> Catalog<E> {
         let served = self.serve(name, &path, model, ManifestRequests::Skip).await;
         served.map_err(|error| match error.will_last() {
             true => RestoreError::ForGood(error.to_string()),
-            // There is no memory for its tokenizer now.
+            // The machine has no memory left for the model's tokenizer.
             false => RestoreError::ForNow(error),
         })
     }

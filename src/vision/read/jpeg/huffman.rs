@@ -56,7 +56,7 @@ struct Step {
     first_advance: u8,
     second_advance: u8,
     first: i16,
-    /// The first coefficient again if there is no second one.
+    /// A copy of `first` in a step of one coefficient.
     second: i16,
 }
 

@@ -13,7 +13,7 @@
 //! - A file that is unusual or damaged is left to the other decoder, which has the messages.
 //! - All buffers are allocated before decoding. Except for the pixels, they hold the compressed
 //!   data and one row of MCUs.
-//! - The vector instructions come from `fearless_simd`, so there is no unsafe code.
+//! - `fearless_simd` supplies the vector instructions, so the decoder needs no unsafe code.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ use crate::vision::header::jpeg::{EOI, Jpeg};
 use crate::vision::resample::Part;
 use crate::vision::{Picture, VisionError};
 
-/// The marker after the first restart interval. There are eight in turn.
+/// The marker after the first restart interval. Eight markers take turns.
 const RST0: u8 = 0xd0;
 
 /// Decodes a part of a file with one scan; `None` if it is not one of the usual kind.

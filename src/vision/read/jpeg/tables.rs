@@ -11,7 +11,7 @@ pub(super) type Quantization = [i16; 64];
 pub(super) struct Tables {
     dc: [Option<HuffmanTable>; 4],
     ac: [Option<HuffmanTable>; 4],
-    /// MCUs between restart markers; 0 if there are none.
+    /// MCUs between restart markers; 0 in a file without them.
     pub restart_interval: usize,
 }
 

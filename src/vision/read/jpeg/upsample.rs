@@ -17,12 +17,12 @@ fn blend_rows_with<S: Simd>(_: S, near: &[u8], far: &[u8], sums: &mut [u16]) {
     }
 }
 
-/// Makes two pixels from each sum of rows. There are at least two sums.
+/// Makes two pixels from each of at least two sums of rows.
 pub(super) fn widen_sums(level: Level, sums: &[u16], pixels: &mut [u8]) {
     dispatch!(level, simd => widen_with(simd, sums, pixels, Sixteenths));
 }
 
-/// Makes two pixels from each sample of a row. There are at least two samples.
+/// Makes two pixels from each of at least two samples of a row.
 pub(super) fn widen_row(level: Level, samples: &[u8], pixels: &mut [u8]) {
     dispatch!(level, simd => widen_with(simd, samples, pixels, Quarters));
 }
