@@ -65,11 +65,12 @@ impl<T> Queue<T> {
         is_free.then(|| state.idle.iter().min().copied())?
     }
 
-    /// Takes the next job, for a thread without a child. Waits without a time limit.
+    /// Takes the next job that no idle child is there for, for a thread without a child. Waits
+    /// without a time limit.
     pub fn next(&self) -> NextJob<T> {
         let mut state = self.state();
         loop {
-            if let Some(next) = state.next() {
+            if let Some(next) = state.next_for_new_child() {
                 return next;
             }
             state = self.without_child.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -123,6 +124,13 @@ impl<T> QueueState<T> {
         }
         self.jobs.pop_front().map(NextJob::Job)
     }
+
+    /// The next job that no idle child is there for. A thread with an idle child takes a job in any
+    /// case: it was notified, or looks at the queue before it waits.
+    fn next_for_new_child(&mut self) -> Option<NextJob<T>> {
+        let is_left_over = self.is_closed || self.jobs.len() > self.idle.len();
+        is_left_over.then(|| self.next())?
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +161,20 @@ mod tests {
             queue.push(2);
             assert_eq!(without.join().unwrap(), NextJob::Job(2));
         });
+    }
+
+    #[test]
+    fn a_thread_without_a_child_leaves_a_job_to_an_idle_child() {
+        let queue = Queue::new();
+        // The thread of the idle child was notified, but has not looked at the queue yet.
+        queue.state().idle.push(1);
+        queue.push(1);
+        assert_eq!(queue.state().next_for_new_child(), None);
+        queue.push(2);
+        assert_eq!(queue.state().next_for_new_child(), Some(NextJob::Job(1)));
+        assert_eq!(queue.state().next_for_new_child(), None);
+        queue.close();
+        assert_eq!(queue.state().next_for_new_child(), Some(NextJob::Closed));
     }
 
     #[test]
