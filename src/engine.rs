@@ -58,6 +58,7 @@ use load::constants::ConstantFiles;
 use load::preparing::Preparing;
 use load::quarantine::Quarantine;
 use load::resident::Residents;
+use load::second::SecondSessions;
 use load::workplace::Workplace;
 use memory::{Budget, BudgetConfig, DataLimit, Replacement, allocator};
 use onnxruntime::runtime::{self, Environment};
@@ -191,6 +192,7 @@ pub struct Engine {
     stuck: Arc<Stuck>,
     residents: Residents,
     constants: Arc<ConstantFiles>,
+    second_sessions: Arc<SecondSessions>,
     /// Adapters by the hash of their files.
     adapters: SharedMap<blake3::Hash, Adapter>,
     preparing: Option<Preparing>,
@@ -270,11 +272,19 @@ impl Engine {
             load_patience: config.load_patience,
             runs: (2 * config.threads + config.http_threads) as u64,
         };
+        let budget = Budget::new(budget, data_bound, memory::resident_anonymous());
+        let constants = Arc::<ConstantFiles>::default();
         Ok(Self {
+            second_sessions: SecondSessions::new(
+                environment.clone(),
+                budget.clone(),
+                Arc::clone(&constants),
+                load_threads.lane(usize::MAX),
+            ),
             environment,
             gpu: gpu.map(Arc::new),
             gpu_loads: Arc::default(),
-            budget: Budget::new(budget, data_bound, memory::resident_anonymous()),
+            budget,
             quarantine: Arc::new(Quarantine::new(config.bad_model_ttl)),
             queue: config.queue,
             max_batch: config.max_batch,
@@ -286,7 +296,7 @@ impl Engine {
             watchdog,
             stuck,
             residents: Residents::default(),
-            constants: Arc::default(),
+            constants,
             adapters: SharedMap::default(),
             preparing,
             platform,

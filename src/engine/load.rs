@@ -7,7 +7,8 @@
 //!   copy in a `workplace`. `axes` and `output_rows` decide from the graph and a trial whether
 //!   requests may be batched.
 //! - Create: `resident` makes one session for all names of the same content, and `adapter` binds
-//!   the adapter of a name to it. Sessions of different contents share their large `constants`.
+//!   the adapter of a name to it. Sessions of different contents share their large `constants`. A
+//!   large model gets a `second` session when the cores are busy.
 //!
 //! `examine` goes through the same stages for commands that do not serve.
 
@@ -27,6 +28,7 @@ pub(in crate::engine) mod prepare;
 pub(in crate::engine) mod preparing;
 pub(in crate::engine) mod quarantine;
 pub(in crate::engine) mod resident;
+pub(in crate::engine) mod second;
 pub(in crate::engine) mod workplace;
 
 use std::sync::Arc;
@@ -269,6 +271,7 @@ impl Engine {
             lane: self.compute.lane(self.queue),
             batcher: batching.ok().map(Batcher::new),
             batches: Arc::clone(&self.batches),
+            second_sessions: Arc::clone(&self.second_sessions),
             watchdog: Arc::clone(&self.watchdog),
             standing: Arc::new(Standing::new(content.to_string(), content.short())),
             stuck: Arc::clone(&self.stuck),
@@ -321,7 +324,7 @@ impl Engine {
                     },
                     gpu,
                 });
-                let create = |source: &SessionSource| {
+                let create = |source: &Arc<SessionSource>| {
                     Resident::create(
                         &environment,
                         &budget,
@@ -341,7 +344,7 @@ impl Engine {
                     resident = workplace
                         .copy(artifact, &content, 1)
                         .map_err(LoadError::Artifact)
-                        .and_then(|copy| create(&source.uploaded(Arc::new(copy))));
+                        .and_then(|copy| create(&Arc::new(source.uploaded(Arc::new(copy)))));
                 }
                 if resident.is_err() {
                     // The failed session's memory is free now, but the allocator still holds it

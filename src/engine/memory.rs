@@ -28,7 +28,8 @@ mod reservation;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ledger::{MemoryLedger, percent};
@@ -80,7 +81,6 @@ pub struct Budget {
     shared: Arc<SharedBudget>,
 }
 
-#[derive(Debug)]
 struct SharedBudget {
     config: BudgetConfig,
     data_bound: Arc<DataLimit>,
@@ -89,6 +89,17 @@ struct SharedBudget {
     ledger: Mutex<MemoryLedger>,
     /// Notified when a load ends, successfully or not, and when a model is unloaded.
     settled: Condvar,
+    /// Frees memory that models can do without ([`Budget::free_first`]).
+    spare: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
+}
+
+impl fmt::Debug for SharedBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedBudget")
+            .field("config", &self.config)
+            .field("ledger", &self.ledger)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Memory of a loaded model.
@@ -152,13 +163,26 @@ impl Budget {
                 base,
                 ledger: Mutex::default(),
                 settled: Condvar::new(),
+                spare: OnceLock::new(),
             }),
         }
     }
 
+    /// Has `free` called before a load is refused. It frees memory that models can do without, and
+    /// returns whether there was any. Only the first call has an effect.
+    pub fn free_first(&self, free: impl Fn() -> bool + Send + Sync + 'static) {
+        // A second value is dropped.
+        let _ = self.shared.spare.set(Box::new(free));
+    }
+
     /// Reserves the memory of a load. Waits a while if only loads in progress are in the way: call
-    /// it on a thread that may block.
+    /// it on a thread for loads.
     pub fn load(&self, load: &LoadRequest) -> Result<LoadReservation, NoRoom> {
+        self.make_room(self.shared.config.load_patience, || self.load_now(load))
+    }
+
+    /// Reserves the memory of a load without waiting.
+    pub fn load_now(&self, load: &LoadRequest) -> Result<LoadReservation, NoRoom> {
         let config = &self.shared.config;
         let mapped = percent(load.mapped, config.mapped_percent);
         let resident = load.private.saturating_add(mapped);
@@ -178,13 +202,11 @@ impl Budget {
                     .saturating_add(load.replacement.child),
             }),
         };
-        let released = self.wait_for_memory(config.load_patience, || {
-            self.admit(request, |ledger| {
-                ledger.loading += peak;
-                let released = ledger.released.min(resident);
-                ledger.released -= released;
-                released
-            })
+        let released = self.admit(request, |ledger| {
+            ledger.loading += peak;
+            let released = ledger.released.min(resident);
+            ledger.released -= released;
+            released
         })?;
         Ok(LoadReservation {
             budget: self.clone(),
@@ -220,7 +242,7 @@ impl Budget {
 
     /// Reserves the memory to prepare a model of `weights` bytes. Waits as [`Self::load`] does.
     pub fn prepare(&self, peak: u64, weights: u64) -> Result<LoadReservation, NoRoom> {
-        self.wait_for_memory(self.shared.config.load_patience, || {
+        self.make_room(self.shared.config.load_patience, || {
             self.admit_preparation(peak, weights)
         })?;
         Ok(self.preparation(peak))
@@ -229,7 +251,7 @@ impl Budget {
     /// Reserves as much as possible for a preparation, between `least` and `most` bytes, and
     /// returns the number of bytes. Waits as [`Self::load`] does.
     pub fn prepare_up_to(&self, least: u64, most: u64) -> Result<(LoadReservation, u64), NoRoom> {
-        let peak = self.wait_for_memory(self.shared.config.load_patience, || {
+        let peak = self.make_room(self.shared.config.load_patience, || {
             std::iter::successors(Some(most), |size| Some(size - size.div_ceil(4)))
                 .take_while(|&size| size > least)
                 .find(|&size| self.admit_preparation(size, 0).is_ok())

@@ -80,6 +80,7 @@ mod proxy;
 mod races;
 mod records;
 mod sandbox;
+mod second_sessions;
 mod siblings;
 mod single_model;
 mod start;

@@ -128,6 +128,11 @@ impl ConstantFiles {
         Some(self.turns.slot(set_hash(stored)).lock_owned().await)
     }
 
+    /// Like [`Self::turn`], without waiting.
+    pub fn try_turn(&self, stored: &StoredConstants) -> Option<Turn> {
+        self.turns.slot(set_hash(stored)).try_lock_owned().ok()
+    }
+
     /// Maps the base of `stored`, whose files are in `folder`. Blocks on the disk.
     pub fn open(&self, stored: &Arc<StoredConstants>, folder: &Path) -> io::Result<ModelConstants> {
         let base = base(stored);

@@ -19,13 +19,14 @@ use crate::engine::load::constants::{
 };
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::prepare::{Findings, Prepared, StoredConstants};
+use crate::engine::load::second::{RunSession, SecondSession, SecondSessions};
 use crate::engine::memory::allocator;
 use crate::engine::memory::{
     self, Budget, Footprint, LoadRequest, MappedFile, ModelReservation, NoRoom, Replacement, RequestMemory,
 };
 use crate::engine::onnxruntime::gpu::Gpu;
 use crate::engine::onnxruntime::runtime::Environment;
-use crate::engine::onnxruntime::session::{ModelForm, Session, SessionError};
+use crate::engine::onnxruntime::session::{ModelForm, RunThreads, Session, SessionError, SharedConstants};
 use crate::engine::run::batch::BatchingEvidence;
 use crate::engine::run::placement::RequestStats;
 use crate::shared::SharedMap;
@@ -36,6 +37,8 @@ use crate::tensor::OutputRows;
 pub struct Resident {
     pub content: ContentHash,
     // Fields drop in this order: the reservation ends when the memory is free.
+    /// The place for a second session; `None` if the model can have none.
+    second: Option<SecondSession>,
     _mark: DropMark,
     pub session: Session,
     own: OwnMemory,
@@ -88,7 +91,7 @@ impl Resident {
         environment: &Environment,
         budget: &Budget,
         content: ContentHash,
-        source: &SessionSource,
+        source: &Arc<SessionSource>,
         replacement: Replacement,
         gpu: Option<&OnGpu>,
         files: &ConstantFiles,
@@ -145,8 +148,10 @@ impl Resident {
         if facts.has_unbounded_work || gpu.is_some() {
             stats.disable_inline();
         }
+        let second = SecondSession::of(source, &session, content.short()).filter(|_| gpu.is_none());
         let resident = Self {
             content,
+            second,
             _mark: mark,
             session,
             own,
@@ -209,13 +214,25 @@ impl Resident {
     /// Bytes that count against the limit and that are freed with this session.
     pub fn charge(&self) -> u64 {
         let constants = self.constants.as_ref().map_or(0, UsedConstants::charge);
-        self.own.reservation().charge() + constants
+        self.own.reservation().charge() + constants + self.second_charge()
+    }
+
+    fn second_charge(&self) -> u64 {
+        self.second.as_ref().map_or(0, SecondSession::charge)
+    }
+
+    /// The session for a run on a compute thread; `is_busy` says whether other runs use all other
+    /// cores.
+    pub fn session_for(&self, is_busy: bool, second_sessions: &Arc<SecondSessions>) -> RunSession<'_> {
+        let second = self.second.as_ref().filter(|_| is_busy);
+        let second = second.and_then(|second| second_sessions.wanted(second));
+        second.map_or(RunSession::First(&self.session), RunSession::Second)
     }
 
     /// Private bytes that are freed with this session.
     pub fn private(&self) -> u64 {
         let copies = self.constants.as_ref().map_or(0, UsedConstants::own_copies);
-        self.own.reservation().footprint().private + copies
+        self.own.reservation().footprint().private + copies + self.second_charge()
     }
 
     /// Bytes of large constants that other sessions had in memory already.
@@ -319,7 +336,7 @@ impl SessionSource {
     }
 
     /// The memory that a session is expected to need, apart from what it shares with others.
-    fn expected(&self, shared: &ExpectedConstants, is_on_gpu: bool) -> LoadRequest {
+    pub fn expected(&self, shared: &ExpectedConstants, is_on_gpu: bool) -> LoadRequest {
         let upload = self.mapped_upload();
         let (peak, private, mapped) = match &self.findings {
             Some(findings) => (findings.load_peak, findings.private, findings.mapped),
@@ -370,8 +387,27 @@ impl SessionSource {
         };
         let given = constants.for_session();
         let file = budget.map_file(constants.bytes_of_others(&given));
-        let session = Session::open_shared(environment, &self.file, weights, given)?;
+        let session = self.open_graph(environment, given, RunThreads::Pool)?;
         Ok((session, Some(file)))
+    }
+
+    /// Creates a session of the prepared graph with constants that are in memory.
+    pub fn open_graph(
+        &self,
+        environment: &Environment,
+        given: SharedConstants,
+        threads: RunThreads,
+    ) -> Result<Session, SessionError> {
+        Session::open_shared(environment, &self.file, self.facts.weights, given, threads)
+    }
+
+    /// Bytes by which a session grows in its first run.
+    pub fn growth(&self) -> u64 {
+        self.findings.as_ref().map_or(0, |findings| findings.growth)
+    }
+
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Bytes of an uploaded model that are mapped: those of its external data.
@@ -391,7 +427,7 @@ impl SessionSource {
     }
 
     /// Maps the large constants of the prepared form.
-    fn constants(&self, files: &ConstantFiles) -> Result<Option<ModelConstants>, SessionError> {
+    pub fn constants(&self, files: &ConstantFiles) -> Result<Option<ModelConstants>, SessionError> {
         let Some(folder) = self.file.parent().filter(|_| !self.constants.is_empty()) else {
             return Ok(None);
         };

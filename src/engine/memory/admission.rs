@@ -10,6 +10,17 @@ use super::{Budget, NoRoom};
 use crate::engine::memory::allocator;
 
 impl Budget {
+    /// Like [`Self::wait_for_memory`]; if the memory is short, first frees what models can do
+    /// without. Call it on a thread for loads, which may drop sessions.
+    pub(super) fn make_room<T>(&self, timeout: Duration, admit: impl Fn() -> Result<T, NoRoom>) -> Result<T, NoRoom> {
+        self.wait_for_memory(timeout, || {
+            admit().or_else(|refused| {
+                let has_freed = self.shared.spare.get().is_some_and(|free| free());
+                if has_freed { admit() } else { Err(refused) }
+            })
+        })
+    }
+
     /// Retries `admit` until it succeeds, no load in progress can make room, or `timeout` is over.
     pub(super) fn wait_for_memory<T>(
         &self,

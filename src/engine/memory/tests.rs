@@ -349,6 +349,26 @@ proptest! {
 }
 
 #[test]
+fn memory_that_models_can_do_without_is_freed_before_a_load_is_refused() {
+    let budget = budget(1000, 0);
+    let spare = load(&budget, 200).unwrap().settle(private(200)).unwrap();
+    let spare = Mutex::new(Some(spare));
+    budget.free_first(move || spare.lock().unwrap().take().is_some());
+    let _other = load(&budget, 300).unwrap().settle(private(300)).unwrap();
+    budget
+        .load_now(&LoadRequest {
+            private: 600,
+            ..LoadRequest::default()
+        })
+        .unwrap_err();
+    assert_eq!(budget.reserved().models, 500, "without waiting, nothing is freed");
+    let loaded = load(&budget, 600).unwrap().settle(private(600)).unwrap();
+    assert_eq!(budget.reserved().models, 900);
+    drop(loaded);
+    load(&budget, 900).unwrap_err();
+}
+
+#[test]
 fn an_estimate_grows_with_the_weights_and_with_trees() {
     assert_eq!(load_estimate(0, false), 100 << 10);
     assert_eq!(load_estimate(1_000_000, false), 3_000_000 + (100 << 10));

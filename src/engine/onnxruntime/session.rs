@@ -99,6 +99,15 @@ pub enum Folding {
     Small,
 }
 
+/// The threads of a large session's runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunThreads {
+    /// The caller's thread and those of the process's pool.
+    Pool,
+    /// The caller's thread alone.
+    Caller,
+}
+
 /// The place of an input in a session's signature: among the inputs, or among the optional ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InputPlace {
@@ -144,22 +153,29 @@ impl Session {
     }
 
     /// Like [`Self::open`] for [`ModelForm::Graph`], with the `constants` that are in memory.
+    /// `threads` matters for large models only; runs of small ones use the caller's thread.
     pub fn open_shared(
         environment: &Environment,
         graph: &Path,
         weights: u64,
         constants: SharedConstants,
+        threads: RunThreads,
     ) -> Result<Self, SessionError> {
         let mut given = None;
         let session = guarded(graph, || {
-            let mut builder =
-                optimised_graph(options(environment, weights)?)?.with_prepacked_weights(&constants.packed)?;
+            let mut builder = optimised_graph(options(environment, weights)?)?;
+            if threads == RunThreads::Caller {
+                builder = on_callers_thread(builder)?;
+            }
+            let mut builder = builder.with_prepacked_weights(&constants.packed)?;
             given = Some(raw::give_constants(&mut builder, constants.tensors)?);
             builder.commit_from_file(graph)
         })?;
+        let session = session.with_weights(weights);
         Ok(Self {
             _constants: given,
-            ..session.with_weights(weights)
+            is_pooled: session.is_pooled && threads == RunThreads::Pool,
+            ..session
         })
     }
 
@@ -273,6 +289,11 @@ impl Session {
         }
     }
 
+    /// Whether runs split their operators over the process's pool.
+    pub fn is_pooled(&self) -> bool {
+        self.is_pooled
+    }
+
     pub fn signature(&self) -> &Signature {
         &self.signature
     }
@@ -371,17 +392,22 @@ impl Session {
 fn options(environment: &Environment, weights: u64) -> Result<SessionBuilder, ort::Error> {
     let mut builder = environment.session()?;
     if weights < POOLED_WEIGHTS {
-        // An independent pool of one thread is the caller's thread; no thread is created.
-        builder = builder
-            .with_independent_thread_pool()?
-            .with_intra_threads(1)?
-            .with_inter_threads(1)?;
+        builder = on_callers_thread(builder)?;
     }
     let cpu = ort::ep::CPU::default().with_arena_allocator(false).build();
     Ok(builder
         .with_prepacking(weights > UNPACKED_WEIGHTS)?
         .with_memory_pattern(false)?
         .with_execution_providers([cpu])?)
+}
+
+/// Options for runs on the caller's thread alone: an independent pool of one thread is that thread,
+/// and no other is created.
+fn on_callers_thread(builder: SessionBuilder) -> Result<SessionBuilder, ort::Error> {
+    Ok(builder
+        .with_independent_thread_pool()?
+        .with_intra_threads(1)?
+        .with_inter_threads(1)?)
 }
 
 /// Options for an optimised graph in ONNX format.

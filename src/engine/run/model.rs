@@ -8,8 +8,9 @@ use crate::engine::InferenceError;
 use crate::engine::load::adapter::BoundAdapter;
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::resident::Resident;
+use crate::engine::load::second::{RunSession, SecondSessions};
 use crate::engine::memory::{NoRoom, RequestMemory};
-use crate::engine::onnxruntime::session::{Cancel, RunError};
+use crate::engine::onnxruntime::session::{Cancel, RunError, Session};
 use crate::engine::run::crash;
 use crate::engine::run::placement;
 use crate::engine::run::pool::Lane;
@@ -31,6 +32,7 @@ pub struct Model {
     /// `None` if requests to this model are not batched.
     pub(in crate::engine) batcher: Option<Batcher>,
     pub(in crate::engine) batches: Arc<Batches>,
+    pub(in crate::engine) second_sessions: Arc<SecondSessions>,
     pub(in crate::engine) watchdog: Arc<Watchdog>,
     pub(in crate::engine) standing: Arc<Standing>,
     pub(in crate::engine) stuck: Arc<Stuck>,
@@ -123,16 +125,20 @@ impl Model {
         }
     }
 
-    /// Runs the session on the inputs of a request, and on the values of the adapter if there is
-    /// one.
+    /// The session for a run on a compute thread; `is_busy` says whether all cores have work.
+    pub(in crate::engine) fn session_for(&self, is_busy: bool) -> RunSession<'_> {
+        self.resident.session_for(is_busy, &self.second_sessions)
+    }
+
+    /// Runs `session` on the inputs of a request, and on the values of the adapter if there is one.
     pub(in crate::engine) fn run_session(
         &self,
+        session: &Session,
         tensors: &[Tensor],
         optional: &[(usize, Tensor)],
         outputs: Option<&[usize]>,
         cancel: &Cancel,
     ) -> Result<Vec<Value>, RunError> {
-        let session = &self.resident.session;
         match &self.adapter {
             None => session.run_given(tensors, optional, outputs, cancel),
             Some(adapter) => session.run_placed(adapter.given(tensors, optional), outputs, cancel),
@@ -252,12 +258,13 @@ impl Model {
         let _mark = crash::CrashMarker::new(self.content().short());
         let stopwatch = self.resident.stats.stopwatch();
         let (inputs, plan) = work.decode(&ModelBudget { model: self, deadline })?;
+        let session = &self.resident.session;
         let runs = records::run(
             self.signature(),
             &inputs,
             W::further(&plan),
             |outputs| work.apart(&plan, outputs),
-            |inputs| self.run_session(&inputs.tensors, &inputs.optional, W::outputs(&plan), cancel),
+            |inputs| self.run_session(session, &inputs.tensors, &inputs.optional, W::outputs(&plan), cancel),
         )
         .map_err(InferenceError::from)?;
         drop(inputs);
@@ -268,6 +275,6 @@ impl Model {
 
     /// Runs the model without decoding or encoding, on this thread and without a time limit.
     pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Result<Vec<Value>, RunError> {
-        self.run_session(inputs, &[], outputs, &Cancel::new()?)
+        self.run_session(&self.resident.session, inputs, &[], outputs, &Cancel::new()?)
     }
 }

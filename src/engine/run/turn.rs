@@ -115,6 +115,7 @@ impl ReadyRequest {
         let run = CancellableRun::start([&self.pending], tracked(model, 1, dispatch)).and_then(|run| {
             let Some(run) = run else { return Ok(None) };
             let request = &self.pending.request;
+            let session = model.session_for(dispatch.is_busy());
             let signature = model.signature();
             run.execute(|cancel| {
                 Ok(records::run(
@@ -122,7 +123,7 @@ impl ReadyRequest {
                     inputs,
                     request.further(),
                     |outputs| request.apart(outputs),
-                    |inputs| model.run_session(&inputs.tensors, &inputs.optional, request.outputs(), cancel),
+                    |inputs| model.run_session(&session, &inputs.tensors, &inputs.optional, request.outputs(), cancel),
                 )?)
             })
             .map(Some)
@@ -231,7 +232,8 @@ fn joined_run(
         return JoinedOutcome::Failed;
     };
     let wanted = members.first().and_then(|member| member.pending.request.outputs());
-    match run.execute(|cancel| Ok(model.run_session(&inputs, &[], wanted, cancel)?)) {
+    let session = model.session_for(dispatch.is_busy());
+    match run.execute(|cancel| Ok(model.run_session(&session, &inputs, &[], wanted, cancel)?)) {
         Ok(outputs) => batch::split(&outputs, rows).map_or(JoinedOutcome::Indivisible, JoinedOutcome::Outputs),
         Err(InferenceError::Run(RunError::Cancelled)) => JoinedOutcome::Unwanted,
         Err(

@@ -18,7 +18,7 @@ use crate::engine::load::constants::constants_in;
 use crate::engine::load::onnx_file::placed::{MOST_GRAPH, Place, PlacedConstant, placed_constants};
 use crate::engine::memory::allocator;
 use crate::engine::onnxruntime::runtime::Environment;
-use crate::engine::onnxruntime::session::{ModelForm, Session, SessionError};
+use crate::engine::onnxruntime::session::{ModelForm, RunThreads, Session, SessionError};
 
 /// A graph, its large constants, and the container of their copies.
 pub(super) struct SplitForm<'a> {
@@ -60,7 +60,7 @@ impl<'a> SplitForm<'a> {
         let rejected = |error: std::io::Error| SessionError::Rejected(error.to_string());
         let file = File::open(self.constants).map_err(rejected)?;
         let given = constants_in(&file, &self.placed, &self.packed).map_err(rejected)?;
-        Session::open_shared(environment, self.graph, job.weights, given)
+        Session::open_shared(environment, self.graph, job.weights, given, RunThreads::Pool)
     }
 
     /// Measures the bytes of all copies, while the first session is alive. Its creation took

@@ -41,13 +41,23 @@ impl Lane {
 }
 
 impl<J: Job> Lane<J> {
-    /// Queues `job`.
+    /// Queues `job`. It does not start once its place is dropped.
     pub fn submit(&self, job: J) -> Result<QueuePlace<'_, J>, PoolError> {
+        let number = self.push(job)?;
+        Ok(QueuePlace { lane: self, number })
+    }
+
+    /// Queues `job`, for whose result no caller waits.
+    pub fn spawn(&self, job: J) -> Result<(), PoolError> {
+        self.push(job).map(drop)
+    }
+
+    fn push(&self, job: J) -> Result<u64, PoolError> {
         let mut state = self.shared.state();
         let number = state.push(self.id, self.capacity, job)?;
         drop(state);
         self.shared.work.notify_one();
-        Ok(QueuePlace { lane: self, number })
+        Ok(number)
     }
 
     /// Waits until `deadline` for the result of a job of this lane.

@@ -222,6 +222,11 @@ impl<J> Schedule<J> {
         (self.in_hand, waiting)
     }
 
+    /// Number of threads that run jobs, and of waiting jobs, each of which could have a thread.
+    pub(super) fn threads_wanted(&self) -> usize {
+        self.running + self.load().1
+    }
+
     /// Maximum number of jobs in a dispatch of this lane, including the first, so that `cores`
     /// cores have equal work.
     pub(super) fn share(&self, id: u64, cores: usize) -> usize {
@@ -333,6 +338,7 @@ mod tests {
         let (_, second) = state.take(two_cores).unwrap();
         let other = vec![state.take_next(1).unwrap()];
         assert_eq!((first.job, second.job, state.in_hand), (10, 13, 5));
+        assert_eq!(state.threads_wanted(), 3, "two threads and one waiting job");
         assert_eq!(waiting(&state, 1), [15]);
         state.put_back(1, other);
         state.put_back(1, one);

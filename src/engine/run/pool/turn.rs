@@ -28,6 +28,14 @@ impl<J: Job> Dispatch<J> {
         shared.state().share(self.0.lane, shared.threads.cores)
     }
 
+    /// Whether this dispatch and those of other threads keep all cores busy, of which there are
+    /// several.
+    pub fn is_busy(&self) -> bool {
+        let shared = &self.0.shared;
+        let cores = shared.threads.cores;
+        cores > 1 && shared.state().threads_wanted() >= cores
+    }
+
     /// Takes the lane's next waiting job.
     pub fn take(&self) -> Option<Queued<J>> {
         let mut state = self.0.shared.state();
