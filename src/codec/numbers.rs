@@ -6,6 +6,7 @@
 //! Invariant: a value that the element type cannot hold is a [`ValueProblem`], and never becomes
 //! another value. Rounding to the nearest float is allowed; overflow to infinity is not.
 
+mod decimal;
 #[cfg(test)]
 mod tests;
 mod whole;
@@ -15,6 +16,7 @@ use lexical_parse_float::{FromLexicalWithOptions, Options, format};
 
 use crate::tensor::{DataType, Element};
 
+use decimal::Nearest;
 use whole::whole;
 
 /// The reasons why a value cannot be an element of a type.
@@ -246,7 +248,17 @@ floats! {
 /// Parses the JSON number at the start of `text`, rounded to the nearest float. A number that
 /// rounds to infinity is left to [`Numeric::parse`], which refuses it.
 #[inline]
-fn scan_float<F: FromLexicalWithOptions<Options = Options> + Into<f64> + Copy>(text: &[u8]) -> Option<(F, usize)> {
+fn scan_float<F: Nearest + FromLexicalWithOptions<Options = Options> + Into<f64> + Copy>(
+    text: &[u8],
+) -> Option<(F, usize)> {
+    let decimal = decimal::scan(text);
+    let nearest = decimal.and_then(|decimal| Some((F::nearest(decimal)?, decimal.length)));
+    nearest.or_else(|| scan_hard_float(text))
+}
+
+/// Parses any JSON number, as [`scan_float`] does.
+#[cold]
+fn scan_hard_float<F: FromLexicalWithOptions<Options = Options> + Into<f64> + Copy>(text: &[u8]) -> Option<(F, usize)> {
     const OPTIONS: Options = Options::new();
     let scanned = F::from_lexical_partial_with_options::<{ format::JSON }>(text, &OPTIONS);
     scanned.ok().filter(|&(value, _)| value.into().is_finite())
