@@ -15,6 +15,7 @@
 mod body;
 mod coding;
 mod error;
+mod failure;
 mod health;
 mod invoke;
 mod models;
@@ -312,6 +313,8 @@ async fn observe(
     record.answered(status.as_u16());
     if status.is_client_error() || status.is_server_error() {
         log_refusal(&response);
+        let cause = failure::cause(&response);
+        failure::record(&state, route, cause, &response).await;
     }
     Ok(InFlight::track(in_flight, response))
 }

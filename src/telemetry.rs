@@ -4,9 +4,13 @@
 //! ONNX Runtime's own log is off unless ours is at `debug`: it repeats every failed run, and its
 //! message is already in the error that the caller gets.
 
+pub mod cause;
 pub mod escape;
+pub mod failures;
+pub mod latency;
 mod lines;
 pub mod metrics;
+pub mod models;
 
 use std::io::{self, IsTerminal, Stderr, Write, stderr};
 use std::panic;

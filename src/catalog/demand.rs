@@ -210,7 +210,11 @@ impl<E: ModelEngine> Catalog<E> {
         }
         let (pending_load, _) = self.pending_load(demand, key);
         match timeout_at(deadline, pending_load).await {
-            Ok(result) => result.map_err(|source| CatalogError::OnDemand { source, again: None }),
+            Ok(Ok(handle)) => {
+                handle.stats().waited_for_load();
+                Ok(handle)
+            }
+            Ok(Err(source)) => Err(CatalogError::OnDemand { source, again: None }),
             Err(_) => Err(load_error(name, LoadError::Pool(PoolError::Deadline))),
         }
     }

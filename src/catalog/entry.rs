@@ -16,6 +16,7 @@ use super::state::{Action, ModelOperation, ModelState, action};
 use super::{Record, shortened};
 use crate::engine::{ContentHash, InferenceError, Model, Standing};
 use crate::handler::Handler;
+use crate::telemetry::models::ModelStats;
 
 /// A model under its name.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct CatalogEntry<M> {
     /// Whether a request has used the model since the last report of use.
     was_used: AtomicBool,
     pub(super) unload_progress: UnloadProgress,
+    /// Statistics of the model's requests.
+    pub(super) stats: Arc<ModelStats>,
 }
 
 /// Progress of the unload that closed an entry.
@@ -69,7 +72,7 @@ impl ModelInfo {
 }
 
 impl<M: LoadedModel> CatalogEntry<M> {
-    pub(super) fn new(record: Record, slot: ModelSlot<M>, origin: Option<Origin>) -> Arc<Self> {
+    pub(super) fn new(record: Record, slot: ModelSlot<M>, origin: Option<Origin>, stats: Arc<ModelStats>) -> Arc<Self> {
         Arc::new(Self {
             url: record.url,
             target_model: record.target_model,
@@ -80,6 +83,7 @@ impl<M: LoadedModel> CatalogEntry<M> {
             origin,
             was_used: AtomicBool::new(false),
             unload_progress: UnloadProgress::default(),
+            stats,
         })
     }
 
@@ -93,10 +97,15 @@ impl<M: LoadedModel> CatalogEntry<M> {
 
     /// Creates the entry of a loaded model, and a handle taken before any unload can close the
     /// entry.
-    pub(super) fn loaded(mut record: Record, served: ServedModel<M>, origin: Option<Origin>) -> (Arc<Self>, Handle<M>) {
+    pub(super) fn loaded(
+        mut record: Record,
+        served: ServedModel<M>,
+        origin: Option<Origin>,
+        stats: Arc<ModelStats>,
+    ) -> (Arc<Self>, Handle<M>) {
         let served = Arc::new(served.called(shortened(&record.name)));
         record.manifest = None;
-        let entry = Self::new(record, ModelSlot::Loaded(Arc::clone(&served)), origin);
+        let entry = Self::new(record, ModelSlot::Loaded(Arc::clone(&served)), origin, stats);
         let handle = Handle {
             served,
             token: entry.users.token(),
@@ -213,6 +222,11 @@ impl<M> Handle<M> {
     /// The handler that decodes and encodes the bodies of the model's requests.
     pub fn handler(&self) -> &Arc<Handler> {
         &self.served.handler
+    }
+
+    /// Statistics of the model's requests.
+    pub fn stats(&self) -> &ModelStats {
+        &self.entry.stats
     }
 
     /// The Target-Model header of the load request.

@@ -66,7 +66,8 @@ pub(super) async fn model(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    let deadline = Instant::now() + state.settings.request_timeout;
+    let arrived = Instant::now();
+    let deadline = arrived + state.settings.request_timeout;
     // Read the body first: a client reads a refusal only after it has sent its body, and a slow
     // body must not delay an unload.
     let body = read_body(state, request, payload, deadline).await?;
@@ -74,6 +75,7 @@ pub(super) async fn model(
     let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     state.wait_for_default(name, deadline).await?;
     let handle = state.catalog.get(name, deadline).await?;
+    let record = handle.stats().start(arrived);
     warn_of_another_target(name, handle.target_model(), request);
 
     let content_type = text_header(request, CONTENT_TYPE.as_str())
@@ -92,7 +94,7 @@ pub(super) async fn model(
         model: name.to_owned(),
         handler: Arc::clone(handle.handler()),
     };
-    let encoded = Model::answer(&handle, size, deadline, invocation).await?;
+    let encoded = record.settle(Model::answer(&handle, size, deadline, invocation).await)?;
 
     let mut response = HttpResponse::Ok();
     // IN-2, CT-2: exactly the type of the sent body, because a pipeline passes it to the next

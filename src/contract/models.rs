@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, rt, web};
 
 use super::body::{self, BodyLimit};
 use super::error::Error;
+use super::failure;
 use super::{AppState, invoke};
 use crate::catalog::CatalogError;
 use crate::engine::LoadedMemory;
@@ -40,6 +41,7 @@ pub(super) async fn load(
     let wanted: LoadRequest = body::json_object(&body.bytes).map_err(|error| Error::LoadRequest {
         detail: error.to_string(),
     })?;
+    failure::note_model(&request, &wanted.model_name);
     let target_model = text_header(&request, TARGET_MODEL);
     // A separate task: the platform stops waiting after a minute, but the load continues, and the
     // platform's retry finds it done (MM-14).

@@ -12,9 +12,14 @@ use prometheus::{
     core::{Collector, GenericGauge},
 };
 
+use super::failures::Failures;
+use super::models::start_clock;
+
 /// The recorders of one server.
 #[derive(Debug)]
 pub struct Metrics {
+    /// The last failed requests.
+    pub failures: Failures,
     registry: Registry,
     requests: IntCounterVec,
     /// Indexed by [`Route`], in the order of [`Route::ALL`].
@@ -100,7 +105,7 @@ impl Route {
         Self::Other,
     ];
 
-    const fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Ping => "ping",
             Self::Invocations => "invocations",
@@ -224,7 +229,9 @@ impl Metrics {
         for reason in Eviction::ALL {
             evictions.with_label_values(&[reason.label()]);
         }
+        start_clock();
         let metrics = Self {
+            failures: Failures::default(),
             routes: Route::ALL.map(|route| RouteSeries {
                 ok: requests.with_label_values(&[route.label(), &OK.to_string()]),
                 seconds: request_seconds.with_label_values(&[route.label()]),

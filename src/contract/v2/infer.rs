@@ -29,7 +29,8 @@ pub(super) async fn infer(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    let deadline = Instant::now() + state.settings.request_timeout;
+    let arrived = Instant::now();
+    let deadline = arrived + state.settings.request_timeout;
     let body = read_body(state, request, payload, deadline).await?;
     let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     check(state, model, deadline).await?;
@@ -45,7 +46,8 @@ pub(super) async fn infer(
         model: model.name.clone(),
         handler: Arc::clone(handle.handler()),
     };
-    let encoded = Model::answer(&handle, size, deadline, invocation).await?;
+    let record = handle.stats().start(arrived);
+    let encoded = record.settle(Model::answer(&handle, size, deadline, invocation).await)?;
 
     let mut response = HttpResponse::Ok();
     match encoded.json_bytes {
