@@ -19,6 +19,7 @@ mod failure;
 mod health;
 mod invoke;
 mod models;
+mod page;
 mod pulse;
 mod resource;
 mod texts;
@@ -43,12 +44,14 @@ use crate::codec::{Documents, Format};
 use crate::connections::pages::{self, Pages, Verdict};
 use crate::connections::{self, InFlight, Server, Tracked};
 use crate::engine::Engine;
+use crate::page::feed::Feed;
 use crate::peer::Peer;
 use crate::telemetry::metrics::{Metrics, Route};
 use crate::wire::{ExecutionParameters, INFERENCE_ID, TARGET_MODEL};
 
 use error::Error;
 pub use health::Health;
+pub use page::PageConfig;
 pub use pulse::Pulse;
 use resource::Resource;
 
@@ -88,6 +91,8 @@ pub struct ContractConfig {
     pub connections: connections::ConnectionConfig,
     /// Web pages whose requests from browsers are served.
     pub pages: Pages,
+    /// The server's own page; `None` for a server without one.
+    pub page: Option<PageConfig>,
     /// Whether to close connections from other users of this machine.
     pub only_this_user: bool,
     /// Counter in which the HTTP threads record their progress, if the supervisor watches it.
@@ -105,6 +110,8 @@ struct AppState {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    /// The data of the page.
+    page: Option<Feed>,
 }
 
 impl AppState {
@@ -128,7 +135,12 @@ pub fn start(
 ) -> std::io::Result<Server> {
     let connections = settings.connections.clone();
     let (only_this_user, pulse) = (settings.only_this_user, settings.pulse.clone());
+    let page = settings.page.as_ref().map(|config| {
+        let modes = (settings.loads, settings.invocations.by_target);
+        page::start(config, modes, &catalog, &engine, &metrics)
+    });
     let state = web::Data::new(AppState {
+        page: page.transpose()?,
         settings,
         catalog,
         engine,
@@ -180,6 +192,7 @@ fn refuse_to_continue(state: &AppState, head: &RequestHead) -> Option<Response<B
         | Route::List
         | Route::Get
         | Route::Unload
+        | Route::Page
         | Route::Other => return None,
     };
     let declared = head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()?;
@@ -223,6 +236,7 @@ async fn dispatch(
         Resource::Model | Resource::Unknown => Box::pin(models::below(state, request, payload)).await?,
         Resource::Protocol { .. } => Box::pin(v2::answer(state, request, payload)).await?,
         Resource::Text(api) => Box::pin(texts::answer(&state, api, &request, payload)).await?,
+        Resource::Page(part) => Box::pin(page::answer(&state, part, &request)).await?,
     })
 }
 
@@ -277,7 +291,7 @@ async fn observe(
     let route = Resource::of(request.path()).route(request.method());
     let mut record = state.metrics.start_request(route);
     let is_v2 = v2::is_below(request.path());
-    let (verdict, mut refusal) = judge(&state, &request);
+    let (verdict, mut refusal) = judge(&state, route, &request);
     if refusal.is_none()
         && !is_health_check(route, request.method())
         && InFlight::is_crowded_out(in_flight.as_ref()).await
@@ -320,7 +334,7 @@ async fn observe(
 }
 
 /// Decides whether a request may reach its route.
-fn judge(state: &AppState, request: &ServiceRequest) -> (Verdict, Option<Error>) {
+fn judge(state: &AppState, route: Route, request: &ServiceRequest) -> (Verdict, Option<Error>) {
     let bytes: usize = request
         .headers()
         .iter()
@@ -332,6 +346,10 @@ fn judge(state: &AppState, request: &ServiceRequest) -> (Verdict, Option<Error>)
     }
     match state.settings.pages.judge_request(request) {
         Verdict::Refuse(refusal) => (Verdict::Serve, Some(refusal.into())),
+        verdict if route == Route::Page && state.page.is_some() => {
+            let refusal = state.settings.pages.judge_own_page(request).err();
+            (verdict, refusal.map(Error::from))
+        }
         verdict => (verdict, None),
     }
 }
@@ -355,6 +373,7 @@ fn is_health_check(route: Route, method: &Method) -> bool {
         | Route::Unload
         | Route::Get
         | Route::Infer
+        | Route::Page
         | Route::Other => false,
     }
 }

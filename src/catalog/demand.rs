@@ -272,7 +272,7 @@ impl<E: ModelEngine> Catalog<E> {
         match &loaded {
             Ok((handle, fetched)) => {
                 demand.metrics.model_operation(Operation::Load, "ok", seconds);
-                let LoadedMemory { own, shared } = handle.as_ref().loaded_memory();
+                let LoadedMemory { own, shared, .. } = handle.as_ref().loaded_memory();
                 let (fetch_ms, load_ms) = (milliseconds(*fetched - started), milliseconds(fetched.elapsed()));
                 tracing::info!(
                     model = name.as_str(),

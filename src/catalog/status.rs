@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::model_engine::{LoadedModel, ModelEngine};
-use super::{Catalog, CatalogError, ModelSlot};
+use super::{Catalog, CatalogError, Handle, Lookup, ModelSlot};
 use crate::engine::{InferenceError, LoadedMemory, Standing};
 use crate::telemetry::models::ModelStats;
 
@@ -59,6 +59,20 @@ impl<E: ModelEngine> Catalog<E> {
                 })
             })
             .collect()
+    }
+
+    /// Returns the models of the store that are being loaded, or that failed to load a moment ago.
+    pub fn unlisted(&self) -> Vec<(String, ModelStatus)> {
+        self.demand.as_ref().map(|demand| demand.statuses()).unwrap_or_default()
+    }
+
+    /// Returns a handle to `name` if it is in memory. Unlike [`Self::get`], this loads nothing and
+    /// counts no use.
+    pub async fn peek(&self, name: &str) -> Option<Handle<E::Model>> {
+        match self.models.get(name).await?.lookup() {
+            Lookup::Model(handle) => Some(handle),
+            Lookup::Restored | Lookup::Nothing => None,
+        }
     }
 
     /// Returns all models that are listed, loading or recently failed, by name.

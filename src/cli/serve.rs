@@ -319,11 +319,27 @@ fn contract_config(
             keep_alive: args.keep_alive,
             write_timeout: args.write_timeout,
         },
-        pages: Pages::new(args.allow_origins.clone(), args.allow_hosts.clone(), address),
+        pages: pages(args, address),
+        page: (!args.no_ui).then(|| contract::PageConfig {
+            mode: source.mode().to_owned(),
+            example_url: args
+                .models_roots()
+                .first()
+                .map(|root| root.join("NAME").display().to_string()),
+        }),
         only_this_user: args.only_this_user,
         pulse,
         max_concurrent_transforms,
         max_payload_in_mb,
+    }
+}
+
+/// Returns the policy for pages in browsers.
+fn pages(args: &ServeArgs, address: IpAddr) -> Pages {
+    let pages = Pages::new(args.allow_origins.clone(), args.allow_hosts.clone(), address);
+    match args.no_ui {
+        true => pages,
+        false => pages.with_own_page(args.allow_hosts.clone()),
     }
 }
 

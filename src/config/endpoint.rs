@@ -182,6 +182,14 @@ pub struct EndpointArgs {
     )]
     pub allow_hosts: Vec<String>,
 
+    /// Do not serve the page for browsers at /ui
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_NO_UI", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true",
+        value_parser = BoolishValueParser::new(), help_heading = "HTTP"
+    )]
+    pub no_ui: bool,
+
     /// Time limit of a streaming response
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_STREAM_TIMEOUT", value_name = "TIME", value_parser = duration,

@@ -159,6 +159,14 @@ pub struct ServeArgs {
     )]
     pub allow_hosts: Vec<String>,
 
+    /// Do not serve the page for browsers at / nor its data below /ui
+    #[arg(
+        long, env = "LONGSHORE_NO_UI", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true",
+        value_parser = BoolishValueParser::new(), help_heading = "HTTP"
+    )]
+    pub no_ui: bool,
+
     /// Media type of requests without a Content-Type
     #[arg(
         long,

@@ -18,6 +18,7 @@ use crate::codec::{DecodeError, EncodeError};
 use crate::connections::pages::PageRefusal;
 use crate::engine::{ArtifactError, InferenceError, LoadError, PoolError, PrepareError, RunError, SessionError};
 use crate::handler::{InvocationError, MediaError, RehearsalError};
+use crate::page::feed::TooManyWatchers;
 use crate::store::{FetchError, StoreError};
 use crate::task::TaskError;
 use crate::telemetry::cause::Cause;
@@ -96,6 +97,8 @@ pub(super) enum Error {
          --max-connections and the limit of open files (ulimit -n)"
     )]
     Crowded,
+    #[error(transparent)]
+    Watchers(TooManyWatchers),
     #[error(transparent)]
     Page(#[from] PageRefusal),
     #[error(transparent)]
@@ -230,6 +233,7 @@ impl Error {
             | Self::Draining
             | Self::Cut
             | Self::Crowded
+            | Self::Watchers(_)
             | Self::Page(_)
             | Self::Catalog(_)
             | Self::Internal(_) => false,
@@ -258,7 +262,7 @@ impl Error {
             | Self::NoModelChosen
             | Self::NoTargetModel => BAD_REQUEST,
             Self::Starting | Self::Draining | Self::Cut => UNREADY,
-            Self::Crowded => EXHAUSTED,
+            Self::Crowded | Self::Watchers(_) => EXHAUSTED,
             Self::Page(_) => FORBIDDEN,
             Self::Decode(error) => decode(error),
             Self::Media(error) => media(error),

@@ -45,7 +45,7 @@ pub(super) async fn record(state: &AppState, route: Route, cause: Cause, respons
         Route::Invocations | Route::Invoke | Route::Infer => true,
         Route::Load | Route::Unload | Route::Protocol | Route::ExecutionParameters | Route::Other => false,
         // Answers about the state are not failures: an unknown model is 404, a server that starts 503.
-        Route::Ping | Route::Metrics | Route::List | Route::Get => return,
+        Route::Ping | Route::Metrics | Route::List | Route::Get | Route::Page => return,
     };
     let request = response.request();
     let error = error(response);
@@ -91,6 +91,6 @@ fn named(state: &AppState, route: Route, request: &HttpRequest, target: Option<&
         Route::Invoke | Route::Unload | Route::Get | Route::Other => match ModelPath::parse(request.uri().path())? {
             ModelPath::Model(name) | ModelPath::Invoke(name) => Some(name),
         },
-        Route::Ping | Route::Metrics | Route::ExecutionParameters | Route::Load | Route::List => None,
+        Route::Ping | Route::Metrics | Route::ExecutionParameters | Route::Load | Route::List | Route::Page => None,
     }
 }

@@ -59,7 +59,7 @@ pub(super) async fn load(
         state
             .metrics
             .model_operation(Operation::Load, outcome(&loaded), seconds);
-        if let Ok(LoadedMemory { own, shared }) = loaded {
+        if let Ok(LoadedMemory { own, shared, .. }) = loaded {
             tracing::info!(
                 model = wanted.model_name,
                 target_model,

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::{texts, v2};
 use crate::handler::TextApi;
+use crate::page::Part;
 use crate::telemetry::metrics::Route;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(super) enum Resource {
         is_inference: bool,
     },
     Text(TextApi),
+    /// A part of the page for browsers.
+    Page(Part),
     Unknown,
 }
 
@@ -46,7 +49,10 @@ impl Resource {
                 Ok(plain) if !plain.contains('%') && plain.matches('/').count() <= 1 => Self::of(&plain),
                 Ok(_) | Err(_) => Self::Unknown,
             },
-            path => texts::api(path).map_or(Self::Unknown, Self::Text),
+            path => match texts::api(path) {
+                Some(api) => Self::Text(api),
+                None => Part::of(path).map_or(Self::Unknown, Self::Page),
+            },
         }
     }
 
@@ -58,6 +64,7 @@ impl Resource {
             Self::Invocations | Self::Text(_) => Some("POST"),
             Self::ExecutionParameters | Self::Metrics => Some("GET"),
             Self::Models => Some("GET, POST"),
+            Self::Page(_) => Some("GET, HEAD"),
             Self::Model | Self::Protocol { .. } | Self::Unknown => None,
         }
     }
@@ -78,6 +85,7 @@ impl Resource {
             },
             Self::Protocol { is_inference: true } => Route::Infer,
             Self::Protocol { is_inference: false } => Route::Protocol,
+            Self::Page(_) => Route::Page,
             Self::Unknown => Route::Other,
         }
     }
@@ -136,7 +144,15 @@ mod tests {
             ("/%70ing", &get, Resource::Ping, Some("GET, HEAD, POST"), Route::Ping),
             ("/%2570ing", &get, Resource::Unknown, None, Route::Other),
             ("/%FF", &get, Resource::Unknown, None, Route::Other),
-            ("/", &get, Resource::Unknown, None, Route::Other),
+            ("/", &get, Resource::Page(Part::Page), Some("GET, HEAD"), Route::Page),
+            (
+                "/ui/state",
+                &get,
+                Resource::Page(Part::State),
+                Some("GET, HEAD"),
+                Route::Page,
+            ),
+            ("/ui/other", &get, Resource::Unknown, None, Route::Other),
             ("/pings", &get, Resource::Unknown, None, Route::Other),
         ];
         for (path, method, resource, allowed, route) in table {

@@ -8,6 +8,7 @@
 //! all day does not push the others out.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -73,13 +74,16 @@ impl Failure {
 
 /// The last failures, the newest last.
 #[derive(Debug, Default)]
-pub struct Failures(
+pub struct Failures {
     /// Locked for a comparison and a move.
-    Mutex<VecDeque<Failure>>,
-);
+    last: Mutex<VecDeque<Failure>>,
+    /// Number of all failures.
+    total: AtomicU64,
+}
 
 impl Failures {
     pub fn add(&self, failure: Failure) {
+        self.total.fetch_add(failure.count, Ordering::Relaxed);
         let mut failures = self.failures();
         match failures.back_mut() {
             Some(last) if last.equals(&failure) => {
@@ -95,13 +99,18 @@ impl Failures {
         }
     }
 
+    /// Number of failures since the start.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Returns all entries, the newest first.
     pub fn newest_first(&self) -> Vec<Failure> {
         self.failures().iter().rev().cloned().collect()
     }
 
     fn failures(&self) -> MutexGuard<'_, VecDeque<Failure>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -156,7 +165,7 @@ mod tests {
             failures.add(failure(&number.to_string()));
         }
         let newest = failures.newest_first();
-        assert_eq!(newest.len(), FAILURES);
+        assert_eq!((newest.len(), failures.total()), (FAILURES, FAILURES as u64 + 7));
         assert_eq!(newest[0].text, (FAILURES + 6).to_string());
         assert_eq!(newest[FAILURES - 1].text, "7");
     }

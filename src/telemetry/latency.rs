@@ -145,6 +145,15 @@ impl LatencySnapshot {
         Some(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)))
     }
 
+    /// Adds the durations of another distribution.
+    pub fn add(&mut self, other: &Self) {
+        for (bucket, more) in self.buckets.iter_mut().zip(other.buckets.iter()) {
+            *bucket = bucket.saturating_add(*more);
+        }
+        self.count += other.count;
+        self.sum += other.sum;
+    }
+
     /// The durations that were recorded after `earlier`, a snapshot of the same distribution.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut since = self.clone();

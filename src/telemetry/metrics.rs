@@ -85,12 +85,14 @@ pub enum Route {
     Infer,
     /// Any other path of the Open Inference Protocol.
     Protocol,
+    /// The page for browsers, and its data.
+    Page,
     /// An unknown path.
     Other,
 }
 
 impl Route {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ping,
         Self::Invocations,
         Self::ExecutionParameters,
@@ -102,6 +104,7 @@ impl Route {
         Self::Get,
         Self::Infer,
         Self::Protocol,
+        Self::Page,
         Self::Other,
     ];
 
@@ -118,6 +121,7 @@ impl Route {
             Self::Get => "get",
             Self::Infer => "v2-infer",
             Self::Protocol => "v2",
+            Self::Page => "page",
             Self::Other => "other",
         }
     }

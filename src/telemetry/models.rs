@@ -20,6 +20,9 @@ use super::latency::{Latencies, LatencySnapshot};
 /// the same model then share the line of memory for reading.
 const LAST_REQUEST_RESOLUTION: u64 = 100;
 
+/// Durations of the requests to models that are gone, so that sums over all models never shrink.
+static GONE: Mutex<Option<LatencySnapshot>> = Mutex::new(None);
+
 /// Start of the clock on which times of requests are counted.
 static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -162,6 +165,29 @@ impl ModelStats {
     }
 }
 
+impl Drop for ModelStats {
+    fn drop(&mut self) {
+        if let Some(latencies) = self.latencies.get() {
+            let mut gone = GONE.lock().unwrap_or_else(PoisonError::into_inner);
+            latencies.add_to(gone.get_or_insert_default());
+        }
+    }
+}
+
+/// Durations of all requests since the start: those to `models`, and those to models that are gone.
+/// The caller holds all models that there are.
+pub fn all_latencies<'a>(models: impl IntoIterator<Item = &'a ModelStats>) -> LatencySnapshot {
+    let mut sum = LatencySnapshot::default();
+    for latencies in models.into_iter().filter_map(|stats| stats.latencies.get()) {
+        latencies.add_to(&mut sum);
+    }
+    // Last: a model that was unloaded meanwhile is either among `models` or here.
+    if let Some(gone) = &*GONE.lock().unwrap_or_else(PoisonError::into_inner) {
+        sum.add(gone);
+    }
+    sum
+}
+
 /// Starts the clock of the statistics, so that no request starts it.
 pub fn start_clock() {
     LazyLock::force(&CLOCK);
@@ -212,6 +238,18 @@ mod tests {
         assert_eq!((snapshot.last_request, snapshot.last_error), (None, None));
         assert!(size_of::<ModelStats>() <= 96, "{}", size_of::<ModelStats>());
         assert!(size_of::<Latencies>() <= 448, "{}", size_of::<Latencies>());
+    }
+
+    #[test]
+    fn the_sum_over_all_models_keeps_the_requests_of_models_that_are_gone() {
+        let (kept, gone) = (ModelStats::default(), ModelStats::default());
+        for stats in [&kept, &gone] {
+            stats.start(Instant::now()).settle(Ok::<_, ()>(())).unwrap();
+        }
+        // Other tests of this process drop statistics, too.
+        let before = all_latencies([&kept, &gone]).count;
+        drop(gone);
+        assert!(all_latencies([&kept]).count >= before);
     }
 
     #[test]

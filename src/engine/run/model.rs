@@ -43,6 +43,8 @@ pub struct LoadedMemory {
     pub own: u64,
     /// Large constants that models of other contents had in memory before.
     pub shared: u64,
+    /// Weights that are mapped from files.
+    pub mapped: u64,
 }
 
 /// The memory and the time that decoding a request may take.
@@ -180,6 +182,7 @@ impl Model {
         LoadedMemory {
             own: self.memory(),
             shared: self.resident.found(),
+            mapped: self.resident.footprint().mapped,
         }
     }
 

@@ -20,12 +20,12 @@ function ceiling(value, base) {
 }
 
 // `series` is a list of {name, class, of, area}; `of` takes a point and returns a number or null.
-export function chart({ title, unit, series, base = 10, limit }) {
+export function chart({ title, unit, series, base = 10, limit, isLog = false }) {
   const plot = svg("svg", {
     viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", tabindex: 0, focusable: true,
   });
   const legend = el("p", { class: "series" });
-  const none = el("p", { class: "none" }, "No requests in the last fifteen minutes");
+  const none = el("p", { class: "none" }, "Nothing in the last fifteen minutes");
   const keys = series.map((one) => {
     const value = el("b", {}, "\u2013");
     legend.append(el("span", { class: `key ${one.class}` }, `${one.name} `, value));
@@ -46,11 +46,19 @@ export function chart({ title, unit, series, base = 10, limit }) {
   function draw() {
     const values = points.flatMap((point) => series.map((one) => one.of(point))).filter((value) => value !== null);
     const bound = limit?.();
-    const top = ceiling(Math.max(0, ...values, bound && values.length ? Math.min(bound, Math.max(...values) * 4) : 0), base);
-    const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - Math.min(value, top) / top);
+    // Latencies differ by powers of ten, and each of them matters.
+    const low = isLog && values.length ? 10 ** Math.floor(Math.log10(Math.min(...values))) : 0;
+    const top = isLog ? Math.max(low * 10, 10 ** Math.ceil(Math.log10(Math.max(1e-3, ...values)))) : ceiling(Math.max(0, ...values, bound && values.length ? Math.min(bound, Math.max(...values) * 4) : 0), base);
+    const share = (value) => (isLog && low ? Math.log(value / low) / Math.log(top / low) : Math.min(value, top) / top);
+    const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - share(value));
     const parts = [];
-    for (const share of [0, 0.5, 1]) {
-      const at = y(top * share);
+    const ticks = [0, top / 2, top];
+    if (isLog && low) {
+      ticks.length = 0;
+      for (let tick = low; tick < top * 1.5; tick *= 10) ticks.push(tick);
+    }
+    for (const tick of ticks) {
+      const at = y(tick);
       parts.push(svg("line", { class: "grid", x1: LEFT, x2: WIDTH, y1: at, y2: at }));
     }
     if (bound && bound <= top) parts.push(svg("line", { class: "limit", x1: LEFT, x2: WIDTH, y1: y(bound), y2: y(bound) }));
@@ -62,7 +70,8 @@ export function chart({ title, unit, series, base = 10, limit }) {
         if (run.length) {
           const path = run.map(([px, py], index) => `${index ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("");
           line += run.length === 1 ? `${path}h1` : path;
-          area += `${path}L${run.at(-1)[0].toFixed(1)} ${y(0)}L${run[0][0].toFixed(1)} ${y(0)}Z`;
+          const floor = HEIGHT - BOTTOM;
+          area += `${path}L${run.at(-1)[0].toFixed(1)} ${floor}L${run[0][0].toFixed(1)} ${floor}Z`;
         }
         run = [];
       };
@@ -81,13 +90,13 @@ export function chart({ title, unit, series, base = 10, limit }) {
       const at = x(points[chosen].time);
       parts.push(svg("line", { class: "cursor", x1: at, x2: at, y1: TOP, y2: HEIGHT - BOTTOM }));
     }
-    plot.replaceChildren(...parts, ...labels(top, y));
+    plot.replaceChildren(...parts, ...labels(ticks, y));
     none.hidden = values.length > 0;
     describe();
   }
 
   // The plot is stretched to its card, and its labels are not.
-  function labels(top, y) {
+  function labels(ticks, y) {
     const wide = plot.clientWidth || WIDTH;
     const tall = plot.clientHeight || HEIGHT;
     const text = (px, py, anchor, words) => {
@@ -95,7 +104,7 @@ export function chart({ title, unit, series, base = 10, limit }) {
       return svg("text", { transform: matrix, "text-anchor": anchor }, words);
     };
     return [
-      ...[0, 0.5, 1].map((share) => text(LEFT - 6, y(top * share) + 4, "end", unit(top * share))),
+      ...ticks.filter((tick) => tick === 0 || points.length).map((tick) => text(LEFT - 6, y(tick) + 4, "end", tick === 0 ? "0" : unit(tick).replace(/\.0+(?= |$)/, ""))),
       ...[15, 10, 5].map((minutes) => text(x(now - minutes * 60_000), HEIGHT - 3, minutes === 15 ? "start" : "middle", `\u2212${minutes} min`)),
       text(WIDTH, HEIGHT - 3, "end", "now"),
     ];
@@ -169,6 +178,7 @@ export function charts(state) {
     chart({
       title: "Latency",
       unit: millis,
+      isLog: true,
       series: [
         { name: "p50", class: "c-p50", of: (point) => point.p50 ?? null },
         { name: "p99", class: "c-p99", of: (point) => point.p99 ?? null },

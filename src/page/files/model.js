@@ -53,7 +53,8 @@ export function modelDialog(state) {
     facts.replaceChildren(
       fact("State", model.state),
       model.target ? fact("Name", model.name) : "",
-      fact("Memory", bytes(model.memory)),
+      fact("Memory", bytes(model.memory) || "\u2013"),
+      model.mapped ? fact("Mapped", bytes(model.mapped)) : "",
       model.shared ? fact("Shared with others", bytes(model.shared)) : "",
       fact("Requests", count(model.requests)),
       fact("Errors", count(model.errors)),
@@ -62,7 +63,7 @@ export function modelDialog(state) {
       fact("p99", millis(model.p99) || "\u2013"),
       fact("Last answer", model.last ? clock(model.last) : "\u2013"),
       causes.length ? fact("Errors by cause", causes.join(", "), true) : "",
-      model.error ? fact("Last error", `${clock(model.error.time)}  ${model.error.status}  ${model.error.message}`, true) : "",
+      model.error ? fact("Last error", `${clock(model.error.time)}  ${model.error.cause}: ${model.error.message}`, true) : "",
     );
   }
 

@@ -1,12 +1,12 @@
 // The figures at the top, the memory ledger and the last refusals.
 
-import { bytes, clock, count, el, millis, plural, rate, setText, short, span } from "./format.js";
+import { bytes, clock, count, el, millis, rate, setText, short, span } from "./format.js";
 
 const byId = (id) => document.getElementById(id);
 
 export function header(state) {
   const { server } = state;
-  const parts = [server.mode, `version ${server.version}`, `up ${span((state.time - server.started) / 1000)}`];
+  const parts = [server.kind === "endpoint" ? server.mode : `${server.mode} mode`, `version ${server.version}`, `up ${span((state.time - server.started) / 1000)}`];
   setText(byId("server"), parts.join(" \u00b7 "));
   const title = server.kind === "endpoint" ? "Longshore: local endpoint" : "Longshore";
   if (document.title !== title) document.title = title;
@@ -33,14 +33,14 @@ export function figures(state) {
   } else {
     shown.push(figure("Models", count(state.models.length), totals.loading ? `${count(totals.loading)} loading` : ""));
   }
-  shown.push(figure("Requests per second", rate(recent)));
+  shown.push(figure("Requests/s", rate(recent)));
   shown.push(figure("Latency p50", latency ? millis(latency.p50) : "\u2013"));
   shown.push(figure("Latency p99", latency ? millis(latency.p99) : "\u2013"));
   shown.push(figure("Refused in 15 min", short(errors), "", errors > 0));
   shown.push(figure("Running", count(totals.running), totals.waiting ? `${count(totals.waiting)} waiting` : ""));
   if (memory?.limit) {
     const used = memory.limit - memory.free - memory.kept;
-    shown.push(figure("Memory of models", bytes(used), `of ${bytes(memory.limit - memory.kept)}`, memory.free < memory.limit / 50));
+    shown.push(figure("Memory", bytes(used), `of ${bytes(memory.limit - memory.kept)}`, memory.free < memory.limit / 50));
   }
   const list = byId("figures");
   if (list.children.length !== shown.length) {
@@ -56,12 +56,12 @@ export function figures(state) {
 }
 
 const PARTS = [
-  ["own", "Models' own"],
-  ["shared", "Shared by models"],
-  ["mapped", "Mapped files"],
-  ["requests", "Requests"],
-  ["kept", "Process and headroom"],
-  ["free", "Free"],
+  ["own", "Own", "private memory of models, and loads in progress"],
+  ["shared", "Shared", "large constants that models have in common"],
+  ["mapped", "Mapped", "weights that are mapped from files"],
+  ["requests", "Requests", "requests in progress"],
+  ["kept", "Kept", "the process itself, and headroom for requests"],
+  ["free", "Free", "free for models"],
 ];
 
 export function ledger(state) {
@@ -74,11 +74,11 @@ export function ledger(state) {
   const legend = byId("memory-legend");
   if (bar.children.length !== parts.length) {
     bar.replaceChildren(...parts.map(([key]) => el("i", { class: `c-${key}` })));
-    legend.replaceChildren(...parts.map(([key, name]) => el("div", {}, el("dt", { class: `key c-${key}` }, name), el("dd"))));
+    legend.replaceChildren(...parts.map(([key, name, about]) => el("div", {}, el("dt", { class: `key c-${key}` }, name), el("dd", { class: "about" }, about), el("dd", { class: "sum" }))));
   }
   parts.forEach(([key], index) => {
     bar.children[index].style.width = `${(100 * memory[key]) / total}%`;
-    setText(legend.children[index].children[1], bytes(memory[key]));
+    setText(legend.children[index].children[2], bytes(memory[key]));
   });
   setText(byId("memory-sum"), memory.limit ? `limit ${bytes(memory.limit)}` : "no limit");
   bar.setAttribute("aria-label", `Memory: ${parts.map(([key, name]) => `${name} ${bytes(memory[key])}`).join(", ")}`);
@@ -87,7 +87,7 @@ export function ledger(state) {
 export function refusals(state, isNew) {
   if (!isNew) return;
   const list = byId("refusals-list");
-  setText(byId("refusals-sum"), state.refusals.length ? `${plural(state.refusals.length, "request")}, newest first` : "");
+  setText(byId("refusals-sum"), state.refusals.length ? "newest first" : "");
   if (!state.refusals.length) {
     list.replaceChildren(el("p", { class: "quiet" }, "No request was refused or failed."));
     return;
@@ -96,8 +96,10 @@ export function refusals(state, isNew) {
     ...state.refusals.map((refusal) =>
       el("li", {},
         el("time", { class: "quiet", datetime: new Date(refusal.time).toISOString() }, clock(refusal.time)),
-        el("span", { class: refusal.status >= 500 ? "status bad" : "status" }, String(refusal.status)),
-        el("span", { class: "why" }, refusal.model ? el("b", {}, refusal.model) : null, refusal.model ? " " : null, refusal.message),
+        el("span", { class: !refusal.status || refusal.status >= 500 ? "status bad" : "status", title: refusal.cause }, refusal.status ? String(refusal.status) : "\u2013"),
+        el("span", { class: "why" },
+          el("b", {}, refusal.model ?? refusal.operation), " ", refusal.message,
+          refusal.count > 1 ? " " : null, refusal.count > 1 ? el("span", { class: "chip" }, `${count(refusal.count)} times`) : null),
       ),
     ),
   );

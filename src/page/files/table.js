@@ -14,6 +14,7 @@ const COLUMNS = [
   { id: "name", title: "Model", key: (model) => text(shown(model)) },
   { id: "state", title: "State", key: (model) => model.state },
   { id: "memory", title: "Memory", key: (model) => model.memory ?? -1, cell: (model) => bytes(model.memory), number: true },
+  { id: "mapped", title: "Mapped", key: (model) => model.mapped, cell: (model) => (model.mapped ? bytes(model.mapped) : ""), number: true },
   { id: "requests", title: "Requests", key: (model) => model.requests, cell: (model) => count(model.requests), number: true },
   { id: "errors", title: "Errors", key: (model) => model.errors, cell: (model) => (model.errors ? count(model.errors) : "0"), number: true },
   { id: "p50", title: "p50", key: (model) => model.p50 ?? -1, cell: (model) => millis(model.p50), number: true },
@@ -133,7 +134,7 @@ function show(row, model) {
     if (column.number) setText(rest[index++].children[0], column.cell(model));
   }
   const last = rest[index];
-  const words = model.error ? `${model.error.status} ${model.error.message}` : "";
+  const words = model.error ? `${model.error.cause}: ${model.error.message}` : "";
   if (!words) last.replaceChildren();
   else if (last.firstChild) setText(last.firstChild, words);
   else last.append(el("span", {}, words));
