@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
-//!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task  ->  disk_cache, page
+//!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task  ->  disk_cache,
+//!          page
 //!      ->  archive, background, backoff, connections, peer, private, shared, tensor, wire
 //! ```
 //!

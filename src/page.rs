@@ -18,13 +18,16 @@
 
 pub mod feed;
 mod history;
+mod pieces;
 pub mod state;
 
+use actix_web::body::SizedStream;
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL, HeaderMap, VARY};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 
 use feed::Watcher;
+use pieces::Pieces;
 
 /// Path of the page, next to `/` where that is free.
 pub const PATH: &str = "/ui";
@@ -32,7 +35,7 @@ pub const PATH: &str = "/ui";
 /// Start of the paths of its files and data.
 pub const BELOW: &str = "/ui/";
 
-/// What a path of the page stands for.
+/// The part of the page that a path stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The page itself.
@@ -145,7 +148,8 @@ pub fn file(file: &'static PageFile) -> HttpResponse {
 
 /// Responds with JSON.
 pub fn json(json: Bytes) -> HttpResponse {
-    guarded("application/json").body(json)
+    let length = json.len() as u64;
+    guarded("application/json").body(SizedStream::new(length, Pieces(json)))
 }
 
 /// Responds with the number of watchers.

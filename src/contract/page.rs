@@ -74,7 +74,7 @@ pub(super) async fn answer(state: &AppState, part: Part, request: &HttpRequest) 
     })
 }
 
-/// What a person at a terminal gets in place of the page.
+/// The text that a person at a terminal gets in place of the page.
 fn summary(state: &AppState) -> String {
     let Some(config) = &state.settings.page else {
         return String::new();

@@ -218,8 +218,8 @@ async fn read(request: &HttpRequest, payload: Payload) -> Result<Bytes, String> 
     }
 }
 
-/// Answers requests for the page, and refuses those without a route. Most of these are for another AWS service and arrive here because
-/// AWS_ENDPOINT_URL applies to all services.
+/// Answers requests for the page, and refuses those without a route. Most of these are for another
+/// AWS service and arrive here because AWS_ENDPOINT_URL applies to all services.
 async fn no_route(request: HttpRequest, feed: Data<Option<Feed>>, fleets: Data<Fleets>) -> HttpResponse {
     if let Some(feed) = &**feed
         && *request.method() == Method::GET

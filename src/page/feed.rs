@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::history::{PointRing, STEP};
+use super::pieces::Pieces;
 use super::state::{Point, State};
 use crate::background::{Background, BlockingWork};
 
@@ -38,9 +39,6 @@ const SHARE: u32 = 20;
 
 /// Events that a watcher may leave behind before it is dropped.
 const BACKLOG: usize = 8;
-
-/// Size of the pieces of an event in bytes. The server copies each piece that it gets.
-const PIECE: usize = 64 << 10;
 
 /// Reads the state of a server.
 pub trait Source: Send + 'static {
@@ -106,7 +104,7 @@ impl Feed {
             .map_err(|_| TooManyWatchers)?;
         Ok(Watcher {
             events,
-            rest: Bytes::new(),
+            rest: Pieces(Bytes::new()),
             _place: place,
         })
     }
@@ -126,7 +124,7 @@ impl Feed {
 #[derive(Debug)]
 pub struct Watcher {
     events: mpsc::Receiver<Bytes>,
-    rest: Bytes,
+    rest: Pieces,
     _place: OwnedSemaphorePermit,
 }
 
@@ -134,15 +132,14 @@ impl Stream for Watcher {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.rest.is_empty() {
+        if self.rest.0.is_empty() {
             match self.events.poll_recv(context) {
-                Poll::Ready(Some(event)) => self.rest = event,
+                Poll::Ready(Some(event)) => self.rest.0 = event,
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        let length = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(self.rest.split_to(length))))
+        Poll::Ready(self.rest.next().map(Ok))
     }
 }
 
@@ -189,11 +186,28 @@ async fn run(mut source: impl Source, mut commands: mpsc::Receiver<Command>) {
             next_point = (next_point + STEP).max(Instant::now());
         }
         match command {
-            Some(Command::State(reply)) => {
-                // An error means that the client hung up.
-                let _ = reply.send(json(&read(&mut source, &ring)));
+            Some(command) => {
+                // One reading answers all that wait.
+                let (mut replies, mut watchers) = (Vec::new(), Vec::new());
+                let mut next = Some(command);
+                while let Some(command) = next {
+                    match command {
+                        Command::State(reply) => replies.push(reply),
+                        Command::Watch(watcher) => watchers.push(watcher),
+                    }
+                    next = commands.try_recv().ok();
+                }
+                if !replies.is_empty() {
+                    let state = json(&read(&mut source, &ring));
+                    for reply in replies {
+                        // An error means that the client hung up.
+                        let _ = reply.send(state.clone());
+                    }
+                }
+                for watcher in watchers {
+                    shown.join(watcher, || read(&mut source, &ring));
+                }
             }
-            Some(Command::Watch(watcher)) => shown.join(watcher, || read(&mut source, &ring)),
             None if Instant::now() >= next_change && !shown.watchers.is_empty() => {
                 let begun = Instant::now();
                 shown.change(read(&mut source, &ring));

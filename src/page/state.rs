@@ -202,7 +202,7 @@ impl Default for History {
     }
 }
 
-/// What happened since the point before.
+/// The requests since the point before, and the memory at this time.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Point {
     pub time: u64,

@@ -20,8 +20,11 @@
 //! If `LONGSHORE_TEST_IMAGE` names an image, the servers are containers of this image; see
 //! `scripts/smoke`.
 //!
-//! Some tests need features that a machine may lack (namespaces, strace). These print that they
-//! were skipped.
+//! Tests of the page use headless Chromium, tests of `longshore top` tmux. axe, which `scripts/axe`
+//! installs, checks the page's accessibility.
+//!
+//! Some tests need features that a machine may lack (namespaces, strace, Chromium, tmux). These
+//! print that they were skipped.
 
 #![expect(
     clippy::unwrap_used,
@@ -74,6 +77,7 @@ mod negotiation;
 mod network;
 mod networks;
 mod pack;
+mod page;
 mod prepared;
 mod pretrained;
 mod proxy;

@@ -89,7 +89,7 @@ export function refusals(state, isNew) {
   const list = byId("refusals-list");
   setText(byId("refusals-sum"), state.refusals.length ? "newest first" : "");
   if (!state.refusals.length) {
-    list.replaceChildren(el("p", { class: "quiet" }, "No request was refused or failed."));
+    list.replaceChildren(el("li", { class: "none quiet" }, "No request was refused or failed."));
     return;
   }
   list.replaceChildren(
