@@ -11,6 +11,9 @@ use super::{texts, v2};
 use crate::handler::TextApi;
 use crate::telemetry::metrics::Route;
 
+/// The beginning of the path of a profile.
+pub(super) const PROFILE: &str = "/debug/profile/";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
     Ping,
@@ -21,6 +24,8 @@ pub(super) enum Resource {
     Models,
     /// A path below `/models/`.
     Model,
+    /// A path below `/debug/profile/`.
+    Profile,
     /// A path below `/v2`; whether it is an inference.
     Protocol {
         is_inference: bool,
@@ -37,6 +42,7 @@ impl Resource {
             "/execution-parameters" => Self::ExecutionParameters,
             "/metrics" => Self::Metrics,
             "/models" => Self::Models,
+            path if path.starts_with(PROFILE) => Self::Profile,
             path if path.starts_with("/models/") => Self::Model,
             path if v2::is_below(path) => Self::Protocol {
                 is_inference: v2::is_inference(path),
@@ -55,7 +61,7 @@ impl Resource {
         match self {
             // The SageMaker guide says GET in one place and POST in another (PI-7).
             Self::Ping => Some("GET, HEAD, POST"),
-            Self::Invocations | Self::Text(_) => Some("POST"),
+            Self::Invocations | Self::Text(_) | Self::Profile => Some("POST"),
             Self::ExecutionParameters | Self::Metrics => Some("GET"),
             Self::Models => Some("GET, POST"),
             Self::Model | Self::Protocol { .. } | Self::Unknown => None,
@@ -78,6 +84,7 @@ impl Resource {
             },
             Self::Protocol { is_inference: true } => Route::Infer,
             Self::Protocol { is_inference: false } => Route::Protocol,
+            Self::Profile => Route::Profile,
             Self::Unknown => Route::Other,
         }
     }
@@ -132,6 +139,13 @@ mod tests {
                 Resource::Protocol { is_inference: false },
                 None,
                 Route::Protocol,
+            ),
+            (
+                "/debug/profile/a",
+                &post,
+                Resource::Profile,
+                Some("POST"),
+                Route::Profile,
             ),
             ("/%70ing", &get, Resource::Ping, Some("GET, HEAD, POST"), Route::Ping),
             ("/%2570ing", &get, Resource::Unknown, None, Route::Other),

@@ -118,6 +118,14 @@ impl Latencies {
 }
 
 impl LatencySnapshot {
+    /// A snapshot of which only the number of durations is known.
+    pub fn counting(count: u64) -> Self {
+        Self {
+            count,
+            ..Self::default()
+        }
+    }
+
     /// The duration that a share `quantile` of all durations does not exceed, for example 0.99;
     /// `None` without durations.
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
