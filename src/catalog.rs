@@ -362,10 +362,7 @@ impl<E: ModelEngine> Catalog<E> {
                     Err(_) => return Err(load_error(name, LoadError::Pool(PoolError::Deadline))),
                 }
                 match self.lookup(name).await {
-                    Lookup::Model(handle) => {
-                        handle.stats().waited_for_load();
-                        Ok(handle)
-                    }
+                    Lookup::Model(handle) => Ok(handle.after_load()),
                     Lookup::Restored | Lookup::Nothing => Err(not_loaded(name)),
                 }
             }

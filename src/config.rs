@@ -13,6 +13,7 @@ mod fetch;
 mod logging;
 mod media;
 mod serve;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod top;
@@ -33,6 +34,7 @@ pub use fetch::{ArchiveArgs, FetchArgs};
 pub use logging::{LogFormat, LogLevel};
 pub use media::MediaArgs;
 pub use serve::{Conventions, OnFull, Prepare, Provider, ServeArgs};
+pub use telemetry::{EmfDimension, MetricsArgs, MetricsSwitch};
 pub use top::{TopArgs, TopSort};
 
 /// Serves thousands of ONNX models from one machine, as a SageMaker container.

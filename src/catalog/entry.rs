@@ -108,6 +108,7 @@ impl<M: LoadedModel> CatalogEntry<M> {
         let entry = Self::new(record, ModelSlot::Loaded(Arc::clone(&served)), origin, stats);
         let handle = Handle {
             served,
+            is_cold: false,
             token: entry.users.token(),
             entry: Arc::clone(&entry),
         };
@@ -139,6 +140,7 @@ impl<M: LoadedModel> CatalogEntry<M> {
             (Action::Answer, ModelSlot::Loaded(served)) => Lookup::Model(Handle {
                 served: Arc::clone(served),
                 entry: Arc::clone(self),
+                is_cold: false,
                 token,
             }),
             (Action::LoadAgain, _) => Lookup::Restored,
@@ -199,6 +201,8 @@ pub struct Handle<M = Model> {
     // last token is dropped.
     served: Arc<ServedModel<M>>,
     pub(super) entry: Arc<CatalogEntry<M>>,
+    /// Whether the request had to wait until the model was loaded.
+    is_cold: bool,
     token: TaskTrackerToken,
 }
 
@@ -207,6 +211,7 @@ impl<M> Clone for Handle<M> {
         Self {
             served: Arc::clone(&self.served),
             entry: Arc::clone(&self.entry),
+            is_cold: self.is_cold,
             token: self.token.clone(),
         }
     }
@@ -222,6 +227,16 @@ impl<M> Handle<M> {
     /// The handler that decodes and encodes the bodies of the model's requests.
     pub fn handler(&self) -> &Arc<Handler> {
         &self.served.handler
+    }
+
+    /// Marks the handle of a request that had to wait until the model was loaded.
+    pub(super) fn after_load(self) -> Self {
+        Self { is_cold: true, ..self }
+    }
+
+    /// Whether the request had to wait until the model was loaded.
+    pub fn is_cold(&self) -> bool {
+        self.is_cold
     }
 
     /// Statistics of the model's requests.

@@ -13,7 +13,8 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::{
-    DurationOrOff, FetchArgs, LogFormat, LogLevel, MediaArgs, at_least_one, duration, duration_or_off, origin, threads,
+    DurationOrOff, FetchArgs, LogFormat, LogLevel, MediaArgs, MetricsArgs, at_least_one, duration, duration_or_off,
+    origin, threads,
 };
 use crate::manifest::Overlay;
 
@@ -509,6 +510,9 @@ pub struct ServeArgs {
         help_heading = "Log"
     )]
     pub log_level: LogLevel,
+
+    #[command(flatten)]
+    pub telemetry: MetricsArgs,
 
     #[command(flatten)]
     pub conventions: Conventions,

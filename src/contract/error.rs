@@ -86,6 +86,12 @@ pub(super) enum Error {
          team/a.tar.gz"
     )]
     NoTargetModel,
+    #[error("this server has no metrics; start it with --metrics on")]
+    MetricsOff,
+    #[error("this server makes no profiles of models; start it with --profiles")]
+    ProfilesOff,
+    #[error("another profile is being made; try again when it has ended")]
+    ProfileRunning,
     #[error("the model is still loading")]
     Starting,
     #[error("the container is stopping")]
@@ -229,6 +235,9 @@ impl Error {
             | Self::SingleModelMode
             | Self::NoModelChosen
             | Self::NoTargetModel
+            | Self::MetricsOff
+            | Self::ProfilesOff
+            | Self::ProfileRunning
             | Self::Starting
             | Self::Draining
             | Self::Cut
@@ -242,7 +251,8 @@ impl Error {
 
     fn reply(&self) -> Reply {
         match self {
-            Self::NoRoute { .. } => NO_ROUTE,
+            Self::NoRoute { .. } | Self::MetricsOff | Self::ProfilesOff => NO_ROUTE,
+            Self::ProfileRunning => QUEUE_FULL,
             Self::NoVersion { .. } => NOT_LOADED,
             Self::MethodNotAllowed { .. } => WRONG_METHOD,
             Self::HeadersTooLarge { .. } => HEADERS_TOO_LARGE,

@@ -5,7 +5,7 @@
 
 use actix_web::body::MessageBody;
 use actix_web::dev::ServiceResponse;
-use actix_web::{HttpMessage, HttpRequest};
+use actix_web::{HttpMessage, HttpRequest, ResponseError};
 
 use super::AppState;
 use super::error::Error;
@@ -43,8 +43,10 @@ fn error(response: &ServiceResponse<impl MessageBody>) -> Option<&Error> {
 pub(super) async fn record(state: &AppState, route: Route, cause: Cause, response: &ServiceResponse<impl MessageBody>) {
     let is_of_model = match route {
         Route::Invocations | Route::Invoke | Route::Infer => true,
-        Route::Load | Route::Unload | Route::Protocol | Route::ExecutionParameters | Route::Other => false,
-        // Answers about the state are not failures: an unknown model is 404, a server that starts 503.
+        Route::Load | Route::Unload | Route::Protocol | Route::ExecutionParameters | Route::Profile | Route::Other => {
+            false
+        }
+        // An answer about the state does not count: 404 for an unknown model, 503 for a start.
         Route::Ping | Route::Metrics | Route::List | Route::Get | Route::Page => return,
     };
     let request = response.request();
@@ -63,7 +65,7 @@ pub(super) async fn record(state: &AppState, route: Route, cause: Cause, respons
         && let Some(name) = &name
         && let Some(stats) = state.catalog.stats(name).await
     {
-        stats.failed(cause, &text);
+        state.metrics.model_failed(&stats, cause, &text);
     }
     let status = response.status().as_u16();
     let failure = Failure::now(route.label(), Some(status), cause, &text);
@@ -71,6 +73,17 @@ pub(super) async fn record(state: &AppState, route: Route, cause: Cause, respons
         .metrics
         .failures
         .add(failure.of(name.as_deref(), target.as_deref()));
+}
+
+/// Records a request that was refused by its head, before a client sent its body.
+pub(super) fn record_head(state: &AppState, route: Route, path: &str, refusal: &Error) {
+    let status = refusal.status_code().as_u16();
+    let failure = Failure::now(route.label(), Some(status), refusal.cause(), &refusal.to_string());
+    let name = match ModelPath::parse(path) {
+        Some(ModelPath::Model(name) | ModelPath::Invoke(name)) => Some(name),
+        None => None,
+    };
+    state.metrics.failures.add(failure.of(name.as_deref(), None));
 }
 
 /// The name of the model that a request is about.
@@ -91,6 +104,12 @@ fn named(state: &AppState, route: Route, request: &HttpRequest, target: Option<&
         Route::Invoke | Route::Unload | Route::Get | Route::Other => match ModelPath::parse(request.uri().path())? {
             ModelPath::Model(name) | ModelPath::Invoke(name) => Some(name),
         },
-        Route::Ping | Route::Metrics | Route::ExecutionParameters | Route::Load | Route::List | Route::Page => None,
+        Route::Ping
+        | Route::Metrics
+        | Route::ExecutionParameters
+        | Route::Load
+        | Route::List
+        | Route::Page
+        | Route::Profile => None,
     }
 }

@@ -26,7 +26,6 @@ use crate::page::{self, Part};
 use crate::telemetry::failures::Failure;
 use crate::telemetry::latency::LatencySnapshot;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::models::{ModelStats, all_latencies};
 use crate::tensor::{DataType, Dim, InputSpec, Tensor};
 use crate::wire::ModelPath;
 
@@ -268,9 +267,8 @@ impl Source for ServeSource {
     }
 
     fn point(&mut self) -> Point {
-        let models = self.catalog.overview();
         let counted = Counted {
-            latency: all_latencies(models.iter().map(|model| -> &ModelStats { &model.stats })),
+            latency: self.metrics.recorder().totals().latency,
             failures: self.metrics.failures.total(),
         };
         let latency = counted.latency.since(&self.before.latency);

@@ -12,6 +12,9 @@ use crate::handler::TextApi;
 use crate::page::Part;
 use crate::telemetry::metrics::Route;
 
+/// The beginning of the path of a profile.
+pub(super) const PROFILE: &str = "/debug/profile/";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
     Ping,
@@ -22,6 +25,8 @@ pub(super) enum Resource {
     Models,
     /// A path below `/models/`.
     Model,
+    /// A path below `/debug/profile/`.
+    Profile,
     /// A path below `/v2`; whether it is an inference.
     Protocol {
         is_inference: bool,
@@ -40,6 +45,7 @@ impl Resource {
             "/execution-parameters" => Self::ExecutionParameters,
             "/metrics" => Self::Metrics,
             "/models" => Self::Models,
+            path if path.starts_with(PROFILE) => Self::Profile,
             path if path.starts_with("/models/") => Self::Model,
             path if v2::is_below(path) => Self::Protocol {
                 is_inference: v2::is_inference(path),
@@ -61,7 +67,7 @@ impl Resource {
         match self {
             // The SageMaker guide says GET in one place and POST in another (PI-7).
             Self::Ping => Some("GET, HEAD, POST"),
-            Self::Invocations | Self::Text(_) => Some("POST"),
+            Self::Invocations | Self::Text(_) | Self::Profile => Some("POST"),
             Self::ExecutionParameters | Self::Metrics => Some("GET"),
             Self::Models => Some("GET, POST"),
             Self::Page(_) => Some("GET, HEAD"),
@@ -86,6 +92,7 @@ impl Resource {
             Self::Protocol { is_inference: true } => Route::Infer,
             Self::Protocol { is_inference: false } => Route::Protocol,
             Self::Page(_) => Route::Page,
+            Self::Profile => Route::Profile,
             Self::Unknown => Route::Other,
         }
     }
@@ -140,6 +147,13 @@ mod tests {
                 Resource::Protocol { is_inference: false },
                 None,
                 Route::Protocol,
+            ),
+            (
+                "/debug/profile/a",
+                &post,
+                Resource::Profile,
+                Some("POST"),
+                Route::Profile,
             ),
             ("/%70ing", &get, Resource::Ping, Some("GET, HEAD, POST"), Route::Ping),
             ("/%2570ing", &get, Resource::Unknown, None, Route::Other),

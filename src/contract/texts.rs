@@ -49,7 +49,7 @@ pub(super) async fn answer(
 ) -> Result<HttpResponse, Error> {
     let arrived = Instant::now();
     let deadline = arrived + state.settings.request_timeout;
-    let body = read_body(state, request, payload, deadline).await?;
+    let body = read_body(state, request, payload, (arrived, deadline)).await?;
     let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     let invocations = &state.settings.invocations;
     let name = match (&invocations.default, text_header(request, TARGET_MODEL)) {
@@ -72,7 +72,9 @@ pub(super) async fn answer(
         model: name,
         handler: Arc::clone(handle.handler()),
     };
-    let record = handle.stats().start(arrived);
+    let record = state
+        .metrics
+        .start_model_request(handle.stats(), arrived, handle.is_cold());
     let encoded = record.settle(Model::answer(&handle, size, deadline, invocation).await)?;
     let mut response = HttpResponse::Ok();
     response.content_type(encoded.content_type.as_ref());

@@ -268,7 +268,7 @@ impl Engine {
             manifest,
             lane: self.compute.lane(self.queue),
             batcher: batching.ok().map(Batcher::new),
-            batches: Arc::clone(&self.batches),
+            recorder: Arc::clone(&self.recorder),
             watchdog: Arc::clone(&self.watchdog),
             standing: Arc::new(Standing::new(content.to_string(), content.short())),
             stuck: Arc::clone(&self.stuck),

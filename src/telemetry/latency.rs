@@ -118,6 +118,14 @@ impl Latencies {
 }
 
 impl LatencySnapshot {
+    /// A snapshot of which only the number of durations is known.
+    pub fn counting(count: u64) -> Self {
+        Self {
+            count,
+            ..Self::default()
+        }
+    }
+
     /// The duration that a share `quantile` of all durations does not exceed, for example 0.99;
     /// `None` without durations.
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
@@ -143,15 +151,6 @@ impl LatencySnapshot {
     pub fn mean(&self) -> Option<Duration> {
         let nanoseconds = self.sum.as_nanos().checked_div(u128::from(self.count))?;
         Some(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)))
-    }
-
-    /// Adds the durations of another distribution.
-    pub fn add(&mut self, other: &Self) {
-        for (bucket, more) in self.buckets.iter_mut().zip(other.buckets.iter()) {
-            *bucket = bucket.saturating_add(*more);
-        }
-        self.count += other.count;
-        self.sum += other.sum;
     }
 
     /// The durations that were recorded after `earlier`, a snapshot of the same distribution.

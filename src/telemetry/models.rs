@@ -20,9 +20,6 @@ use super::latency::{Latencies, LatencySnapshot};
 /// the same model then share the line of memory for reading.
 const LAST_REQUEST_RESOLUTION: u64 = 100;
 
-/// Durations of the requests to models that are gone, so that sums over all models never shrink.
-static GONE: Mutex<Option<LatencySnapshot>> = Mutex::new(None);
-
 /// Start of the clock on which times of requests are counted.
 static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -35,6 +32,9 @@ pub struct ModelStats {
     cold: AtomicU64,
     /// Time of the last answered request, in milliseconds on [`CLOCK`] plus one; 0 without any.
     last_request: AtomicU64,
+    /// Requests that the rankings have counted, and the sum of those of the last minutes.
+    ranked: AtomicU64,
+    activity: AtomicU64,
     /// Locked only by failures and by readers.
     last_error: Mutex<Option<Box<LastError>>>,
 }
@@ -75,18 +75,23 @@ impl ModelSnapshot {
 }
 
 impl ModelStats {
-    /// Starts to count a request whose head arrived at `arrived`.
-    pub fn start(&self, arrived: impl Into<Instant>) -> ModelRequest<'_> {
-        ModelRequest {
-            stats: self,
-            arrived: arrived.into(),
-            is_open: true,
-        }
-    }
-
     /// Counts a request that waited until the model was loaded.
     pub fn waited_for_load(&self) {
         self.cold.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Number of requests in the last minutes, for a ranking of models. With `is_ranking`, older
+    /// requests count half from now on.
+    pub fn activity(&self, is_ranking: bool) -> u64 {
+        let all = self.answers() + self.failures();
+        let fresh = all.saturating_sub(self.ranked.load(Ordering::Relaxed));
+        let activity = self.activity.load(Ordering::Relaxed);
+        if is_ranking {
+            self.ranked.store(all, Ordering::Relaxed);
+            self.activity.store(activity / 2 + fresh, Ordering::Relaxed);
+            return activity / 2 + fresh;
+        }
+        activity + fresh
     }
 
     /// Counts a failed request and keeps its message.
@@ -100,15 +105,20 @@ impl ModelStats {
         *self.last_error() = Some(Box::new(error));
     }
 
+    /// Counts a request whose client hung up before the response.
+    pub fn hung_up(&self) {
+        self.count_error(Cause::HungUp);
+    }
+
     fn count_error(&self, cause: Cause) {
         let errors = self.errors.get_or_init(Box::default);
         errors[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn answered(&self, arrived: Instant) {
-        let now = Instant::now();
+    /// Counts a request that was answered at `now`, `took` after its head.
+    pub fn answered(&self, now: Instant, took: Duration) {
         let latencies = self.latencies.get_or_init(Box::default);
-        latencies.record(now.saturating_duration_since(arrived));
+        latencies.record(took);
         let milliseconds = 1 + milliseconds(now.saturating_duration_since(*CLOCK));
         if milliseconds >= self.last_request.load(Ordering::Relaxed) + LAST_REQUEST_RESOLUTION {
             self.last_request.store(milliseconds, Ordering::Relaxed);
@@ -165,61 +175,9 @@ impl ModelStats {
     }
 }
 
-impl Drop for ModelStats {
-    fn drop(&mut self) {
-        if let Some(latencies) = self.latencies.get() {
-            let mut gone = GONE.lock().unwrap_or_else(PoisonError::into_inner);
-            latencies.add_to(gone.get_or_insert_default());
-        }
-    }
-}
-
-/// Durations of all requests since the start: those to `models`, and those to models that are gone.
-/// The caller holds all models that there are.
-pub fn all_latencies<'a>(models: impl IntoIterator<Item = &'a ModelStats>) -> LatencySnapshot {
-    let mut sum = LatencySnapshot::default();
-    for latencies in models.into_iter().filter_map(|stats| stats.latencies.get()) {
-        latencies.add_to(&mut sum);
-    }
-    // Last: a model that was unloaded meanwhile is either among `models` or here.
-    if let Some(gone) = &*GONE.lock().unwrap_or_else(PoisonError::into_inner) {
-        sum.add(gone);
-    }
-    sum
-}
-
 /// Starts the clock of the statistics, so that no request starts it.
 pub fn start_clock() {
     LazyLock::force(&CLOCK);
-}
-
-/// A request to a loaded model. Dropping it without an outcome counts a client that hung up.
-#[derive(Debug)]
-#[must_use]
-pub struct ModelRequest<'a> {
-    stats: &'a ModelStats,
-    arrived: Instant,
-    is_open: bool,
-}
-
-impl ModelRequest<'_> {
-    /// Ends the request with its result. An error is not counted here: [`ModelStats::failed`]
-    /// counts it with the message.
-    pub fn settle<T, E>(mut self, result: Result<T, E>) -> Result<T, E> {
-        self.is_open = false;
-        if result.is_ok() {
-            self.stats.answered(self.arrived);
-        }
-        result
-    }
-}
-
-impl Drop for ModelRequest<'_> {
-    fn drop(&mut self) {
-        if self.is_open {
-            self.stats.count_error(Cause::HungUp);
-        }
-    }
 }
 
 fn milliseconds(time: Duration) -> u64 {
@@ -230,41 +188,34 @@ fn milliseconds(time: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    fn answer(stats: &ModelStats, took: Duration) {
+        stats.answered(Instant::now(), took);
+    }
+
     #[test]
     fn a_model_without_requests_has_no_figures_and_little_memory() {
         let stats = ModelStats::default();
         let snapshot = stats.snapshot();
         assert_eq!((snapshot.requests(), snapshot.failed(), snapshot.cold), (0, 0, 0));
         assert_eq!((snapshot.last_request, snapshot.last_error), (None, None));
-        assert!(size_of::<ModelStats>() <= 96, "{}", size_of::<ModelStats>());
+        assert!(size_of::<ModelStats>() <= 112, "{}", size_of::<ModelStats>());
         assert!(size_of::<Latencies>() <= 448, "{}", size_of::<Latencies>());
     }
 
     #[test]
-    fn the_sum_over_all_models_keeps_the_requests_of_models_that_are_gone() {
-        let (kept, gone) = (ModelStats::default(), ModelStats::default());
-        for stats in [&kept, &gone] {
-            stats.start(Instant::now()).settle(Ok::<_, ()>(())).unwrap();
-        }
-        // Other tests of this process drop statistics, too.
-        let before = all_latencies([&kept, &gone]).count;
-        drop(gone);
-        assert!(all_latencies([&kept]).count >= before);
-    }
-
-    #[test]
-    fn each_request_is_counted_once_by_its_outcome() {
+    fn requests_are_counted_by_their_outcome() {
         let stats = ModelStats::default();
         for _ in 0..3 {
-            stats.start(Instant::now()).settle(Ok::<_, ()>(())).unwrap();
+            answer(&stats, Duration::from_millis(1));
         }
-        stats.start(Instant::now()).settle(Err::<(), _>(())).unwrap_err();
         stats.failed(Cause::Memory, "no memory");
-        drop(stats.start(Instant::now()));
+        stats.hung_up();
+        stats.waited_for_load();
         let snapshot = stats.snapshot();
         assert_eq!(snapshot.latency.count, 3);
         assert_eq!(snapshot.errors, [(Cause::HungUp, 1), (Cause::Memory, 1)]);
-        assert_eq!((snapshot.requests(), stats.answers(), stats.failures()), (5, 3, 2));
+        assert_eq!((snapshot.requests(), snapshot.cold), (5, 1));
+        assert_eq!((stats.answers(), stats.failures()), (3, 2));
         assert!(snapshot.last_request.is_some());
     }
 
@@ -277,16 +228,19 @@ mod tests {
         assert_eq!(last.cause, Cause::Internal);
         assert!(last.text.len() <= TEXT_BYTES);
         // A client that hangs up says nothing about the model.
-        drop(stats.start(Instant::now()));
+        stats.hung_up();
         assert_eq!(stats.snapshot().last_error.unwrap(), last);
     }
 
     #[test]
-    fn the_latency_is_counted_from_the_head_of_the_request() {
+    fn the_activity_of_a_model_fades_with_each_ranking() {
         let stats = ModelStats::default();
-        let arrived = Instant::now() - Duration::from_secs(1);
-        stats.start(arrived).settle(Ok::<_, ()>(())).unwrap();
-        let latency = stats.latency();
-        assert!(latency.sum >= Duration::from_secs(1) && latency.quantile(0.99).unwrap() > Duration::from_millis(800));
+        for _ in 0..8 {
+            answer(&stats, Duration::ZERO);
+        }
+        let read = [true, false, true, true].map(|is_ranking| stats.activity(is_ranking));
+        assert_eq!(read, [8, 8, 4, 2]);
+        stats.failed(Cause::Internal, "");
+        assert_eq!(stats.activity(false), 3);
     }
 }

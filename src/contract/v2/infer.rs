@@ -31,7 +31,7 @@ pub(super) async fn infer(
 ) -> Result<HttpResponse, Error> {
     let arrived = Instant::now();
     let deadline = arrived + state.settings.request_timeout;
-    let body = read_body(state, request, payload, deadline).await?;
+    let body = read_body(state, request, payload, (arrived, deadline)).await?;
     let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     check(state, model, deadline).await?;
     let handle = state.catalog.get(&model.name, deadline).await?;
@@ -46,7 +46,9 @@ pub(super) async fn infer(
         model: model.name.clone(),
         handler: Arc::clone(handle.handler()),
     };
-    let record = handle.stats().start(arrived);
+    let record = state
+        .metrics
+        .start_model_request(handle.stats(), arrived, handle.is_cold());
     let encoded = record.settle(Model::answer(&handle, size, deadline, invocation).await)?;
 
     let mut response = HttpResponse::Ok();

@@ -15,9 +15,10 @@ use crate::engine::run::placement;
 use crate::engine::run::pool::Lane;
 use crate::engine::run::records;
 use crate::engine::run::stuck::{Standing, Stuck};
-use crate::engine::run::turn::{Batcher, Batches, PendingRequest, guarded};
+use crate::engine::run::turn::{Batcher, PendingRequest, guarded};
 use crate::engine::run::watchdog::{Watchdog, Watched};
 use crate::manifest::Manifest;
+use crate::telemetry::recorder::{Phase, Recorder};
 use crate::tensor::{Inputs, Signature, Tensor, Value};
 
 /// A loaded model. Answers any number of concurrent requests.
@@ -30,7 +31,7 @@ pub struct Model {
     pub(in crate::engine) lane: Lane<PendingRequest>,
     /// `None` if requests to this model are not batched.
     pub(in crate::engine) batcher: Option<Batcher>,
-    pub(in crate::engine) batches: Arc<Batches>,
+    pub(in crate::engine) recorder: Arc<Recorder>,
     pub(in crate::engine) watchdog: Arc<Watchdog>,
     pub(in crate::engine) standing: Arc<Standing>,
     pub(in crate::engine) stuck: Arc<Stuck>,
@@ -254,7 +255,9 @@ impl Model {
     ) -> Result<W::Answer, W::Error> {
         let _mark = crash::CrashMarker::new(self.content().short());
         let stopwatch = self.resident.stats.stopwatch();
+        let mut phases = self.recorder.work();
         let (inputs, plan) = work.decode(&ModelBudget { model: self, deadline })?;
+        phases.end(Phase::Parse);
         let runs = records::run(
             self.signature(),
             &inputs,
@@ -263,8 +266,10 @@ impl Model {
             |inputs| self.run_session(&inputs.tensors, &inputs.optional, W::outputs(&plan), cancel),
         )
         .map_err(InferenceError::from)?;
+        phases.end(Phase::Run);
         drop(inputs);
         let answer = work.encode(plan, &runs);
+        phases.end(Phase::Write);
         self.resident.stats.record(stopwatch, size);
         answer
     }

@@ -69,7 +69,7 @@ export function chart({ title, unit, series, base = 10, limit, isLog = false }) 
       const end = () => {
         if (run.length) {
           const path = run.map(([px, py], index) => `${index ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("");
-          line += run.length === 1 ? `${path}h1` : path;
+          line += run.length === 1 ? `${path}m-3 0h3` : path;
           const floor = HEIGHT - BOTTOM;
           area += `${path}L${run.at(-1)[0].toFixed(1)} ${floor}L${run[0][0].toFixed(1)} ${floor}Z`;
         }
