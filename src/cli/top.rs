@@ -41,7 +41,8 @@ pub async fn run(args: &TopArgs) -> Result<()> {
         return match args.json {
             true => print(format_args!("{}\n", serde_json::to_string_pretty(&state)?)).map_err(Into::into),
             false => {
-                let table = rows::printed(&state, Order::of(args.sort), &args.filter);
+                let filter = args.filter.as_deref().unwrap_or_default();
+                let table = rows::printed(&state, Order::of(args.sort), filter);
                 print(table).map_err(Into::into)
             }
         };
@@ -52,7 +53,11 @@ pub async fn run(args: &TopArgs) -> Result<()> {
     );
     // An address that does not answer is an error, not an empty screen.
     let mut news = client.watch().await?;
-    let mut view = View::new(client.address(), Order::of(args.sort), args.filter.clone());
+    let mut view = View::new(
+        client.address(),
+        Order::of(args.sort),
+        args.filter.clone().unwrap_or_default(),
+    );
     let mut keys = keys();
     let mut redraw = interval(REDRAW);
     let mut terminal = ratatui::try_init().context("open the terminal")?;

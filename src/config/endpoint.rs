@@ -171,8 +171,9 @@ pub struct EndpointArgs {
     )]
     pub allow_origins: Vec<String>,
 
-    /// Host name that requests may use for an endpoint on a loopback address, or * for all;
-    /// repeatable [default: localhost and the loopback addresses]
+    /// Host name that requests may use for an endpoint on a loopback address, and at which the page
+    /// for browsers works on any address, or * for all; repeatable [default: localhost and the
+    /// loopback addresses]
     #[arg(
         long = "allow-host",
         env = "LONGSHORE_ENDPOINT_ALLOW_HOST",

@@ -9,9 +9,11 @@ Example:
   longshore top localhost:8080 --once --json | jq '.models[] | select(.errors > 0) | .name'
 
 Keys:
-  up, down, PgUp, PgDn, Home, End   move          Enter   one model's details, and back
-  n, t, m, r, e, 5, 9, l            sort by name, state, memory, requests, errors, p50, p99, last error; again: reverse
-  /                                 filter names  Esc     clear the filter, leave the details
+  up, down, PgUp, PgDn, Home, End   choose a model
+  Enter                             its details, and back
+  n, t, m, r, e, 5, 9, l            sort by name, state, memory, requests, errors, p50,
+                                    p99, last error; again: reverse
+  /                                 filter by words of the name; Esc clears the filter
   q                                 quit";
 
 /// `longshore top`.
@@ -34,8 +36,8 @@ pub struct TopArgs {
     pub sort: TopSort,
 
     /// Show only models whose names contain these words
-    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
-    pub filter: String,
+    #[arg(long, value_name = "WORDS")]
+    pub filter: Option<String>,
 }
 
 /// `--sort`.

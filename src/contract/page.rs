@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde_json::json;
@@ -49,7 +50,9 @@ pub(super) async fn answer(state: &AppState, part: Part, request: &HttpRequest) 
     let no_route = || Error::NoRoute {
         path: request.path().to_owned(),
     };
-    let feed = state.page.as_ref().ok_or_else(no_route)?;
+    // Other methods have no meaning here, as before there was a page.
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
+    let feed = state.page.as_ref().filter(|_| is_read).ok_or_else(no_route)?;
     Ok(match part {
         Part::Page if page::wants_html(request.headers()) => page::page(),
         Part::Page => page::text(summary(state)),

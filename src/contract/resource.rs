@@ -70,8 +70,7 @@ impl Resource {
             Self::Invocations | Self::Text(_) | Self::Profile => Some("POST"),
             Self::ExecutionParameters | Self::Metrics => Some("GET"),
             Self::Models => Some("GET, POST"),
-            Self::Page(_) => Some("GET, HEAD"),
-            Self::Model | Self::Protocol { .. } | Self::Unknown => None,
+            Self::Model | Self::Protocol { .. } | Self::Page(_) | Self::Unknown => None,
         }
     }
 
@@ -158,14 +157,8 @@ mod tests {
             ("/%70ing", &get, Resource::Ping, Some("GET, HEAD, POST"), Route::Ping),
             ("/%2570ing", &get, Resource::Unknown, None, Route::Other),
             ("/%FF", &get, Resource::Unknown, None, Route::Other),
-            ("/", &get, Resource::Page(Part::Page), Some("GET, HEAD"), Route::Page),
-            (
-                "/ui/state",
-                &get,
-                Resource::Page(Part::State),
-                Some("GET, HEAD"),
-                Route::Page,
-            ),
+            ("/", &get, Resource::Page(Part::Page), None, Route::Page),
+            ("/ui/state", &get, Resource::Page(Part::State), None, Route::Page),
             ("/ui/other", &get, Resource::Unknown, None, Route::Other),
             ("/pings", &get, Resource::Unknown, None, Route::Other),
         ];

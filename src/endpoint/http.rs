@@ -111,10 +111,9 @@ async fn guard(
 ) -> Result<ServiceResponse<Tracked>, actix_web::Error> {
     let in_flight = InFlight::of(&request);
     let mut verdict = pages.judge_request(&request);
-    if Part::of(request.path()).is_some() && *request.method() == Method::GET && pages.own.is_some() {
-        if let Err(refusal) = pages.judge_own_page(&request) {
-            verdict = Verdict::Refuse(refusal);
-        }
+    let is_page = Part::of(request.path()).is_some() && *request.method() == Method::GET && pages.own.is_some();
+    if is_page && let Err(refusal) = pages.judge_own_page(&request) {
+        verdict = Verdict::Refuse(refusal);
     }
     let mut refused = refuse_other_user(&request).or_else(|| refuse_page(&request, &verdict));
     if refused.is_none() && request.path() != "/ping" && InFlight::is_crowded_out(in_flight.as_ref()).await {

@@ -41,7 +41,7 @@ fn a_browser_gets_the_page_and_curl_gets_a_summary() {
     );
     ask(&server, &own(&server, Request::new("HEAD", "/"))).expect(200);
     for (request, status) in [
-        (Request::post("/"), 405),
+        (Request::post("/"), 404),
         (Request::get("/ui/nothing"), 404),
         (Request::get("/ui/log?container=a"), 404),
         (Request::get("/ui/model?name=nothing"), 404),
