@@ -135,10 +135,10 @@ def gauges(container: Container) -> dict[str, float]:
 def memory_rows(values: dict[str, float]) -> list[str]:
     """The memory that the loaded models take, and that they would take without sharing."""
     own, mapped, shared, saved = (
-        values[f"longshore_{name}_bytes"] / 2**20
+        values.get(f"longshore_{name}_bytes", 0) / 2**20
         for name in ("memory_reserved", "memory_mapped", "shared_constant", "shared_constant_saved")
     )
-    count = int(values["longshore_shared_constants"])
+    count = int(values.get("longshore_shared_constants", 0))
     return [
         f"  memory of the models: {own + mapped:.1f} MiB, of which {mapped:.1f} MiB are mapped from files",
         f"  without sharing: {own + mapped + saved:.1f} MiB; large constants in memory: {count}, with {shared:.1f} MiB",

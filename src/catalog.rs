@@ -63,6 +63,7 @@ use crate::engine::{ArtifactPath, ContentHash, Engine, LoadError, LoadedMemory, 
 use crate::handler::MediaLimits;
 use crate::shared::SharedMap;
 use crate::store::Usage;
+use crate::telemetry::models::ModelStats;
 use crate::text::Pool;
 
 use demand::Origin;
@@ -78,7 +79,7 @@ use usage::RecentUse;
 pub use demand::{Demand, DemandConfig};
 pub use entry::{Handle, ModelInfo};
 pub use error::CatalogError;
-pub use status::ModelStatus;
+pub use status::{ModelOverview, ModelStatus};
 
 /// Longest model name, in bytes. The platform's names are hashes; the contract requires at least
 /// 1 KiB (MM-6).
@@ -226,7 +227,7 @@ impl<E: ModelEngine> Catalog<E> {
                             manifest: served.manifest(),
                         };
                         self.record(End::Loaded, name, Some(&record));
-                        let (entry, own) = CatalogEntry::loaded(record, served, origin);
+                        let (entry, own) = CatalogEntry::loaded(record, served, origin, Arc::default());
                         handle = Ok(own);
                         Ok(change(End::Loaded, Some(entry)))
                     }
@@ -267,7 +268,7 @@ impl<E: ModelEngine> Catalog<E> {
                     content: *served.model.content(),
                     manifest: None,
                 };
-                let (entry, _) = CatalogEntry::loaded(record, served, Some(origin));
+                let (entry, _) = CatalogEntry::loaded(record, served, Some(origin), Arc::clone(&old.stats));
                 Ok::<_, CatalogError>(change(End::Refreshed, Some(entry)))
             })
             .await?;
@@ -361,7 +362,7 @@ impl<E: ModelEngine> Catalog<E> {
                     Err(_) => return Err(load_error(name, LoadError::Pool(PoolError::Deadline))),
                 }
                 match self.lookup(name).await {
-                    Lookup::Model(handle) => Ok(handle),
+                    Lookup::Model(handle) => Ok(handle.after_load()),
                     Lookup::Restored | Lookup::Nothing => Err(not_loaded(name)),
                 }
             }
@@ -387,6 +388,12 @@ impl<E: ModelEngine> Catalog<E> {
             }
             Some(_) | None => Err(not_loaded(name)),
         }
+    }
+
+    /// Statistics of the requests to `name`, if it is listed.
+    pub async fn stats(&self, name: &str) -> Option<Arc<ModelStats>> {
+        let entry = self.models.get(name).await?;
+        Some(Arc::clone(&entry.stats))
     }
 
     /// Returns up to `limit` loaded models whose names sort after `after`, ordered by name, each

@@ -10,6 +10,7 @@ mod serve;
 mod snapshot;
 mod source;
 mod table;
+mod top;
 
 use std::env;
 use std::ffi::OsString;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Some(Command::Endpoint(args)) => endpoint(&args),
         Some(Command::Pack(args)) => end(pack::run(&args)),
         Some(Command::Inspect(args)) => end(inspect::run(&args)),
+        Some(Command::Top(args)) => end(System::new().block_on(top::run(&args))),
         Some(Command::Schema) => end(table::print(format_args!("{:#}\n", manifest::schema())).map_err(Into::into)),
         None => (cli.serve, false),
     };

@@ -13,8 +13,10 @@ mod fetch;
 mod logging;
 mod media;
 mod serve;
+mod telemetry;
 #[cfg(test)]
 mod tests;
+mod top;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -32,6 +34,8 @@ pub use fetch::{ArchiveArgs, FetchArgs};
 pub use logging::{LogFormat, LogLevel};
 pub use media::MediaArgs;
 pub use serve::{Conventions, OnFull, Prepare, Provider, ServeArgs};
+pub use telemetry::{EmfDimension, MetricsArgs, MetricsSwitch};
+pub use top::{TopArgs, TopSort};
 
 /// Serves thousands of ONNX models from one machine, as a SageMaker container.
 #[derive(Debug, Parser)]
@@ -58,6 +62,9 @@ pub enum Command {
     /// Show a model's inputs, outputs, measured resource use and example requests
     #[command(after_help = examine::INSPECT_EXAMPLE)]
     Inspect(InspectArgs),
+    /// Show the models of a running server, their latency and memory, live in the terminal
+    #[command(after_help = top::TOP_EXAMPLE)]
+    Top(TopArgs),
     /// Print the JSON Schema of longshore.json, the file that describes a model's inputs and
     /// outputs beyond its graph
     #[command(after_help = SCHEMA_HELP)]

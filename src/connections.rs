@@ -35,7 +35,7 @@ mod turn_away;
 
 pub use body::{BodyError, discard_body, read_body};
 pub use choice::ConnectionLimits;
-pub use connection::{InFlight, Receiving, Tracked};
+pub use connection::{InFlight, Receiving, Tracked, Watched};
 pub use server::{ConnectionConfig, Server, start};
 pub use stream::Stream;
 pub use turn_away::turn_away;

@@ -15,9 +15,12 @@
 mod body;
 mod coding;
 mod error;
+mod failure;
 mod health;
 mod invoke;
 mod models;
+mod page;
+mod profile;
 mod pulse;
 mod resource;
 mod texts;
@@ -36,18 +39,22 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
 use rustix::net::{Shutdown, shutdown};
+use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::codec::{Documents, Format};
 use crate::connections::pages::{self, Pages, Verdict};
 use crate::connections::{self, InFlight, Server, Tracked};
 use crate::engine::Engine;
+use crate::page::feed::Feed;
 use crate::peer::Peer;
-use crate::telemetry::metrics::{Metrics, Route};
+use crate::telemetry::cause::Cause;
+use crate::telemetry::metrics::{CONTENT_TYPE, Facts, ListedModel, Metrics, Route};
 use crate::wire::{ExecutionParameters, INFERENCE_ID, TARGET_MODEL};
 
 use error::Error;
 pub use health::Health;
+pub use page::PageConfig;
 pub use pulse::Pulse;
 use resource::Resource;
 
@@ -87,10 +94,14 @@ pub struct ContractConfig {
     pub connections: connections::ConnectionConfig,
     /// Web pages whose requests from browsers are served.
     pub pages: Pages,
+    /// The server's own page; `None` for a server without one.
+    pub page: Option<PageConfig>,
     /// Whether to close connections from other users of this machine.
     pub only_this_user: bool,
     /// Counter in which the HTTP threads record their progress, if the supervisor watches it.
     pub pulse: Option<Arc<Pulse>>,
+    /// Whether models may be profiled.
+    pub profiles: bool,
     /// For `GET /execution-parameters` (BT-2).
     pub max_concurrent_transforms: usize,
     pub max_payload_in_mb: usize,
@@ -104,6 +115,10 @@ struct AppState {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    /// The data of the page.
+    page: Option<Feed>,
+    /// One permit for the profile in progress.
+    profiles: Arc<Semaphore>,
 }
 
 impl AppState {
@@ -127,12 +142,18 @@ pub fn start(
 ) -> std::io::Result<Server> {
     let connections = settings.connections.clone();
     let (only_this_user, pulse) = (settings.only_this_user, settings.pulse.clone());
+    let page = settings.page.as_ref().map(|config| {
+        let modes = (settings.loads, settings.invocations.by_target);
+        page::start(config, modes, &catalog, &engine, &metrics)
+    });
     let state = web::Data::new(AppState {
+        page: page.transpose()?,
         settings,
         catalog,
         engine,
         metrics,
         health,
+        profiles: Arc::new(Semaphore::new(1)),
     });
     let shared = state.clone();
     let refuses = move |head: &RequestHead| refuse_to_continue(&shared, head);
@@ -171,7 +192,7 @@ fn refuse_to_continue(state: &AppState, head: &RequestHead) -> Option<Response<B
     let (path, method) = (head.uri.path(), &head.method);
     let route = Resource::of(path).route(method);
     let limit = match route {
-        Route::Invocations | Route::Invoke | Route::Infer => invoke::body_limit(state),
+        Route::Invocations | Route::Invoke | Route::Infer | Route::Profile => invoke::body_limit(state),
         Route::Load | Route::Protocol => models::MAX_LOAD_BODY,
         Route::Ping
         | Route::ExecutionParameters
@@ -179,6 +200,7 @@ fn refuse_to_continue(state: &AppState, head: &RequestHead) -> Option<Response<B
         | Route::List
         | Route::Get
         | Route::Unload
+        | Route::Page
         | Route::Other => return None,
     };
     let declared = head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()?;
@@ -187,7 +209,11 @@ fn refuse_to_continue(state: &AppState, head: &RequestHead) -> Option<Response<B
         option: limit.option,
     })?;
     let status = refusal.status_code().as_u16();
-    state.metrics.start_request(route).answered(status);
+    state
+        .metrics
+        .start_request(route)
+        .answered(status, Some(refusal.cause()));
+    failure::record_head(state, route, path, &refusal);
     tracing::info!(status, method = method.as_str(), path, "{refusal}");
     let response = match v2::is_below(path) {
         true => v2::V2Error(refusal).error_response(),
@@ -214,14 +240,16 @@ async fn dispatch(
         Resource::Ping => health::ping(state).await?,
         Resource::Invocations => Box::pin(invoke::invocations(state, request, payload)).await?,
         Resource::ExecutionParameters => execution_parameters(&state),
-        Resource::Metrics => metrics(&state)?,
+        Resource::Metrics => metrics(state).await?,
         Resource::Models if *request.method() == Method::POST => {
             Box::pin(models::load(state, request, payload)).await?
         }
         Resource::Models => models::list(state, request).await,
         Resource::Model | Resource::Unknown => Box::pin(models::below(state, request, payload)).await?,
         Resource::Protocol { .. } => Box::pin(v2::answer(state, request, payload)).await?,
+        Resource::Profile => Box::pin(profile::answer(state, &request, payload)).await?,
         Resource::Text(api) => Box::pin(texts::answer(&state, api, &request, payload)).await?,
+        Resource::Page(part) => Box::pin(page::answer(&state, part, &request)).await?,
     })
 }
 
@@ -234,35 +262,49 @@ fn execution_parameters(state: &AppState) -> HttpResponse {
     })
 }
 
-/// `GET /metrics`, in the Prometheus text format.
-fn metrics(state: &AppState) -> Result<HttpResponse, Error> {
-    let now = state.engine.current_load();
-    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    state.metrics.models_loaded.set(gauge(state.catalog.len() as u64));
-    state.metrics.requests_running.set(gauge(now.running as u64));
-    state.metrics.requests_waiting.set(gauge(now.waiting as u64));
-    state.metrics.stuck_runs.set(gauge(now.stuck.runs as u64));
-    state.metrics.stuck_models.set(gauge(now.stuck.models as u64));
-    state
-        .metrics
-        .set_engine_counters(now.batches, now.batched_requests, now.stuck.total);
-    state.metrics.memory_reserved_bytes.set(gauge(now.reserved.models));
-    state.metrics.memory_mapped_bytes.set(gauge(now.reserved.mapped));
-    let constants = now.constants;
-    state.metrics.shared_constants.set(gauge(constants.constants));
-    state.metrics.shared_constant_bytes.set(gauge(constants.bytes));
-    state.metrics.shared_constant_saved_bytes.set(gauge(constants.saved));
-    state.metrics.memory_requests_bytes.set(gauge(now.reserved.requests));
-    state.metrics.memory_limit_bytes.set(gauge(now.reserved.limit));
-    if let Some(archives) = state.catalog.archives() {
-        state.metrics.archives.set(gauge(archives.entries));
-        state.metrics.archive_bytes.set(gauge(archives.bytes));
+/// `GET /metrics`, in the Prometheus text format. The page is made on a thread that may block: with
+/// thousands of models it takes milliseconds, in which an HTTP thread answers many requests.
+async fn metrics(state: web::Data<AppState>) -> Result<HttpResponse, Error> {
+    if !state.metrics.is_on() {
+        return Err(Error::MetricsOff);
     }
-    let text = state
-        .metrics
-        .render()
-        .map_err(|error| Error::Internal(error.to_string()))?;
-    Ok(HttpResponse::Ok().content_type(Metrics::CONTENT_TYPE).body(text))
+    let rendered = web::block(move || state.metrics.render(&facts(&state.catalog, &state.engine))).await;
+    let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
+    let text = rendered
+        .map_err(|error| internal(&error))?
+        .map_err(|error| internal(&error))?;
+    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(text))
+}
+
+/// Collects the present state of the server for the metrics. Takes milliseconds for thousands of
+/// models: call it on a thread that may block.
+pub fn facts(catalog: &Catalog, engine: &Engine) -> Facts {
+    let now = engine.current_load();
+    let listed = catalog.overview().into_iter().map(|model| ListedModel {
+        name: model.name,
+        target_model: model.target_model,
+        memory: model.memory.map(|memory| memory.own),
+        stats: model.stats,
+    });
+    Facts {
+        models: listed.collect(),
+        running: now.running as u64,
+        waiting: now.waiting as u64,
+        threads: now.threads as u64,
+        stuck_runs: now.stuck.runs as u64,
+        stuck_models: now.stuck.models as u64,
+        stuck_total: now.stuck.total,
+        reserved: now.reserved.models,
+        mapped: now.reserved.mapped,
+        requests: now.reserved.requests,
+        limit: Some(now.reserved.limit).filter(|&limit| limit < u64::MAX),
+        process: engine.process_bytes(),
+        shared_constants: now.constants.constants,
+        shared_bytes: now.constants.bytes,
+        shared_saved: now.constants.saved,
+        archives: catalog.archives().map(|archives| (archives.entries, archives.bytes)),
+        prepared: engine.prepared_bytes(),
+    }
 }
 
 /// Wraps every request: refuses requests that must not reach a route, records metrics, and logs
@@ -276,7 +318,7 @@ async fn observe(
     let route = Resource::of(request.path()).route(request.method());
     let mut record = state.metrics.start_request(route);
     let is_v2 = v2::is_below(request.path());
-    let (verdict, mut refusal) = judge(&state, &request);
+    let (verdict, mut refusal) = judge(&state, route, &request);
     if refusal.is_none()
         && !is_health_check(route, request.method())
         && InFlight::is_crowded_out(in_flight.as_ref()).await
@@ -299,7 +341,7 @@ async fn observe(
                 response
             }
             None => {
-                record.answered(Error::Cut.status_code().as_u16());
+                record.answered(Error::Cut.status_code().as_u16(), Some(Cause::Unready));
                 return Err(match is_v2 {
                     true => v2::V2Error(Error::Cut).into(),
                     false => Error::Cut.into(),
@@ -309,15 +351,19 @@ async fn observe(
     };
     pages::add(&mut response, state.settings.pages.vary().into_iter().collect());
     let status = response.status();
-    record.answered(status.as_u16());
     if status.is_client_error() || status.is_server_error() {
+        let cause = failure::cause(&response);
+        record.answered(status.as_u16(), Some(cause));
         log_refusal(&response);
+        failure::record(&state, route, cause, &response).await;
+    } else {
+        record.answered(status.as_u16(), None);
     }
     Ok(InFlight::track(in_flight, response))
 }
 
 /// Decides whether a request may reach its route.
-fn judge(state: &AppState, request: &ServiceRequest) -> (Verdict, Option<Error>) {
+fn judge(state: &AppState, route: Route, request: &ServiceRequest) -> (Verdict, Option<Error>) {
     let bytes: usize = request
         .headers()
         .iter()
@@ -329,6 +375,10 @@ fn judge(state: &AppState, request: &ServiceRequest) -> (Verdict, Option<Error>)
     }
     match state.settings.pages.judge_request(request) {
         Verdict::Refuse(refusal) => (Verdict::Serve, Some(refusal.into())),
+        verdict if route == Route::Page && state.page.is_some() => {
+            let refusal = state.settings.pages.judge_own_page(request).err();
+            (verdict, refusal.map(Error::from))
+        }
         verdict => (verdict, None),
     }
 }
@@ -352,6 +402,8 @@ fn is_health_check(route: Route, method: &Method) -> bool {
         | Route::Unload
         | Route::Get
         | Route::Infer
+        | Route::Page
+        | Route::Profile
         | Route::Other => false,
     }
 }

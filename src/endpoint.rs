@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod http;
 pub mod loader_variables;
 pub mod multi_model;
+mod page;
 pub mod pattern;
 pub mod pipeline;
 pub mod provision;

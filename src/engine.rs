@@ -20,7 +20,6 @@ pub mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use load::adapter::AdapterError;
@@ -50,6 +49,7 @@ pub use run::batch::{Batching, BatchingEvidence, NoBatching, decide as decide_ba
 pub use run::crash::{CrashReport, report_to as report_crashes_to};
 pub use run::model::{LoadedMemory, Model, RequestBudget, Work};
 pub use run::pool::PoolError;
+pub use run::profile::{ProfileError, Profiler};
 pub use run::stuck::{Culprit, Standing, StuckCounts, StuckLimits};
 
 use load::adapter::Adapter;
@@ -65,11 +65,12 @@ use onnxruntime::runtime::{self, Environment};
 use run::crash;
 use run::pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use run::stuck::Stuck;
-use run::turn::{Batches, PendingRequest};
+use run::turn::PendingRequest;
 use run::watchdog::Watchdog;
 
 use crate::manifest::Overlay;
 use crate::shared::SharedMap;
+use crate::telemetry::recorder::Recorder;
 
 /// Stack size of load threads. ONNX Runtime walks nested functions and subgraphs by recursion:
 /// 5,000 levels, in a file of 300 KB, overflow 8 MiB.
@@ -115,6 +116,8 @@ pub struct EngineConfig {
     pub bad_model_ttl: Duration,
     /// Limits of runs that do not end after they were cancelled.
     pub stuck: StuckLimits,
+    /// Counts what requests do.
+    pub recorder: Arc<Recorder>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +189,7 @@ pub struct Engine {
     queue: usize,
     max_batch: usize,
     overlay: Option<Arc<Overlay>>,
-    batches: Arc<Batches>,
+    recorder: Arc<Recorder>,
     compute: Pool<PendingRequest>,
     watchdog: Arc<Watchdog>,
     stuck: Arc<Stuck>,
@@ -213,9 +216,8 @@ pub struct Engine {
 pub struct EngineLoad {
     pub running: usize,
     pub waiting: usize,
-    /// Number of batches that have run, and of the requests in them.
-    pub batches: u64,
-    pub batched_requests: u64,
+    /// Number of compute threads.
+    pub threads: usize,
     pub stuck: StuckCounts,
     pub reserved: Reserved,
     pub constants: SharedMemory,
@@ -289,7 +291,7 @@ impl Engine {
             queue: config.queue,
             max_batch: config.max_batch,
             overlay: config.manifest.clone(),
-            batches: Arc::default(),
+            recorder: Arc::clone(&config.recorder),
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
             compute,
@@ -394,12 +396,26 @@ impl Engine {
         EngineLoad {
             running,
             waiting,
-            batches: self.batches.runs.load(Ordering::Relaxed),
-            batched_requests: self.batches.requests.load(Ordering::Relaxed),
+            threads: self.compute.cores(),
             stuck: self.stuck.counts(),
             reserved: self.budget.reserved(),
             constants: self.constants.memory(),
         }
+    }
+
+    /// Bytes of prepared models on disk, as far as this process knows; `None` without a folder.
+    pub fn prepared_bytes(&self) -> Option<u64> {
+        self.preparing.as_ref()?.cache.disk_bytes()
+    }
+
+    /// Private bytes of this process in memory.
+    pub fn process_bytes(&self) -> u64 {
+        memory::resident_anonymous()
+    }
+
+    /// Prepares the profile of a run. Blocks on a file system.
+    pub fn profiler(&self) -> Result<Profiler, ProfileError> {
+        Profiler::new(self.workplace.folder())
     }
 
     /// Waits until stuck runs use so many threads that this process cannot serve other models as

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
-//!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task  ->  disk_cache
+//!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task  ->  disk_cache,
+//!          page
 //!      ->  archive, background, backoff, connections, peer, private, shared, tensor, wire
 //! ```
 //!
@@ -26,6 +27,7 @@
 //! | [`audio`] | sound to tensors |
 //! | [`task`] | tensors to the answers of a task: labels, boxes, spans, embeddings |
 //! | [`disk_cache`] | the common core of the two caches on disk: archives, prepared models |
+//! | [`page`] | the page for browsers: its files, its data, the thread that sends them |
 //! | [`archive`] | reads and writes `model.tar.gz`; does not depend on models |
 //! | [`background`] | a thread with its own async runtime |
 //! | [`backoff`] | the delays between restarts of a process |
@@ -57,6 +59,7 @@ pub mod endpoint;
 pub mod engine;
 pub mod handler;
 pub mod manifest;
+pub mod page;
 pub mod peer;
 pub mod private;
 pub mod shared;

@@ -4,11 +4,17 @@
 //! ONNX Runtime's own log is off unless ours is at `debug`: it repeats every failed run, and its
 //! message is already in the error that the caller gets.
 
+pub mod cause;
+pub mod emf;
 pub mod escape;
+pub mod failures;
+pub mod latency;
 mod lines;
 pub mod metrics;
+pub mod models;
+pub mod recorder;
 
-use std::io::{self, IsTerminal, Stderr, Write, stderr};
+use std::io::{self, IsTerminal, Stderr, Stdout, Write, stderr, stdout};
 use std::panic;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -24,6 +30,9 @@ use lines::Lines;
 
 /// Standard error, locked while a line is written, as in the standard library.
 static LOG: LazyLock<Mutex<Lines<Stderr>>> = LazyLock::new(|| Mutex::new(Lines::new(stderr())));
+
+/// Standard output, for metrics. Like the log, it does not block the process.
+static OUTPUT: LazyLock<Mutex<Lines<Stdout>>> = LazyLock::new(|| Mutex::new(Lines::new(stdout())));
 
 /// Target of the record with the address on which a server listens. It is logged at every level
 /// except `off`, because scripts wait for it, and it is the only source for a port that the system
@@ -79,6 +88,11 @@ pub fn init(format: LogFormat, level: LogLevel) {
 /// not block the process (`lines.rs`).
 pub fn write_line(line: &[u8]) -> io::Result<()> {
     write_record(line, Style::Text { has_colours: false })
+}
+
+/// Writes a line, including its newline, to standard output.
+pub fn write_output(line: &[u8]) -> io::Result<()> {
+    OUTPUT.lock().unwrap_or_else(PoisonError::into_inner).write(line)
 }
 
 fn write_record(record: &[u8], style: Style) -> io::Result<()> {

@@ -41,7 +41,7 @@ use super::model_engine::{LoadedModel, ModelEngine};
 use super::{Catalog, CatalogError, Handle, Lookup, ModelStatus, load_error, shortened};
 use crate::engine::{ArtifactPath, LoadError, LoadedMemory, Model, PoolError};
 use crate::store::{FetchError, Lease, Located, Name, Store, Version};
-use crate::telemetry::metrics::{Eviction, Metrics, Operation};
+use crate::telemetry::metrics::{LoadOutcome, Metrics, UnloadReason};
 
 /// Largest number of failures that are remembered.
 const FAILURES: u64 = 4096;
@@ -204,22 +204,21 @@ impl<E: ModelEngine> Catalog<E> {
         deadline: Deadline,
     ) -> Result<Handle<E::Model>, CatalogError> {
         let key = Name::parse(name)?;
-        demand.metrics.demand_misses.inc();
         if let Some(failed) = demand.failed(name) {
             return Err(failed);
         }
         let (pending_load, _) = self.pending_load(demand, key);
         match timeout_at(deadline, pending_load).await {
-            Ok(result) => result.map_err(|source| CatalogError::OnDemand { source, again: None }),
+            Ok(Ok(handle)) => Ok(handle.after_load()),
+            Ok(Err(source)) => Err(CatalogError::OnDemand { source, again: None }),
             Err(_) => Err(load_error(name, LoadError::Pool(PoolError::Deadline))),
         }
     }
 
-    /// Counts a request that found its model loaded, and checks the model against the store if
+    /// Records a request that found its model loaded, and checks the model against the store if
     /// due.
     pub(super) fn record_hit(self: &Arc<Self>, demand: &Arc<Demand<E::Model>>, name: &str, handle: &Handle<E::Model>) {
         let Some(origin) = &handle.entry.origin else { return };
-        demand.metrics.demand_hits.inc();
         if demand.touch(origin) {
             let (catalog, demand) = (Arc::clone(self), Arc::clone(demand));
             let (name, entry) = (name.to_owned(), Arc::clone(&handle.entry));
@@ -264,11 +263,11 @@ impl<E: ModelEngine> Catalog<E> {
     async fn load_and_report(&self, demand: &Demand<E::Model>, name: &Name) -> Result<Handle<E::Model>, CatalogError> {
         let started = Instant::now();
         let loaded = self.fetch_and_load(demand, name).await;
-        let seconds = started.elapsed().as_secs_f64();
+        let took = started.elapsed();
         match &loaded {
             Ok((handle, fetched)) => {
-                demand.metrics.model_operation(Operation::Load, "ok", seconds);
-                let LoadedMemory { own, shared } = handle.as_ref().loaded_memory();
+                demand.metrics.load(LoadOutcome::Ok, took);
+                let LoadedMemory { own, shared, .. } = handle.as_ref().loaded_memory();
                 let (fetch_ms, load_ms) = (milliseconds(*fetched - started), milliseconds(fetched.elapsed()));
                 tracing::info!(
                     model = name.as_str(),
@@ -280,7 +279,7 @@ impl<E: ModelEngine> Catalog<E> {
                 );
             }
             Err(error) => {
-                demand.metrics.model_operation(Operation::Load, "failed", seconds);
+                demand.metrics.load(LoadOutcome::Failed, took);
                 // An unknown name is the caller's mistake; the response reports it.
                 if !error.is_not_found() {
                     tracing::warn!("{error}");
@@ -367,12 +366,9 @@ fn fetch_error(name: &Name, source: FetchError) -> CatalogError {
     }
 }
 
-fn unloaded<M>(demand: &Demand<M>, name: &str, why: Eviction, started: Instant, memory_bytes: u64) {
+fn unloaded<M>(demand: &Demand<M>, name: &str, why: UnloadReason, started: Instant, memory_bytes: u64) {
     let elapsed = started.elapsed();
-    demand.metrics.evictions(why);
-    demand
-        .metrics
-        .model_operation(Operation::Unload, "ok", elapsed.as_secs_f64());
+    demand.metrics.unload(why, Some(elapsed));
     let unload_ms = milliseconds(elapsed);
     tracing::info!(
         model = shortened(name),

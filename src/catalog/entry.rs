@@ -16,6 +16,7 @@ use super::state::{Action, ModelOperation, ModelState, action};
 use super::{Record, shortened};
 use crate::engine::{ContentHash, InferenceError, Model, Standing};
 use crate::handler::Handler;
+use crate::telemetry::models::ModelStats;
 
 /// A model under its name.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct CatalogEntry<M> {
     /// Whether a request has used the model since the last report of use.
     was_used: AtomicBool,
     pub(super) unload_progress: UnloadProgress,
+    /// Statistics of the model's requests.
+    pub(super) stats: Arc<ModelStats>,
 }
 
 /// Progress of the unload that closed an entry.
@@ -69,7 +72,7 @@ impl ModelInfo {
 }
 
 impl<M: LoadedModel> CatalogEntry<M> {
-    pub(super) fn new(record: Record, slot: ModelSlot<M>, origin: Option<Origin>) -> Arc<Self> {
+    pub(super) fn new(record: Record, slot: ModelSlot<M>, origin: Option<Origin>, stats: Arc<ModelStats>) -> Arc<Self> {
         Arc::new(Self {
             url: record.url,
             target_model: record.target_model,
@@ -80,6 +83,7 @@ impl<M: LoadedModel> CatalogEntry<M> {
             origin,
             was_used: AtomicBool::new(false),
             unload_progress: UnloadProgress::default(),
+            stats,
         })
     }
 
@@ -93,12 +97,18 @@ impl<M: LoadedModel> CatalogEntry<M> {
 
     /// Creates the entry of a loaded model, and a handle taken before any unload can close the
     /// entry.
-    pub(super) fn loaded(mut record: Record, served: ServedModel<M>, origin: Option<Origin>) -> (Arc<Self>, Handle<M>) {
+    pub(super) fn loaded(
+        mut record: Record,
+        served: ServedModel<M>,
+        origin: Option<Origin>,
+        stats: Arc<ModelStats>,
+    ) -> (Arc<Self>, Handle<M>) {
         let served = Arc::new(served.called(shortened(&record.name)));
         record.manifest = None;
-        let entry = Self::new(record, ModelSlot::Loaded(Arc::clone(&served)), origin);
+        let entry = Self::new(record, ModelSlot::Loaded(Arc::clone(&served)), origin, stats);
         let handle = Handle {
             served,
+            is_cold: false,
             token: entry.users.token(),
             entry: Arc::clone(&entry),
         };
@@ -130,6 +140,7 @@ impl<M: LoadedModel> CatalogEntry<M> {
             (Action::Answer, ModelSlot::Loaded(served)) => Lookup::Model(Handle {
                 served: Arc::clone(served),
                 entry: Arc::clone(self),
+                is_cold: false,
                 token,
             }),
             (Action::LoadAgain, _) => Lookup::Restored,
@@ -190,6 +201,8 @@ pub struct Handle<M = Model> {
     // last token is dropped.
     served: Arc<ServedModel<M>>,
     pub(super) entry: Arc<CatalogEntry<M>>,
+    /// Whether the request had to wait until the model was loaded.
+    is_cold: bool,
     token: TaskTrackerToken,
 }
 
@@ -198,6 +211,7 @@ impl<M> Clone for Handle<M> {
         Self {
             served: Arc::clone(&self.served),
             entry: Arc::clone(&self.entry),
+            is_cold: self.is_cold,
             token: self.token.clone(),
         }
     }
@@ -213,6 +227,21 @@ impl<M> Handle<M> {
     /// The handler that decodes and encodes the bodies of the model's requests.
     pub fn handler(&self) -> &Arc<Handler> {
         &self.served.handler
+    }
+
+    /// Marks the handle of a request that had to wait until the model was loaded.
+    pub(super) fn after_load(self) -> Self {
+        Self { is_cold: true, ..self }
+    }
+
+    /// Whether the request had to wait until the model was loaded.
+    pub fn is_cold(&self) -> bool {
+        self.is_cold
+    }
+
+    /// Statistics of the model's requests.
+    pub fn stats(&self) -> &ModelStats {
+        &self.entry.stats
     }
 
     /// The Target-Model header of the load request.

@@ -35,7 +35,7 @@ impl<E: ModelEngine> Catalog<E> {
             self.models
                 .insert(
                     record.name.clone(),
-                    CatalogEntry::new(record, ModelSlot::Restored, None),
+                    CatalogEntry::new(record, ModelSlot::Restored, None, Arc::default()),
                 )
                 .await;
         }

@@ -71,7 +71,7 @@ mod tests {
             content: ContentHash::parse(&digit.to_string().repeat(64)).unwrap(),
             manifest: None,
         };
-        CatalogEntry::new(record, ModelSlot::Restored, None)
+        CatalogEntry::new(record, ModelSlot::Restored, None, Arc::default())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, stderr};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -68,10 +68,12 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
     let provisioner = Provisioner::new(state, Arc::clone(&fleets), here, args.settle_wait);
     let settings = http::EndpointServerConfig {
         connections: connection_settings(args),
-        pages: Pages::new(args.allow_origins.clone(), args.allow_hosts.clone(), address.ip()),
+        pages: pages(args, address.ip()),
+        has_page: !args.no_ui,
         allow_other_users: args.allow_other_users,
     };
-    let server = http::start(listener, &settings, provisioner.clone(), &runtime).context("start the HTTP server")?;
+    let server =
+        http::start(listener, &settings, provisioner.clone(), &runtime, &fleets).context("start the HTTP server")?;
     announce(address);
 
     let started = async {
@@ -110,6 +112,15 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
         () = end => {}
     }
     ended.map(|()| 0)
+}
+
+/// Returns the policy for pages in browsers.
+fn pages(args: &EndpointArgs, address: IpAddr) -> Pages {
+    let pages = Pages::new(args.allow_origins.clone(), args.allow_hosts.clone(), address);
+    match args.no_ui {
+        true => pages,
+        false => pages.with_own_page(args.allow_hosts.clone()),
+    }
 }
 
 fn connection_settings(args: &EndpointArgs) -> connections::ConnectionConfig {

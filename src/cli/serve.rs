@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use anyhow::{Context, Result, ensure};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::bounds;
 use super::source::ModelSource;
 use crate::audio::AudioLimits;
 use crate::catalog::{self, Catalog, Demand, Journal};
 use crate::codec::{Documents, Format};
-use crate::config::{self, DurationOrOff, MediaArgs, OnFull, Prepare, Provider, ServeArgs};
+use crate::config::{self, DurationOrOff, MediaArgs, MetricsSwitch, OnFull, Prepare, Provider, ServeArgs};
 use crate::connections::pages::Pages;
 use crate::connections::{self, ConnectionLimits};
 use crate::contract::{self, Health, Invocations, Pulse};
@@ -29,8 +29,10 @@ use crate::handler::MediaLimits;
 use crate::manifest::Overlay;
 use crate::store::{self, Disk, Store};
 use crate::supervisor::{self, Inheritance, SupervisorLink};
-use crate::telemetry::READY;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::emf::Emf;
+use crate::telemetry::metrics::{Metrics, MetricsConfig};
+use crate::telemetry::recorder::Recorder;
+use crate::telemetry::{self, READY};
 use crate::text;
 
 /// Smallest limit of open files: those of the process itself, of one connection and of one load.
@@ -45,6 +47,9 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(360);
 /// which is cheap.
 const WAIT_BEFORE_REFUSAL: Duration = Duration::from_secs(5);
 const WAIT_BEFORE_EVICTION: Duration = Duration::from_millis(100);
+
+/// Most dimensions of all metrics that `--emf` writes.
+const MOST_DIMENSIONS: usize = 8;
 
 /// Exit code of a worker that has requested its replacement.
 const REPLACED: i32 = 75;
@@ -78,7 +83,10 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         "HF_TASK (--task) applies to a single model, but this server has several; put {{\"task\": ...}} into the \
          longshore.json of each archive"
     );
-    let metrics = Arc::new(Metrics::new().context("register metrics")?);
+    let metrics = Arc::new(Metrics::new(MetricsConfig {
+        is_on: args.telemetry.metrics == MetricsSwitch::On,
+        models: args.telemetry.metrics_models.into(),
+    }));
     // Before the engine, which measures the memory of the process at its start as the memory
     // without models.
     let demand = match &source.store {
@@ -88,7 +96,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
 
     let store = demand.as_ref().map(Demand::url);
     let open_files = open_files()?;
-    let engine = Arc::new(start_engine(args, demand.is_some())?);
+    let engine = Arc::new(start_engine(args, demand.is_some(), Arc::clone(metrics.recorder()))?);
     let memory_for_models_bytes = engine.memory_for_models();
     for refused in inheritance.refused {
         engine.refuse(refused.content, refused.reason, refused.remaining);
@@ -110,19 +118,20 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     ));
     // Before the first request, so that clients see the same list as before the restart.
     let listed = catalog.list_again(inheritance.models).await;
-    metrics.worker_restarts.inc_by(inheritance.restarts);
+    metrics.set_worker_restarts(inheritance.restarts);
     let health = Arc::new(Health::new(inheritance.restarts > 0));
     if source.default.is_none() {
         // No model has to be loaded first, so the server is ready for the first request.
         health.set_ready();
     }
     let pulse = keep_alive(args, link.as_ref())?;
+    let emf = report_metrics(args, &metrics, &catalog, &engine)?;
     let server = contract::start(
         listener,
         contract_config(args, &source, formats, open_files, address.ip(), pulse),
         Arc::clone(&catalog),
         Arc::clone(&engine),
-        metrics,
+        Arc::clone(&metrics),
         Arc::clone(&health),
     )?;
     tracing::info!(
@@ -175,6 +184,9 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
                 link.replace(culprits);
             }
             server.leave_to_another(args.replace_timeout).await;
+            if let Some(emf) = emf {
+                emf.await;
+            }
             return Ok(REPLACED);
         }
     }
@@ -188,7 +200,57 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         _ = interrupt.recv() => tracing::info!("stopped at once"),
         () = server.stop(args.drain_timeout) => tracing::info!("stopped"),
     }
+    if let Some(emf) = emf {
+        emf.await;
+    }
     Ok(0)
+}
+
+/// Writes metrics to standard output at each interval of `--emf`. The result writes those of an
+/// interval that has not ended.
+fn report_metrics(
+    args: &ServeArgs,
+    metrics: &Arc<Metrics>,
+    catalog: &Arc<Catalog>,
+    engine: &Arc<Engine>,
+) -> Result<Option<impl Future<Output = ()> + use<>>> {
+    let DurationOrOff(Some(interval)) = args.telemetry.emf else {
+        return Ok(None);
+    };
+    ensure!(metrics.is_on(), "--emf needs --metrics on");
+    ensure!(
+        args.telemetry.emf_dimensions.len() <= MOST_DIMENSIONS,
+        "--emf-dimension is given {} times, but CloudWatch allows {MOST_DIMENSIONS} dimensions besides that of the model",
+        args.telemetry.emf_dimensions.len()
+    );
+    let dimensions = args.telemetry.emf_dimensions.iter();
+    let dimensions = dimensions.map(|dimension| (dimension.name.clone(), dimension.value.clone()));
+    let namespace = args.telemetry.emf_namespace.clone();
+    let emf = Arc::new(Emf::new(namespace, dimensions.collect(), Arc::clone(metrics)));
+    let (catalog, engine) = (Arc::clone(catalog), Arc::clone(engine));
+    let write = move || {
+        let (emf, catalog, engine) = (Arc::clone(&emf), Arc::clone(&catalog), Arc::clone(&engine));
+        let written = tokio::task::spawn_blocking(move || {
+            for line in emf.lines(&contract::facts(&catalog, &engine)) {
+                // Like the log: a reader that has gone must not end the server.
+                let _ = telemetry::write_output(line.as_bytes());
+            }
+        });
+        async move {
+            // A panic is in the log.
+            let _ = written.await;
+        }
+    };
+    let last = write.clone();
+    actix_web::rt::spawn(async move {
+        let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            write().await;
+        }
+    });
+    Ok(Some(async move { last().await }))
 }
 
 /// Raises the limit of open files to the system's maximum, and returns it.
@@ -212,7 +274,7 @@ fn overlay(args: &ServeArgs) -> Option<Arc<Overlay>> {
 
 /// Starts the engine with the limits of the options and the system. `has_store` means that evicted
 /// models can be loaded again from a store.
-fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
+fn start_engine(args: &ServeArgs, has_store: bool, recorder: Arc<Recorder>) -> Result<Engine> {
     let system = engine::system_limit();
     let memory = args
         .memory_limit(system.as_ref().map(|limit| limit.bytes))
@@ -259,6 +321,7 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
             after: args.stuck_after,
             most: args.max_stuck(),
         },
+        recorder,
     })?;
     ensure!(
         engine.memory_for_models() > 0,
@@ -319,11 +382,28 @@ fn contract_config(
             keep_alive: args.keep_alive,
             write_timeout: args.write_timeout,
         },
-        pages: Pages::new(args.allow_origins.clone(), args.allow_hosts.clone(), address),
+        pages: pages(args, address),
+        page: (!args.no_ui).then(|| contract::PageConfig {
+            mode: source.mode().to_owned(),
+            example_url: args
+                .models_roots()
+                .first()
+                .map(|root| root.join("NAME").display().to_string()),
+        }),
         only_this_user: args.only_this_user,
         pulse,
+        profiles: args.telemetry.profiles,
         max_concurrent_transforms,
         max_payload_in_mb,
+    }
+}
+
+/// Returns the policy for pages in browsers.
+fn pages(args: &ServeArgs, address: IpAddr) -> Pages {
+    let pages = Pages::new(args.allow_origins.clone(), args.allow_hosts.clone(), address);
+    match args.no_ui {
+        true => pages,
+        false => pages.with_own_page(args.allow_hosts.clone()),
     }
 }
 

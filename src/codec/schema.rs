@@ -290,7 +290,7 @@ impl Schema {
     }
 
     /// The inputs that a request may set.
-    pub(super) fn settable_inputs(&self) -> impl Iterator<Item = usize> {
+    pub fn settable_inputs(&self) -> impl Iterator<Item = usize> {
         let rules = self.rules.iter().enumerate();
         rules.filter(|(_, rule)| !rule.is_constant).map(|(index, _)| index)
     }

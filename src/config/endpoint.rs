@@ -171,8 +171,9 @@ pub struct EndpointArgs {
     )]
     pub allow_origins: Vec<String>,
 
-    /// Host name that requests may use for an endpoint on a loopback address, or * for all;
-    /// repeatable [default: localhost and the loopback addresses]
+    /// Host name that requests may use for an endpoint on a loopback address, and at which the page
+    /// for browsers works on any address, or * for all; repeatable [default: localhost and the
+    /// loopback addresses]
     #[arg(
         long = "allow-host",
         env = "LONGSHORE_ENDPOINT_ALLOW_HOST",
@@ -181,6 +182,14 @@ pub struct EndpointArgs {
         help_heading = "HTTP"
     )]
     pub allow_hosts: Vec<String>,
+
+    /// Do not serve the page for browsers at /ui
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_NO_UI", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true",
+        value_parser = BoolishValueParser::new(), help_heading = "HTTP"
+    )]
+    pub no_ui: bool,
 
     /// Time limit of a streaming response
     #[arg(

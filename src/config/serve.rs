@@ -13,7 +13,8 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::{
-    DurationOrOff, FetchArgs, LogFormat, LogLevel, MediaArgs, at_least_one, duration, duration_or_off, origin, threads,
+    DurationOrOff, FetchArgs, LogFormat, LogLevel, MediaArgs, MetricsArgs, at_least_one, duration, duration_or_off,
+    origin, threads,
 };
 use crate::manifest::Overlay;
 
@@ -148,8 +149,9 @@ pub struct ServeArgs {
     )]
     pub allow_origins: Vec<String>,
 
-    /// Host name that requests may use for a server on a loopback address, or * for all;
-    /// repeatable [default: localhost and the loopback addresses]
+    /// Host name that requests may use for a server on a loopback address, and at which the page
+    /// for browsers works on any address, or * for all; repeatable [default: localhost and the
+    /// loopback addresses]
     #[arg(
         long = "allow-host",
         env = "LONGSHORE_ALLOW_HOST",
@@ -158,6 +160,14 @@ pub struct ServeArgs {
         help_heading = "HTTP"
     )]
     pub allow_hosts: Vec<String>,
+
+    /// Do not serve the page for browsers at / nor its data below /ui
+    #[arg(
+        long, env = "LONGSHORE_NO_UI", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true",
+        value_parser = BoolishValueParser::new(), help_heading = "HTTP"
+    )]
+    pub no_ui: bool,
 
     /// Media type of requests without a Content-Type
     #[arg(
@@ -501,6 +511,9 @@ pub struct ServeArgs {
         help_heading = "Log"
     )]
     pub log_level: LogLevel,
+
+    #[command(flatten)]
+    pub telemetry: MetricsArgs,
 
     #[command(flatten)]
     pub conventions: Conventions,

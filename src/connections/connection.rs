@@ -196,12 +196,21 @@ impl InFlight {
                 .head_mut()
                 .set_connection_type(ConnectionType::Close);
         }
+        // The body of a watcher has no end. Its connection counts as idle, so that it makes room
+        // for requests, and does not delay a stop.
+        let is_watched = response.response().extensions().contains::<Watched>();
+        let request = request.filter(|_| !is_watched);
         response.map_body(|_, body| Tracked {
             body,
             _request: request,
         })
     }
 }
+
+/// Marks a response, in its extensions, whose body lasts until the client or the server ends it,
+/// such as a stream of events.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched;
 
 impl Drop for InFlight {
     fn drop(&mut self) {

@@ -6,6 +6,12 @@
 //! are refused unless an option names the origin or the host. SageMaker, AWS's clients and
 //! command-line tools send none of these.
 //!
+//! The server's own page (`crate::page`) sends requests, too. Its origin is the address at which
+//! the browser reached this server. That proves nothing for a name: a page of another site could
+//! have rebound its own name to this server, and then has the same origin. So the server's own page
+//! works only at addresses that no other site can have: IP addresses, `localhost`, and the names of
+//! `--allow-host`.
+//!
 //! The crate actix-cors was considered: it adds headers for allowed origins, but serves the
 //! requests of all others, and checks neither `Sec-Fetch-Site` nor `Host`.
 
@@ -27,6 +33,9 @@ pub struct Pages {
     pub origins: Vec<String>,
     /// Host names that requests may have; `*` or `None` stands for every name.
     pub hosts: Option<Vec<String>>,
+    /// Host names at which the server's own page works, besides addresses and `localhost`; `*`
+    /// stands for every name, `None` for a server without a page.
+    pub own: Option<Vec<String>>,
 }
 
 /// The headers of a request that describe the page behind it.
@@ -72,6 +81,11 @@ pub enum PageRefusal {
          rebound the name; --allow-host {host} serves it"
     )]
     Host { host: String },
+    #[error(
+        "the page of this server is not shown at the host {host}, because a page of another site could have rebound the \
+         name; --allow-host {host} shows it, and so does the server's IP address"
+    )]
+    OwnPage { host: String },
 }
 
 /// Adds headers to a response.
@@ -98,6 +112,24 @@ impl Pages {
         Self {
             origins: origins.into_iter().map(|origin| origin.to_ascii_lowercase()).collect(),
             hosts: is_loopback.then_some(hosts),
+            own: None,
+        }
+    }
+
+    /// The same policy for a server with a page of its own, which also works at `hosts`.
+    pub fn with_own_page(self, hosts: Vec<String>) -> Self {
+        Self {
+            own: Some(hosts),
+            ..self
+        }
+    }
+
+    /// Refuses a request for the server's own page at a host that another site could have.
+    pub fn judge_own_page(&self, request: &ServiceRequest) -> Result<(), PageRefusal> {
+        match request.headers().get(HOST).map(HeaderValue::as_bytes) {
+            Some(host) if !self.is_safe_host(host) => Err(PageRefusal::OwnPage { host: shown(host) }),
+            // A browser sends a host.
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -118,6 +150,7 @@ impl Pages {
             ..PageRequest::default()
         };
         if page.origin.is_some() {
+            page.host = value(&HOST);
             page.is_options = request.method() == Method::OPTIONS;
             page.method = value(&ACCESS_CONTROL_REQUEST_METHOD);
             page.headers = value(&ACCESS_CONTROL_REQUEST_HEADERS);
@@ -143,7 +176,10 @@ impl Pages {
             };
         };
         if !self.serves_origin(origin) {
-            return Verdict::Refuse(PageRefusal::Origin { origin: shown(origin) });
+            return match self.is_own_page(origin, &page) {
+                true => Verdict::Serve,
+                false => Verdict::Refuse(PageRefusal::Origin { origin: shown(origin) }),
+            };
         }
         let allowed = if self.serves_all() { b"*".as_slice() } else { origin };
         let mut reply = vec![(ALLOW_ORIGIN, allowed.to_vec())];
@@ -181,17 +217,47 @@ impl Pages {
                 .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
     }
 
+    /// Whether the server's own page sent the request.
+    fn is_own_page(&self, origin: &[u8], page: &PageRequest<'_>) -> bool {
+        let authority = [b"http://".as_slice(), b"https://"]
+            .into_iter()
+            .find_map(|scheme| origin.strip_prefix(scheme));
+        let is_same_site = page
+            .fetch_site
+            .is_none_or(|site| site.eq_ignore_ascii_case(b"same-origin"));
+        match (authority, page.host) {
+            (Some(authority), Some(host)) => {
+                is_same_site && authority.eq_ignore_ascii_case(host) && self.is_safe_host(host)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the server has a page, and no other site can have the host.
+    fn is_safe_host(&self, host: &[u8]) -> bool {
+        let Some(own) = &self.own else { return false };
+        let Ok(host) = std::str::from_utf8(host) else {
+            return own.iter().any(|allowed| allowed == "*");
+        };
+        let name = without_port(host.trim());
+        is_address(name) || is_localhost(name) || is_listed(own, name, host)
+    }
+
     fn serves_host(&self, host: &[u8]) -> bool {
         let Some(hosts) = &self.hosts else { return true };
         let Ok(host) = std::str::from_utf8(host) else {
             return hosts.iter().any(|allowed| allowed == "*");
         };
         let name = without_port(host.trim());
-        is_own(name)
-            || hosts.iter().any(|allowed| {
-                allowed == "*" || allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host)
-            })
+        is_own(name) || is_listed(hosts, name, host)
     }
+}
+
+/// Whether `allowed` has the name, the name with its port, or `*`.
+fn is_listed(allowed: &[String], name: &str, host: &str) -> bool {
+    allowed
+        .iter()
+        .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host))
 }
 
 /// The name that SageMaker, and programs that play its part, use for a container (ST-5). No page
@@ -201,20 +267,33 @@ const PLATFORM_HOST: &str = "model.aws.local";
 /// Whether `host` is a name or an address of the loopback interface, the platform's name, or empty.
 fn is_own(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
+    name.is_empty()
+        || name.eq_ignore_ascii_case(PLATFORM_HOST)
+        || is_localhost(name)
+        || address(name).is_some_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether `host` is `localhost` or a name below it.
+fn is_localhost(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
     let is_below_localhost = || {
         name.len() > ".localhost".len()
             && name.is_char_boundary(name.len() - ".localhost".len())
             && name[name.len() - ".localhost".len()..].eq_ignore_ascii_case(".localhost")
     };
-    let address = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+    name.eq_ignore_ascii_case("localhost") || is_below_localhost()
+}
+
+/// Whether `host` is an IP address. Browsers connect to it without a name that could be rebound.
+fn is_address(host: &str) -> bool {
+    address(host).is_some()
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(v6) => v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
-        None => name.parse().ok(),
-    };
-    name.is_empty()
-        || name.eq_ignore_ascii_case("localhost")
-        || name.eq_ignore_ascii_case(PLATFORM_HOST)
-        || is_below_localhost()
-        || address.is_some_and(|address| address.to_canonical().is_loopback())
+        None => host.parse().ok(),
+    }
 }
 
 fn without_port(host: &str) -> &str {
@@ -353,6 +432,55 @@ mod tests {
             assert_eq!(pages(&[]).judge(page) == Verdict::Serve, is_served, "{site:?}");
             assert_eq!(pages(&["*"]).judge(page), Verdict::Serve, "{site:?}");
         }
+    }
+
+    #[test]
+    fn the_own_page_works_only_where_no_other_site_can_be() {
+        let table = [
+            ("http://127.0.0.1:8080", "127.0.0.1:8080", true),
+            ("http://localhost:8080", "localhost:8080", true),
+            ("http://app.localhost:8080", "app.localhost:8080", true),
+            ("https://10.0.0.5", "10.0.0.5", true),
+            ("http://[2001:db8::1]:8080", "[2001:db8::1]:8080", true),
+            ("http://named.example:8080", "named.example:8080", true),
+            ("http://NAMED.example:8080", "named.example:8080", true),
+            // A site that has rebound its own name has the same origin and host.
+            ("http://evil.example:8080", "evil.example:8080", false),
+            ("http://model.aws.local:8080", "model.aws.local:8080", false),
+            ("http://longshore:8080", "longshore:8080", false),
+            // Another server of the same machine.
+            ("http://localhost:3000", "localhost:8080", false),
+            ("http://127.0.0.1:8080", "localhost:8080", false),
+            ("null", "localhost:8080", false),
+            ("localhost:8080", "localhost:8080", false),
+            ("ftp://localhost:8080", "localhost:8080", false),
+        ];
+        let policy = Pages::new(Vec::new(), Vec::new(), EVERYWHERE);
+        let own = policy.clone().with_own_page(vec!["named.example".to_owned()]);
+        for (origin, host, is_served) in table {
+            let page = PageRequest {
+                host: Some(host.as_bytes()),
+                ..from(origin)
+            };
+            assert_eq!(own.judge(page) == Verdict::Serve, is_served, "{origin} at {host}");
+            assert!(matches!(policy.judge(page), Verdict::Refuse(_)), "there is no page");
+            for (site, is_same) in [("same-origin", true), ("same-site", false), ("cross-site", false)] {
+                let page = PageRequest {
+                    fetch_site: Some(site.as_bytes()),
+                    ..page
+                };
+                assert_eq!(
+                    own.judge(page) == Verdict::Serve,
+                    is_served && is_same,
+                    "{origin} {site}"
+                );
+            }
+        }
+        let no_host = PageRequest {
+            host: None,
+            ..from("http://localhost:8080")
+        };
+        assert!(matches!(own.judge(no_host), Verdict::Refuse(_)));
     }
 
     #[test]

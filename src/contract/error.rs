@@ -1,6 +1,7 @@
 //! The only table from error causes to HTTP statuses.
 //!
-//! The table lists every variant, so that a new cause does not compile until it has a status. The
+//! The table lists every variant, so that a new cause does not compile until it has a status, and a
+//! [`Cause`] by which the statistics count it. The
 //! platform acts on these: 409 means "already loaded", 404 "not loaded", 507 "unload something and
 //! retry", and any other refusal of a load means that the model is broken (MM-18). Errors that the
 //! caller can correct are 4xx, because CloudWatch counts 5xx as faults of the model.
@@ -17,8 +18,10 @@ use crate::codec::{DecodeError, EncodeError};
 use crate::connections::pages::PageRefusal;
 use crate::engine::{ArtifactError, InferenceError, LoadError, PoolError, PrepareError, RunError, SessionError};
 use crate::handler::{InvocationError, MediaError, RehearsalError};
+use crate::page::feed::TooManyWatchers;
 use crate::store::{FetchError, StoreError};
 use crate::task::TaskError;
+use crate::telemetry::cause::Cause;
 use crate::text::TextError;
 use crate::text::request::RequestError;
 use crate::vision::VisionError;
@@ -83,6 +86,12 @@ pub(super) enum Error {
          team/a.tar.gz"
     )]
     NoTargetModel,
+    #[error("this server has no metrics; start it with --metrics on")]
+    MetricsOff,
+    #[error("this server makes no profiles of models; start it with --profiles")]
+    ProfilesOff,
+    #[error("another profile is being made; try again when it has ended")]
+    ProfileRunning,
     #[error("the model is still loading")]
     Starting,
     #[error("the container is stopping")]
@@ -94,6 +103,8 @@ pub(super) enum Error {
          --max-connections and the limit of open files (ulimit -n)"
     )]
     Crowded,
+    #[error(transparent)]
+    Watchers(TooManyWatchers),
     #[error(transparent)]
     Page(#[from] PageRefusal),
     #[error(transparent)]
@@ -110,18 +121,66 @@ pub(super) enum Error {
     Internal(String),
 }
 
-/// Status and `type` of an error response.
-type StatusAndType = (StatusCode, &'static str);
+/// Status and `type` of an error response, and the cause by which it is counted.
+type Reply = (StatusCode, &'static str, Cause);
 
-const BAD_REQUEST: StatusAndType = (StatusCode::BAD_REQUEST, "BadRequestException");
-const INVALID_MODEL: StatusAndType = (StatusCode::BAD_REQUEST, "InvalidModelException");
-const NOT_LOADED: StatusAndType = (StatusCode::NOT_FOUND, "ModelNotFoundException");
-const UNAVAILABLE: StatusAndType = (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException");
-const FORBIDDEN: StatusAndType = (StatusCode::FORBIDDEN, "AccessDeniedException");
-const DEADLINE: StatusAndType = (StatusCode::GATEWAY_TIMEOUT, "DeadlineExceededException");
-const NO_MEMORY: StatusAndType = (StatusCode::INSUFFICIENT_STORAGE, "InsufficientMemoryException");
-const MODEL_REFUSED: StatusAndType = (StatusCode::INTERNAL_SERVER_ERROR, "ModelRefusedException");
-const INTERNAL: StatusAndType = (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException");
+const BAD_REQUEST: Reply = (StatusCode::BAD_REQUEST, "BadRequestException", Cause::BadRequest);
+const INVALID_MODEL: Reply = (StatusCode::BAD_REQUEST, "InvalidModelException", Cause::InvalidModel);
+const NO_ROUTE: Reply = (StatusCode::NOT_FOUND, "ResourceNotFoundException", Cause::NotFound);
+const NOT_LOADED: Reply = (StatusCode::NOT_FOUND, "ModelNotFoundException", Cause::NotFound);
+const WRONG_METHOD: Reply = (
+    StatusCode::METHOD_NOT_ALLOWED,
+    "MethodNotAllowedException",
+    Cause::Unsupported,
+);
+const NOT_ACCEPTABLE: Reply = (StatusCode::NOT_ACCEPTABLE, "NotAcceptableException", Cause::Unsupported);
+const MEDIA_TYPE: Reply = (
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "UnsupportedMediaTypeException",
+    Cause::Unsupported,
+);
+const TOO_LARGE: Reply = (
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "RequestEntityTooLargeException",
+    Cause::TooLarge,
+);
+const HEADERS_TOO_LARGE: Reply = (
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "RequestHeaderFieldsTooLargeException",
+    Cause::TooLarge,
+);
+const SLOW_BODY: Reply = (StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException", Cause::SlowBody);
+const CONFLICT: Reply = (StatusCode::CONFLICT, "ConflictStatusException", Cause::Conflict);
+const UNREADY: Reply = unavailable(Cause::Unready);
+const QUEUE_FULL: Reply = unavailable(Cause::QueueFull);
+const STUCK: Reply = unavailable(Cause::Stuck);
+const STORE: Reply = unavailable(Cause::Store);
+const EXHAUSTED: Reply = unavailable(Cause::Exhausted);
+const FORBIDDEN: Reply = (StatusCode::FORBIDDEN, "AccessDeniedException", Cause::Forbidden);
+const DEADLINE: Reply = (
+    StatusCode::GATEWAY_TIMEOUT,
+    "DeadlineExceededException",
+    Cause::Deadline,
+);
+const NO_MEMORY: Reply = (
+    StatusCode::INSUFFICIENT_STORAGE,
+    "InsufficientMemoryException",
+    Cause::Memory,
+);
+const MODEL_REFUSED: Reply = (
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "ModelRefusedException",
+    Cause::Quarantined,
+);
+const INTERNAL: Reply = (
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "InternalServerException",
+    Cause::Internal,
+);
+
+const fn unavailable(cause: Cause) -> Reply {
+    (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", cause)
+}
 
 /// Advice for a path below `/models/` that has unencoded slashes in the model name.
 fn slashes(path: &str) -> &'static str {
@@ -145,19 +204,62 @@ impl Error {
         response.content_type(ContentType::json()).body(json)
     }
 
-    fn reply(&self) -> StatusAndType {
+    /// The cause by which the error is counted.
+    pub(super) fn cause(&self) -> Cause {
+        self.reply().2
+    }
+
+    /// Whether the message may quote the client's data.
+    pub(super) fn quotes_data(&self) -> bool {
         match self {
-            Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),
+            Self::Decode(_)
+            | Self::Media(_)
+            | Self::Encode(_)
+            | Self::BodyBroken { .. }
+            | Self::BodyEncoding { .. }
+            | Self::LoadRequest { .. }
+            | Self::RepositoryRequest { .. }
+            | Self::LoadParameter { .. } => true,
+            Self::Inference(error) => matches!(error, InferenceError::Run(_)),
+            Self::NoRoute { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::HeadersTooLarge { .. }
+            | Self::CustomAttributes
+            | Self::BodyTooLarge { .. }
+            | Self::NoMemoryForBody
+            | Self::ContentEncoding { .. }
+            | Self::BodyTimeout
+            | Self::NoVersion { .. }
+            | Self::PlatformLoads
+            | Self::NoStore
+            | Self::SingleModelMode
+            | Self::NoModelChosen
+            | Self::NoTargetModel
+            | Self::MetricsOff
+            | Self::ProfilesOff
+            | Self::ProfileRunning
+            | Self::Starting
+            | Self::Draining
+            | Self::Cut
+            | Self::Crowded
+            | Self::Watchers(_)
+            | Self::Page(_)
+            | Self::Catalog(_)
+            | Self::Internal(_) => false,
+        }
+    }
+
+    fn reply(&self) -> Reply {
+        match self {
+            Self::NoRoute { .. } | Self::MetricsOff | Self::ProfilesOff => NO_ROUTE,
+            Self::ProfileRunning => QUEUE_FULL,
             Self::NoVersion { .. } => NOT_LOADED,
-            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowedException"),
-            Self::HeadersTooLarge { .. } => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "RequestHeaderFieldsTooLargeException",
-            ),
-            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException"),
+            Self::MethodNotAllowed { .. } => WRONG_METHOD,
+            Self::HeadersTooLarge { .. } => HEADERS_TOO_LARGE,
+            Self::BodyTooLarge { .. } => TOO_LARGE,
             Self::NoMemoryForBody => NO_MEMORY,
-            Self::ContentEncoding { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException"),
-            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException"),
+            Self::ContentEncoding { .. } => MEDIA_TYPE,
+            Self::BodyTimeout => SLOW_BODY,
             Self::CustomAttributes
             | Self::BodyBroken { .. }
             | Self::BodyEncoding { .. }
@@ -169,7 +271,8 @@ impl Error {
             | Self::SingleModelMode
             | Self::NoModelChosen
             | Self::NoTargetModel => BAD_REQUEST,
-            Self::Starting | Self::Draining | Self::Cut | Self::Crowded => UNAVAILABLE,
+            Self::Starting | Self::Draining | Self::Cut => UNREADY,
+            Self::Crowded | Self::Watchers(_) => EXHAUSTED,
             Self::Page(_) => FORBIDDEN,
             Self::Decode(error) => decode(error),
             Self::Media(error) => media(error),
@@ -181,23 +284,19 @@ impl Error {
     }
 }
 
-fn decode(error: &DecodeError) -> StatusAndType {
+fn decode(error: &DecodeError) -> Reply {
     match error {
-        DecodeError::UnsupportedMediaType { .. } | DecodeError::UnsupportedCharset { .. } => {
-            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException")
-        }
-        DecodeError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException"),
+        DecodeError::UnsupportedMediaType { .. } | DecodeError::UnsupportedCharset { .. } => MEDIA_TYPE,
+        DecodeError::TooLarge { .. } => TOO_LARGE,
         DecodeError::OutOfMemory => NO_MEMORY,
         DecodeError::Malformed { .. } | DecodeError::Input(_) | DecodeError::RequestedOutput { .. } => BAD_REQUEST,
     }
 }
 
-const TOO_LARGE: StatusAndType = (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException");
-
-fn media(error: &MediaError) -> StatusAndType {
+fn media(error: &MediaError) -> Reply {
     match error {
         MediaError::Body(_) | MediaError::Request(_) | MediaError::DifferentShapes => BAD_REQUEST,
-        MediaError::NotUnderstood { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException"),
+        MediaError::NotUnderstood { .. } => MEDIA_TYPE,
         MediaError::Inputs(error) => decode(error),
         MediaError::NoRoom(_) => NO_MEMORY,
         MediaError::Picture { source, .. } => match source {
@@ -243,26 +342,24 @@ fn media(error: &MediaError) -> StatusAndType {
             | TaskError::Setting(_)
             | TaskError::Input(_)
             | TaskError::Unsupported(_) => BAD_REQUEST,
-            TaskError::CannotCarry { .. } => (StatusCode::NOT_ACCEPTABLE, "NotAcceptableException"),
+            TaskError::CannotCarry { .. } => NOT_ACCEPTABLE,
             TaskError::OutOfMemory => NO_MEMORY,
             TaskError::Outputs { .. } | TaskError::Context { .. } => INTERNAL,
         },
     }
 }
 
-fn encode(error: &EncodeError) -> StatusAndType {
+fn encode(error: &EncodeError) -> Reply {
     match error {
-        EncodeError::NotAcceptable { .. } | EncodeError::CannotCarry { .. } => {
-            (StatusCode::NOT_ACCEPTABLE, "NotAcceptableException")
-        }
+        EncodeError::NotAcceptable { .. } | EncodeError::CannotCarry { .. } => NOT_ACCEPTABLE,
         EncodeError::OutOfMemory => NO_MEMORY,
         EncodeError::OutputCount { .. } => INTERNAL,
     }
 }
 
-fn catalog(error: &CatalogError) -> StatusAndType {
+fn catalog(error: &CatalogError) -> Reply {
     match error {
-        CatalogError::AlreadyLoaded { .. } => (StatusCode::CONFLICT, "ConflictStatusException"),
+        CatalogError::AlreadyLoaded { .. } => CONFLICT,
         CatalogError::NotLoaded { .. } => NOT_LOADED,
         CatalogError::Name
         | CatalogError::OutsideRoots { .. }
@@ -273,14 +370,14 @@ fn catalog(error: &CatalogError) -> StatusAndType {
         | CatalogError::Tokenizer { .. }
         | CatalogError::TokenizerGone { .. } => INVALID_MODEL,
         // Not 200: the memory is not free (MM-4).
-        CatalogError::StillBusy { .. } | CatalogError::StillHeld { .. } => UNAVAILABLE,
+        CatalogError::StillBusy { .. } | CatalogError::StillHeld { .. } => STUCK,
         CatalogError::Refused { .. } => MODEL_REFUSED,
         CatalogError::Rehearsal { source, .. } => rehearsal(source),
         CatalogError::Fetch { source, .. } => fetch(source),
         CatalogError::PendingLoad(error) => catalog(error),
         CatalogError::OnDemand { source, .. } => match catalog(source) {
             // The request is valid, and its caller cannot repair the model.
-            INVALID_MODEL | MODEL_REFUSED | INTERNAL => UNAVAILABLE,
+            INVALID_MODEL | MODEL_REFUSED | INTERNAL => unavailable(catalog(source).2),
             reply => reply,
         },
         CatalogError::Load { source, .. } => match &**source {
@@ -288,7 +385,7 @@ fn catalog(error: &CatalogError) -> StatusAndType {
             LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
             | LoadError::Adapter { .. }
             | LoadError::Quarantined(_) => INVALID_MODEL,
-            LoadError::Session(SessionError::NoDescriptors) => UNAVAILABLE,
+            LoadError::Session(SessionError::NoDescriptors) => EXHAUSTED,
             LoadError::Session(SessionError::OutOfMemory) | LoadError::NoRoom(_) => NO_MEMORY,
             LoadError::Session(SessionError::Device(_)) => INTERNAL,
             LoadError::Prepare(error) => prepare(error),
@@ -299,7 +396,7 @@ fn catalog(error: &CatalogError) -> StatusAndType {
 
 /// Status of a failed rehearsal: its requests come from the artifact, so an error that would be
 /// the caller's is the artifact's.
-fn rehearsal(error: &RehearsalError) -> StatusAndType {
+fn rehearsal(error: &RehearsalError) -> Reply {
     match error {
         RehearsalError::Differs { .. } => INVALID_MODEL,
         RehearsalError::Failed { source, .. } => {
@@ -310,44 +407,48 @@ fn rehearsal(error: &RehearsalError) -> StatusAndType {
                 InvocationError::Inference(error) => inference(error),
             };
             match reply {
-                NO_MEMORY | UNAVAILABLE | DEADLINE => reply,
+                (
+                    StatusCode::INSUFFICIENT_STORAGE | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT,
+                    ..,
+                ) => reply,
                 _ => INVALID_MODEL,
             }
         }
     }
 }
 
-fn inference(error: &InferenceError) -> StatusAndType {
+fn inference(error: &InferenceError) -> Reply {
     match error {
         InferenceError::NoRoom(_) => NO_MEMORY,
         InferenceError::Run(error) => run(error),
         InferenceError::Pool(error) => pool(*error),
-        InferenceError::Stuck { .. } => UNAVAILABLE,
+        InferenceError::Stuck { .. } => STUCK,
     }
 }
 
-fn fetch(error: &FetchError) -> StatusAndType {
+fn fetch(error: &FetchError) -> Reply {
     match error {
         FetchError::Store(StoreError::NotFound { .. }) => NOT_LOADED,
         FetchError::Archive { .. } => INVALID_MODEL,
-        FetchError::Store(_) | FetchError::Disk(_) | FetchError::NoRoom(_) | FetchError::Stopping => UNAVAILABLE,
+        FetchError::Store(_) | FetchError::Disk(_) | FetchError::NoRoom(_) => STORE,
+        FetchError::Stopping => UNREADY,
     }
 }
 
-fn prepare(error: &PrepareError) -> StatusAndType {
+fn prepare(error: &PrepareError) -> Reply {
     match error {
         PrepareError::Session(SessionError::OutOfMemory) | PrepareError::Killed => NO_MEMORY,
-        PrepareError::Session(SessionError::NoDescriptors) => UNAVAILABLE,
+        PrepareError::Session(SessionError::NoDescriptors) => EXHAUSTED,
         PrepareError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
         | PrepareError::Crashed { .. }
         | PrepareError::TimedOut(_)
         | PrepareError::MemoryBomb(_) => INVALID_MODEL,
         PrepareError::NoChild(_) | PrepareError::Session(SessionError::Device(_)) => INTERNAL,
-        PrepareError::Stopping => UNAVAILABLE,
+        PrepareError::Stopping => UNREADY,
     }
 }
 
-fn artifact(error: &ArtifactError) -> StatusAndType {
+fn artifact(error: &ArtifactError) -> Reply {
     match error {
         ArtifactError::Missing { .. }
         | ArtifactError::Unreadable { .. }
@@ -363,25 +464,24 @@ fn artifact(error: &ArtifactError) -> StatusAndType {
         | ArtifactError::ShortExternalData { .. }
         | ArtifactError::Escapes { .. } => INVALID_MODEL,
         // Not 507: unloading models does not free these resources.
-        ArtifactError::NoDescriptors { .. } | ArtifactError::NoCopy { .. } | ArtifactError::Changed { .. } => {
-            UNAVAILABLE
-        }
+        ArtifactError::NoDescriptors { .. } | ArtifactError::NoCopy { .. } | ArtifactError::Changed { .. } => EXHAUSTED,
     }
 }
 
-fn run(error: &RunError) -> StatusAndType {
+fn run(error: &RunError) -> Reply {
     match error {
         RunError::Data(_) | RunError::Division => BAD_REQUEST,
         RunError::OutOfMemory => NO_MEMORY,
         RunError::Cancelled => DEADLINE,
-        RunError::Disturbed => UNAVAILABLE,
+        RunError::Disturbed => unavailable(Cause::Internal),
         RunError::Runtime(_) => INTERNAL,
     }
 }
 
-fn pool(error: PoolError) -> StatusAndType {
+fn pool(error: PoolError) -> Reply {
     match error {
-        PoolError::QueueFull { .. } | PoolError::Stopping => UNAVAILABLE,
+        PoolError::QueueFull { .. } => QUEUE_FULL,
+        PoolError::Stopping => UNREADY,
         PoolError::Deadline => DEADLINE,
         PoolError::Panicked => INTERNAL,
     }
@@ -404,7 +504,7 @@ impl ResponseError for Error {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let (status, kind) = self.reply();
+        let (status, kind, _) = self.reply();
         let body = ErrorBody {
             code: status.as_u16(),
             kind: kind.to_owned(),

@@ -16,8 +16,10 @@ use super::body::{self, Body, BodyLimit};
 use super::coding;
 use super::error::Error;
 use super::models::text_header;
+use crate::catalog::Handle;
 use crate::engine::Model;
 use crate::handler::{Invocation, Protocol};
+use crate::telemetry::recorder::Phase;
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
 /// The Content-Type that `curl -d` sends by default. Treated as a missing one, because no model
@@ -66,16 +68,41 @@ pub(super) async fn model(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    let deadline = Instant::now() + state.settings.request_timeout;
+    let arrived = Instant::now();
+    let deadline = arrived + state.settings.request_timeout;
     // Read the body first: a client reads a refusal only after it has sent its body, and a slow
     // body must not delay an unload.
-    let body = read_body(state, request, payload, deadline).await?;
+    let body = read_body(state, request, payload, (arrived, deadline)).await?;
     let attributes = custom_attributes(request)?;
     let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     state.wait_for_default(name, deadline).await?;
     let handle = state.catalog.get(name, deadline).await?;
+    let record = state
+        .metrics
+        .start_model_request(handle.stats(), arrived, handle.is_cold());
     warn_of_another_target(name, handle.target_model(), request);
 
+    let (size, invocation) = invocation(state, name, &handle, request, body);
+    let encoded = record.settle(Model::answer(&handle, size, deadline, invocation).await)?;
+
+    let mut response = HttpResponse::Ok();
+    // IN-2, CT-2: exactly the type of the sent body, because a pipeline passes it to the next
+    // container as its Content-Type (MC-4).
+    response.content_type(encoded.content_type.as_ref());
+    if let Some(attributes) = attributes {
+        response.insert_header((CUSTOM_ATTRIBUTES, attributes));
+    }
+    Ok(reply(state, request, response, encoded.body).await)
+}
+
+/// The work of a request with headers as SageMaker forwards them, and the size of its body.
+pub(super) fn invocation(
+    state: &AppState,
+    name: &str,
+    handle: &Handle,
+    request: &HttpRequest,
+    body: Body,
+) -> (usize, Invocation) {
     let content_type = text_header(request, CONTENT_TYPE.as_str())
         .filter(|given| is_specific(given))
         .unwrap_or_else(|| state.settings.formats.default_content_type.clone());
@@ -92,16 +119,7 @@ pub(super) async fn model(
         model: name.to_owned(),
         handler: Arc::clone(handle.handler()),
     };
-    let encoded = Model::answer(&handle, size, deadline, invocation).await?;
-
-    let mut response = HttpResponse::Ok();
-    // IN-2, CT-2: exactly the type of the sent body, because a pipeline passes it to the next
-    // container as its Content-Type (MC-4).
-    response.content_type(encoded.content_type.as_ref());
-    if let Some(attributes) = attributes {
-        response.insert_header((CUSTOM_ATTRIBUTES, attributes));
-    }
-    Ok(reply(state, request, response, encoded.body).await)
+    (size, invocation)
 }
 
 /// Completes a response with a body, compressed if the client accepts that and it makes the body
@@ -134,14 +152,18 @@ pub(super) const fn body_limit(state: &AppState) -> BodyLimit {
     }
 }
 
-/// Reads the body of an inference request.
+/// Reads the body of an inference request that arrived at the first of two times, until the second
+/// one.
 pub(super) async fn read_body(
     state: &AppState,
     request: &HttpRequest,
     payload: web::Payload,
-    deadline: Instant,
+    (arrived, deadline): (Instant, Instant),
 ) -> Result<Body, Error> {
-    body::read(&state.engine, request, payload, body_limit(state), deadline).await
+    let body = body::read(&state.engine, request, payload, body_limit(state), deadline).await?;
+    let recorder = state.metrics.recorder();
+    recorder.phase_since(Phase::Read, arrived.into_std());
+    Ok(body)
 }
 
 /// A response body that is passed to the connection in pieces. The server copies each piece that

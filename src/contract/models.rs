@@ -1,17 +1,18 @@
 //! Load, list, get and unload models (`MM` clauses).
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, rt, web};
 
 use super::body::{self, BodyLimit};
 use super::error::Error;
+use super::failure;
 use super::{AppState, invoke};
 use crate::catalog::CatalogError;
 use crate::engine::LoadedMemory;
-use crate::telemetry::metrics::Operation;
+use crate::telemetry::metrics::{LoadOutcome, UnloadReason};
 use crate::wire::{
     LoadRequest, ModelDescription, ModelList, ModelPath, StatusBody, TARGET_MODEL, page_token, parse_page_token,
 };
@@ -40,6 +41,7 @@ pub(super) async fn load(
     let wanted: LoadRequest = body::json_object(&body.bytes).map_err(|error| Error::LoadRequest {
         detail: error.to_string(),
     })?;
+    failure::note_model(&request, &wanted.model_name);
     let target_model = text_header(&request, TARGET_MODEL);
     // A separate task: the platform stops waiting after a minute, but the load continues, and the
     // platform's retry finds it done (MM-14).
@@ -49,21 +51,19 @@ pub(super) async fn load(
             .catalog
             .load(&wanted.model_name, &wanted.url, target_model.as_deref())
             .await;
-        let seconds = started.elapsed().as_secs_f64();
+        let took = started.elapsed();
         if state.settings.invocations.by_target {
             // `catalog::demand` counts and logs these loads.
             return loaded.map(|_| wanted.model_name);
         }
-        state
-            .metrics
-            .model_operation(Operation::Load, outcome(&loaded), seconds);
-        if let Ok(LoadedMemory { own, shared }) = loaded {
+        state.metrics.load(outcome(&loaded), took);
+        if let Ok(LoadedMemory { own, shared, .. }) = loaded {
             tracing::info!(
                 model = wanted.model_name,
                 target_model,
                 memory_bytes = own,
                 shared_bytes = shared,
-                load_ms = millis(seconds),
+                load_ms = millis(took),
                 "model loaded"
             );
         }
@@ -146,12 +146,10 @@ pub(super) async fn unload_reported(state: web::Data<AppState>, name: String) ->
     let task = rt::spawn(async move {
         let started = Instant::now();
         let unloaded = state.catalog.unload(&name).await;
-        let seconds = started.elapsed().as_secs_f64();
-        state
-            .metrics
-            .model_operation(Operation::Unload, outcome(&unloaded), seconds);
+        let took = started.elapsed();
         if let Ok(freed_bytes) = unloaded {
-            tracing::info!(model = name, freed_bytes, unload_ms = millis(seconds), "model unloaded");
+            state.metrics.unload(UnloadReason::Request, Some(took));
+            tracing::info!(model = name, freed_bytes, unload_ms = millis(took), "model unloaded");
         }
         unloaded.map(|_| name)
     });
@@ -163,24 +161,24 @@ pub(super) async fn joined<T>(task: rt::task::JoinHandle<T>) -> Result<T, Error>
 }
 
 /// Milliseconds with three decimals, for the log.
-fn millis(seconds: f64) -> f64 {
-    (seconds * 1e6).round() / 1e3
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
-    match result {
-        Ok(_) => "ok",
-        Err(CatalogError::AlreadyLoaded { .. }) => "already_loaded",
-        Err(CatalogError::NotLoaded { .. }) => "not_loaded",
+fn outcome<T>(loaded: &Result<T, CatalogError>) -> LoadOutcome {
+    match loaded {
+        Ok(_) => LoadOutcome::Ok,
+        Err(CatalogError::AlreadyLoaded { .. }) => LoadOutcome::AlreadyLoaded,
         Err(
             CatalogError::Name
             | CatalogError::OutsideRoots { .. }
             | CatalogError::MissingUrl { .. }
             | CatalogError::StoreName(_)
             | CatalogError::OtherUrl { .. },
-        ) => "refused",
+        ) => LoadOutcome::Refused,
         Err(
-            CatalogError::Load { .. }
+            CatalogError::NotLoaded { .. }
+            | CatalogError::Load { .. }
             | CatalogError::Manifest { .. }
             | CatalogError::Tokenizer { .. }
             | CatalogError::TokenizerGone { .. }
@@ -188,9 +186,10 @@ fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
             | CatalogError::Refused { .. }
             | CatalogError::Fetch { .. }
             | CatalogError::PendingLoad(_)
-            | CatalogError::OnDemand { .. },
-        ) => "failed",
-        Err(CatalogError::StillBusy { .. } | CatalogError::StillHeld { .. }) => "busy",
+            | CatalogError::OnDemand { .. }
+            | CatalogError::StillBusy { .. }
+            | CatalogError::StillHeld { .. },
+        ) => LoadOutcome::Failed,
     }
 }
 

@@ -9,7 +9,11 @@ use percent_encoding::percent_decode_str;
 
 use super::{texts, v2};
 use crate::handler::TextApi;
+use crate::page::Part;
 use crate::telemetry::metrics::Route;
+
+/// The beginning of the path of a profile.
+pub(super) const PROFILE: &str = "/debug/profile/";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
@@ -21,11 +25,15 @@ pub(super) enum Resource {
     Models,
     /// A path below `/models/`.
     Model,
+    /// A path below `/debug/profile/`.
+    Profile,
     /// A path below `/v2`; whether it is an inference.
     Protocol {
         is_inference: bool,
     },
     Text(TextApi),
+    /// A part of the page for browsers.
+    Page(Part),
     Unknown,
 }
 
@@ -37,6 +45,7 @@ impl Resource {
             "/execution-parameters" => Self::ExecutionParameters,
             "/metrics" => Self::Metrics,
             "/models" => Self::Models,
+            path if path.starts_with(PROFILE) => Self::Profile,
             path if path.starts_with("/models/") => Self::Model,
             path if v2::is_below(path) => Self::Protocol {
                 is_inference: v2::is_inference(path),
@@ -46,7 +55,10 @@ impl Resource {
                 Ok(plain) if !plain.contains('%') && plain.matches('/').count() <= 1 => Self::of(&plain),
                 Ok(_) | Err(_) => Self::Unknown,
             },
-            path => texts::api(path).map_or(Self::Unknown, Self::Text),
+            path => match texts::api(path) {
+                Some(api) => Self::Text(api),
+                None => Part::of(path).map_or(Self::Unknown, Self::Page),
+            },
         }
     }
 
@@ -55,10 +67,10 @@ impl Resource {
         match self {
             // The SageMaker guide says GET in one place and POST in another (PI-7).
             Self::Ping => Some("GET, HEAD, POST"),
-            Self::Invocations | Self::Text(_) => Some("POST"),
+            Self::Invocations | Self::Text(_) | Self::Profile => Some("POST"),
             Self::ExecutionParameters | Self::Metrics => Some("GET"),
             Self::Models => Some("GET, POST"),
-            Self::Model | Self::Protocol { .. } | Self::Unknown => None,
+            Self::Model | Self::Protocol { .. } | Self::Page(_) | Self::Unknown => None,
         }
     }
 
@@ -78,6 +90,8 @@ impl Resource {
             },
             Self::Protocol { is_inference: true } => Route::Infer,
             Self::Protocol { is_inference: false } => Route::Protocol,
+            Self::Page(_) => Route::Page,
+            Self::Profile => Route::Profile,
             Self::Unknown => Route::Other,
         }
     }
@@ -133,10 +147,19 @@ mod tests {
                 None,
                 Route::Protocol,
             ),
+            (
+                "/debug/profile/a",
+                &post,
+                Resource::Profile,
+                Some("POST"),
+                Route::Profile,
+            ),
             ("/%70ing", &get, Resource::Ping, Some("GET, HEAD, POST"), Route::Ping),
             ("/%2570ing", &get, Resource::Unknown, None, Route::Other),
             ("/%FF", &get, Resource::Unknown, None, Route::Other),
-            ("/", &get, Resource::Unknown, None, Route::Other),
+            ("/", &get, Resource::Page(Part::Page), None, Route::Page),
+            ("/ui/state", &get, Resource::Page(Part::State), None, Route::Page),
+            ("/ui/other", &get, Resource::Unknown, None, Route::Other),
             ("/pings", &get, Resource::Unknown, None, Route::Other),
         ];
         for (path, method, resource, allowed, route) in table {

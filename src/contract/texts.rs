@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::AppState;
 use super::coding;
 use super::error::Error;
+use super::failure;
 use super::invoke::{body_limit, read_body, reply};
 use super::models::text_header;
 use crate::engine::Model;
@@ -46,17 +47,20 @@ pub(super) async fn answer(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    let deadline = Instant::now() + state.settings.request_timeout;
-    let body = read_body(state, request, payload, deadline).await?;
+    let arrived = Instant::now();
+    let deadline = arrived + state.settings.request_timeout;
+    let body = read_body(state, request, payload, (arrived, deadline)).await?;
     let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     let invocations = &state.settings.invocations;
     let name = match (&invocations.default, text_header(request, TARGET_MODEL)) {
         (Some(default), _) => state.health.admit().map(|()| default.clone())?,
         (None, Some(target)) if !target.is_empty() => target,
-        (None, _) => serde_json::from_slice::<ModelField>(&body.bytes)
-            .ok()
-            .and_then(|named| named.model)
-            .ok_or(Error::NoTargetModel)?,
+        (None, _) => {
+            let named = serde_json::from_slice::<ModelField>(&body.bytes).ok();
+            let name = named.and_then(|named| named.model).ok_or(Error::NoTargetModel)?;
+            failure::note_model(request, &name);
+            name
+        }
     };
     state.wait_for_default(&name, deadline).await?;
     let handle = state.catalog.get(&name, deadline).await?;
@@ -68,7 +72,10 @@ pub(super) async fn answer(
         model: name,
         handler: Arc::clone(handle.handler()),
     };
-    let encoded = Model::answer(&handle, size, deadline, invocation).await?;
+    let record = state
+        .metrics
+        .start_model_request(handle.stats(), arrived, handle.is_cold());
+    let encoded = record.settle(Model::answer(&handle, size, deadline, invocation).await)?;
     let mut response = HttpResponse::Ok();
     response.content_type(encoded.content_type.as_ref());
     Ok(reply(state, request, response, encoded.body).await)

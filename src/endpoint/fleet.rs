@@ -204,6 +204,16 @@ impl Fleets {
         })
     }
 
+    /// All endpoints, each with its status and the fleet that serves it, in no order.
+    pub fn all(&self) -> Vec<(String, FleetStatus, Option<Arc<Fleet>>)> {
+        let names: Vec<String> = self.shared.endpoints().keys().cloned().collect();
+        let found = names.into_iter().filter_map(|name| {
+            let (status, fleet) = (self.status(&name)?, self.get(&name));
+            Some((name, status, fleet))
+        });
+        found.collect()
+    }
+
     /// Starts the deployment. Returns once it serves or has failed.
     ///
     /// # Cancel safety

@@ -1,5 +1,5 @@
 //! The HTTP server of both APIs: the control plane at `/` (AWS JSON 1.1) and the runtime API below
-//! `/endpoints/` (rest-json).
+//! `/endpoints/` (rest-json). The page for browsers is at `/ui`.
 //!
 //! SageMaker has a host for each API. Here they share a port, because their paths do not overlap;
 //! clients take the address from two variables. The server has no credentials to check. Instead it
@@ -14,8 +14,8 @@ use actix_http::Extensions;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderValue;
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Bytes, Data, Payload, ServiceConfig};
@@ -23,10 +23,14 @@ use actix_web::{App, HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
 use super::control::ControlError;
+use super::fleet::Fleets;
+use super::page;
 use super::provision::Provisioner;
 use super::runtime::{self, ERROR_TYPE, REQUEST_ID, Runtime};
 use crate::connections::pages::{self, Pages, Verdict};
 use crate::connections::{self, InFlight, Receiving, Server, Tracked};
+use crate::page::Part;
+use crate::page::feed::Feed;
 use crate::peer::Peer;
 
 /// The media type of the control plane's requests and responses.
@@ -46,6 +50,8 @@ pub struct EndpointServerConfig {
     pub connections: connections::ConnectionConfig,
     /// The web pages whose requests are served.
     pub pages: Pages,
+    /// Whether to serve the page for browsers.
+    pub has_page: bool,
     /// Whether to serve other users of this machine.
     pub allow_other_users: bool,
 }
@@ -56,7 +62,10 @@ pub fn start(
     settings: &EndpointServerConfig,
     provisioner: Provisioner,
     runtime: &Arc<Runtime>,
+    fleets: &Arc<Fleets>,
 ) -> io::Result<Server> {
+    let feed = settings.has_page.then(|| page::start(fleets, runtime)).transpose()?;
+    let (feed, fleets) = (Data::new(feed), Data::from(Arc::clone(fleets)));
     let (provisioner, runtime) = (Data::new(provisioner), runtime::data(runtime));
     let pages = Data::new(settings.pages.clone());
     let allow_other_users = settings.allow_other_users;
@@ -65,6 +74,8 @@ pub fn start(
             .app_data(provisioner.clone())
             .app_data(runtime.clone())
             .app_data(pages.clone())
+            .app_data(feed.clone())
+            .app_data(fleets.clone())
             .wrap(from_fn(guard))
             .configure(routes)
     };
@@ -99,7 +110,11 @@ async fn guard(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<Tracked>, actix_web::Error> {
     let in_flight = InFlight::of(&request);
-    let verdict = pages.judge_request(&request);
+    let mut verdict = pages.judge_request(&request);
+    let is_page = Part::of(request.path()).is_some() && *request.method() == Method::GET && pages.own.is_some();
+    if is_page && let Err(refusal) = pages.judge_own_page(&request) {
+        verdict = Verdict::Refuse(refusal);
+    }
     let mut refused = refuse_other_user(&request).or_else(|| refuse_page(&request, &verdict));
     if refused.is_none() && request.path() != "/ping" && InFlight::is_crowded_out(in_flight.as_ref()).await {
         refused = Some(too_many_connections());
@@ -202,9 +217,15 @@ async fn read(request: &HttpRequest, payload: Payload) -> Result<Bytes, String> 
     }
 }
 
-/// Answers requests without a route. Most are for another AWS service and arrive here because
-/// AWS_ENDPOINT_URL applies to all services.
-async fn no_route(request: HttpRequest) -> HttpResponse {
+/// Answers requests for the page, and refuses those without a route. Most of these are for another
+/// AWS service and arrive here because AWS_ENDPOINT_URL applies to all services.
+async fn no_route(request: HttpRequest, feed: Data<Option<Feed>>, fleets: Data<Fleets>) -> HttpResponse {
+    if let Some(feed) = &**feed
+        && *request.method() == Method::GET
+        && let Some(response) = page::answer(&request, feed, &fleets).await
+    {
+        return response;
+    }
     let message = format!(
         "There is no {} {} here, only SageMaker's control plane (POST /) and its runtime API (POST \
          /endpoints/NAME/invocations). If this was for another service, set AWS_ENDPOINT_URL_SAGEMAKER and \

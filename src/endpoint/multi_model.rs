@@ -15,6 +15,7 @@
 
 mod directory;
 mod files;
+mod life;
 mod load;
 mod names;
 
@@ -35,10 +36,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::endpoint::client::{CallError, Client, ContainerCall, ContainerResponse, Target};
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::spec::Mode;
+use crate::page::state::{HeldModel, LifeEvent};
 use crate::store::{Name, Store};
 use crate::wire::{ModelPath, TARGET_MODEL};
 
 use directory::{Directory, Lookup, ResidencyId};
+use life::{Life, LifeStep};
 
 const NOT_LOADED: u16 = 404;
 const OUT_OF_MEMORY: u16 = 507;
@@ -94,6 +97,7 @@ pub struct Platform {
     /// Serializes loads that found no memory although no other model is loaded: they may have
     /// blocked each other.
     alone: Semaphore,
+    life: Life,
 }
 
 /// The models root, by this process's path and by the container's.
@@ -142,6 +146,7 @@ impl Platform {
             directory: Mutex::default(),
             changes: watch::Sender::default(),
             alone: Semaphore::new(1),
+            life: Life::default(),
         })
     }
 
@@ -149,6 +154,16 @@ impl Platform {
     /// container.
     pub fn has(&self, name: &Name) -> bool {
         self.directory().has(name)
+    }
+
+    /// The models in the container, by name.
+    pub fn held(&self) -> Vec<HeldModel> {
+        self.directory().held()
+    }
+
+    /// The last steps in the lives of its models, the newest last.
+    pub fn life(&self) -> Vec<LifeEvent> {
+        self.life.last()
     }
 
     /// Invokes a model, loading it first if necessary. Its response may have up to `limit` bytes.
@@ -171,15 +186,22 @@ impl Platform {
                 NOT_LOADED if gone < MAX_RELOADS => {
                     gone += 1;
                     tracing::info!(container = self.label(), model = %name, "404: the container has lost the model");
+                    self.life.note(name, LifeStep::Lost, None);
                     self.forget(name, used.residency).await;
                 }
                 OUT_OF_MEMORY if !full => {
                     full = true;
                     tracing::info!(container = self.label(), model = %name, "507: not enough memory to run the model");
+                    self.life.note(
+                        name,
+                        LifeStep::Full,
+                        Some("not enough memory to run the model".to_owned()),
+                    );
                     if !self.unload_others(used.residency).await {
                         return Ok(reply);
                     }
                     tracing::info!(container = self.label(), model = %name, "retry");
+                    self.life.note(name, LifeStep::Retry, None);
                 }
                 _ => return Ok(reply),
             }
@@ -287,6 +309,8 @@ impl Platform {
             "the container restarted; its models are loaded again on demand"
         );
         for name in gone {
+            self.life
+                .note(&name, LifeStep::Lost, Some("the container restarted".to_owned()));
             let platform = Arc::clone(self);
             self.parts
                 .background

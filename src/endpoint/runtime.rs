@@ -7,6 +7,7 @@
 
 mod asynchronous;
 mod companion;
+mod counts;
 mod http;
 mod invoke;
 mod request;
@@ -34,6 +35,7 @@ use crate::endpoint::fleet::{Fleet, Fleets};
 use crate::endpoint::multi_model;
 use crate::store::{self, Disk, LocationError, ObjectError, Objects, OpenError, Store};
 
+pub use counts::InvocationCounts;
 pub use http::{ERROR_TYPE, REQUEST_ID, data, routes};
 pub use invoke::{InvocationResponse, ResultLocations};
 pub use request::{Api, InvocationRequest};
@@ -136,6 +138,7 @@ pub struct Runtime {
     disk: Disk,
     /// One store for each `ModelDataUrl`, as long as it is used.
     stores: Mutex<HashMap<String, Weak<Store>>>,
+    counts: InvocationCounts,
 }
 
 impl Runtime {
@@ -160,7 +163,13 @@ impl Runtime {
             background,
             asynchronous: AsyncQueue::default(),
             stores: Mutex::default(),
+            counts: InvocationCounts::default(),
         }))
+    }
+
+    /// Counts of the invocations since the start.
+    pub fn counts(&self) -> &InvocationCounts {
+        &self.counts
     }
 
     /// The fleet that serves an endpoint.

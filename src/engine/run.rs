@@ -13,6 +13,7 @@ pub(in crate::engine) mod division;
 pub(in crate::engine) mod model;
 pub(in crate::engine) mod placement;
 pub(in crate::engine) mod pool;
+pub(in crate::engine) mod profile;
 pub(in crate::engine) mod records;
 pub(in crate::engine) mod stuck;
 pub(in crate::engine) mod turn;

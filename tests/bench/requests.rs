@@ -2,9 +2,11 @@
 //! per request, against the same model in a loop in this process.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore::engine::{ArtifactPath, Engine, EngineConfig, LIBRARY_VARIABLE, Libraries, StuckLimits};
+use longshore::telemetry::recorder::Recorder;
 use longshore::tensor::Tensor;
 
 use crate::server::{Models, Server};
@@ -43,6 +45,7 @@ pub fn run() {
         },
         manifest: None,
         max_batch: 1,
+        recorder: Arc::new(Recorder::new(false)),
     })
     .expect("start the engine");
     let bare: Vec<(usize, Duration)> = [1, 32]

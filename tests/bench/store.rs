@@ -166,8 +166,8 @@ fn zipf(bucket: &Bucket) {
     let mut latencies = latencies.into_inner().expect("no panic");
     latencies.sort_unstable();
     let (hits, misses) = (
-        server.metric("longshore_demand_hits_total"),
-        server.metric("longshore_demand_misses_total"),
+        server.metric("longshore_model_lookups_total{state=\"warm\"}"),
+        server.metric("longshore_model_lookups_total{state=\"cold\"}"),
     );
     println!(
         "{TENANTS} perceptrons of {}, with requests by Zipf's law over {CLIENTS} connections and `--memory-limit {LIMIT}`.\n",

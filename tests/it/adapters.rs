@@ -303,7 +303,9 @@ fn batches_hold_requests_of_one_adapter_only() {
     let cases = cases(&["optional", "required"]);
     load(&server, &cases);
     assert_eq!(server.count_in_log("requests to this model are batched"), cases.len());
-    assert_kept_apart(&server, &cases, |_| server.metric("longshore_batches_total") > 30);
+    assert_kept_apart(&server, &cases, |_| {
+        server.metric("longshore_batch_requests_count") > 30
+    });
 }
 
 #[test]
@@ -327,7 +329,7 @@ fn a_base_model_that_mixes_rows_runs_each_request_alone_with_an_adapter() {
     });
     case.answers = answers.collect();
     assert_kept_apart(&server, &cases, |answered| answered > 300);
-    assert_eq!(server.metric("longshore_batches_total"), 0);
+    assert_eq!(server.metric("longshore_batch_requests_count"), 0);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn lookup(ids: &[&[i64]]) -> Request {
 }
 
 fn batches(server: &Server) -> u64 {
-    server.metric("longshore_batches_total")
+    server.metric("longshore_batch_requests_count")
 }
 
 /// Returns the parts of a response that a client sees.
@@ -85,7 +85,7 @@ fn waiting_requests_are_batched_and_each_gets_its_own_response() {
         })
         .collect();
     assert_same_under_load(&server, &requests, |_| batches(&server) > 30);
-    let requests = server.metric("longshore_batched_requests_total");
+    let requests = server.metric("longshore_batch_requests_sum");
     assert!(requests > 2 * batches(&server), "{requests}");
     // No state is left behind.
     server.wait_for_running(0);
@@ -204,7 +204,7 @@ fn a_batch_has_at_most_the_rows_that_the_manifest_allows() {
     let requests: Vec<Request> = (0..8i64).map(|id| lookup(&[&[id, 2]])).collect();
     assert_same_under_load(&server, &requests, |_| batches(&server) > 10);
     // The metrics are read one at a time.
-    let batched = server.metric("longshore_batched_requests_total");
+    let batched = server.metric("longshore_batch_requests_sum");
     assert_eq!(batched, 2 * batches(&server));
 }
 

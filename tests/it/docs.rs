@@ -1,12 +1,15 @@
 //! The pages for people: their links lead somewhere, their commands run, and the generated files
 //! match the program.
 //!
-//! `UPDATE=1 cargo test --test it docs::` writes the generated files: `docs/options.md` and the
-//! snapshots of `--help` in `tests/snapshots/help`.
+//! `UPDATE=1 cargo test --test it docs::` writes the generated files: `docs/options.md`,
+//! `docs/metrics.md`, the snapshots of `--help` in `tests/snapshots/help`, and the dashboard and
+//! the alert rules below `container/deploy`.
 
 mod commands;
+pub mod dashboard;
 mod help;
 mod links;
+mod metrics;
 mod options;
 mod page;
 

@@ -1,5 +1,6 @@
 //! Shared parts of the tests.
 
+mod browser;
 mod builder;
 mod cases;
 mod client;
@@ -13,11 +14,13 @@ mod response;
 mod s3;
 mod sandbox;
 mod server;
+mod terminal;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use browser::{Browser, DARK, LIGHT, PHONE, axe};
 pub use builder::{Builder, Ended, library};
 pub use cases::{Case, Tensor, assert_close, cases, from_text, to_text};
 pub use client::{Connection, Request, try_send};
@@ -31,6 +34,7 @@ pub use response::Response;
 pub use s3::{Bucket, S3};
 pub use sandbox::skip_unless;
 pub use server::Server;
+pub use terminal::Terminal;
 
 /// Timeout far above the time of any correct operation, even on a busy machine, and far below that
 /// of an endless one: a load of `bad/function_bomb`, or a run of [`FOREVER`].

@@ -108,7 +108,7 @@ fn a_model_with_a_layer_quantised_over_the_batch_runs_each_request_alone() {
     server.load("m", &url).expect(200);
     server.wait_for_log("requests to this model run alone");
     assert_same_alone_and_in_parallel(&server, &rows(4096, 8), 200);
-    assert_eq!(server.metric("longshore_batches_total"), 0);
+    assert_eq!(server.metric("longshore_batch_requests_count"), 0);
     let report = inspect(Path::new(&url));
     assert_eq!(report["joined"], json!(false));
     assert_eq!(
@@ -129,7 +129,7 @@ fn labels_from_numbers_quantised_over_the_batch_equal_those_of_each_row_alone() 
     let model = networks::dynamically_quantized_labels(256, 64, 10, 5);
     server.load("m", &server.models().place_model("m", &model)).expect(200);
     assert_same_alone_and_in_parallel(&server, &rows(256, 24), 1500);
-    assert_eq!(server.metric("longshore_batches_total"), 0);
+    assert_eq!(server.metric("longshore_batch_requests_count"), 0);
     let report = inspect_bytes(&model);
     assert_eq!(
         report["joined_why_not"],
@@ -190,7 +190,9 @@ fn maps_of_a_batch_are_split_by_the_rows_of_its_requests() {
                 }
             });
         }
-        eventually("there are batches", || server.metric("longshore_batches_total") > 10);
+        eventually("there are batches", || {
+            server.metric("longshore_batch_requests_count") > 10
+        });
     });
 }
 

@@ -20,8 +20,11 @@
 //! If `LONGSHORE_TEST_IMAGE` names an image, the servers are containers of this image; see
 //! `scripts/smoke`.
 //!
-//! Some tests need features that a machine may lack (namespaces, strace). These print that they
-//! were skipped.
+//! Tests of the page use headless Chromium, tests of `longshore top` tmux. axe, which `scripts/axe`
+//! installs, checks the page's accessibility.
+//!
+//! Some tests need features that a machine may lack (namespaces, strace, Chromium, tmux). These
+//! print that they were skipped.
 
 #![expect(
     clippy::unwrap_used,
@@ -69,13 +72,16 @@ mod log;
 mod manifest;
 mod media;
 mod memory;
+mod metrics;
 mod names;
 mod negotiation;
 mod network;
 mod networks;
 mod pack;
+mod page;
 mod prepared;
 mod pretrained;
+mod prometheus;
 mod proxy;
 mod races;
 mod records;

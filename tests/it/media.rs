@@ -65,12 +65,23 @@ fn id2label(labels: &[&str]) -> Value {
 /// it.
 fn with_colours() -> Server {
     let server = Builder::multi().start();
-    let url = server.models().place_model("colours", &colours());
+    let url = place_colours(&server, "colours");
+    server.load("colours", &url).expect(200);
+    server
+}
+
+/// Writes the colour model, and returns the `url` of a load.
+pub fn place_colours(server: &Server, name: &str) -> String {
+    let url = server.models().place_model(name, &colours());
     let config = json!({"architectures": ["ViTForImageClassification"], "id2label": id2label(&COLOURS)});
     write(&url, "config.json", &config.to_string());
     write(&url, "preprocessor_config.json", PREPROCESSOR);
-    server.load("colours", &url).expect(200);
-    server
+    url
+}
+
+/// Returns a PNG file of 40 x 30 pixels of one colour.
+pub fn png_of(colour: [u8; 3]) -> Vec<u8> {
+    picture(colour, ImageFormat::Png)
 }
 
 fn send(server: &Server, model: &str, content_type: &str, body: &[u8], accept: &str) -> Response {
@@ -348,7 +359,8 @@ fn sums_in(graph: Graph, output: &str, batch: Dim) -> Vec<u8> {
     Model::new(graph).opset(13).into_bytes()
 }
 
-fn place_moods(server: &Server, name: &str) -> String {
+/// Writes the model that adds up the scores of words, and returns the `url` of a load.
+pub fn place_moods(server: &Server, name: &str) -> String {
     let url = server.models().place_model(name, &moods());
     write(&url, "tokenizer.json", &tokenizer(&["good", "bad"]));
     let config =

@@ -379,7 +379,7 @@ fn records_that_run_one_by_one_are_not_batched_with_other_requests() {
             });
         }
     });
-    assert_eq!(server.metric("longshore_batches_total"), 0);
+    assert_eq!(server.metric("longshore_batch_requests_count"), 0);
 }
 
 /// Returns a model that counts step by step to the largest number of `x` int64[batch].

@@ -13,7 +13,7 @@ use super::{Demand, unloaded};
 use crate::catalog::model_engine::ModelEngine;
 use crate::catalog::{Catalog, CatalogEntry, CatalogError, shortened};
 use crate::engine::{LoadError, NoRoom, SessionError};
-use crate::telemetry::metrics::Eviction;
+use crate::telemetry::metrics::UnloadReason;
 
 /// Time that a load waits when all models have requests, and how many times it waits. After that
 /// it closes one of them to new requests.
@@ -119,7 +119,7 @@ impl<E: ModelEngine> Catalog<E> {
                 Ok(true) => {
                     count += 1;
                     freed += memory;
-                    unloaded(demand, &victim, Eviction::Memory, started, memory);
+                    unloaded(demand, &victim, UnloadReason::Memory, started, memory);
                 }
                 Ok(false) => {}
                 Err(error) => tracing::warn!(model = shortened(&victim), "eviction failed: {error}"),

@@ -16,6 +16,7 @@ use crate::archive::UnpackLimits;
 use crate::catalog::tests::engine::{TestArtifact, TestEngine, TestModel};
 use crate::catalog::tests::{self, NEVER, path};
 use crate::store::{Disk, Environment, StoreConfig};
+use crate::telemetry::metrics::MetricsConfig;
 
 /// A catalog in standalone mode, with its engine and its store.
 struct Server {
@@ -61,7 +62,7 @@ impl Server {
             revalidate: options.revalidate,
         };
         let opened = Store::open(settings, &Disk::open(cache.path(), 1 << 20).unwrap()).unwrap();
-        let (engine, metrics) = (TestEngine::new(), Arc::new(Metrics::new().unwrap()));
+        let (engine, metrics) = (TestEngine::new(), Arc::new(Metrics::new(MetricsConfig::default())));
         let demand = Demand::new(opened, options, Arc::clone(&metrics));
         let catalog = Catalog::new(Arc::clone(&engine), tests::settings(NEVER, None), Some(demand));
         let server = Self {
@@ -106,11 +107,8 @@ impl Server {
     }
 
     /// Number of models that were unloaded for this reason.
-    fn evicted(&self, why: Eviction) -> u64 {
-        let text = String::from_utf8(self.metrics.render().unwrap()).unwrap();
-        let series = format!("longshore_evictions_total{{reason=\"{}\"}} ", why.label());
-        let line = text.lines().find_map(|line| line.strip_prefix(&series));
-        line.unwrap().parse().unwrap()
+    fn evicted(&self, why: UnloadReason) -> u64 {
+        self.metrics.unloads(why)
     }
 
     /// Checks that each model in memory is listed, and that every other one was given back.

@@ -10,7 +10,7 @@ use crate::catalog::model_engine::ModelEngine;
 use crate::catalog::{Catalog, CatalogEntry, CatalogError, shortened};
 use crate::engine::ArtifactPath;
 use crate::store::Name;
-use crate::telemetry::metrics::Eviction;
+use crate::telemetry::metrics::UnloadReason;
 
 impl<E: ModelEngine> Catalog<E> {
     /// Unloads models without requests for `idle_unload`. Runs forever.
@@ -28,7 +28,7 @@ impl<E: ModelEngine> Catalog<E> {
                 if !entry.users.is_empty() || now.saturating_sub(used) < milliseconds(idle) {
                     continue;
                 }
-                if let Err(error) = self.unload_for(demand, &name, &entry, Eviction::Idle).await {
+                if let Err(error) = self.unload_for(demand, &name, &entry, UnloadReason::Idle).await {
                     tracing::warn!(model = shortened(&name), "{error}");
                 }
             }
@@ -50,7 +50,9 @@ impl<E: ModelEngine> Catalog<E> {
         let located = match demand.store.newer(&key, &newest).await {
             Ok(None) => return Ok(()),
             Ok(Some(located)) => located,
-            Err(error) if error.is_not_found() => return self.unload_for(demand, name, entry, Eviction::Gone).await,
+            Err(error) if error.is_not_found() => {
+                return self.unload_for(demand, name, entry, UnloadReason::Gone).await;
+            }
             Err(error) => return Err(fetch_error(&key, error)),
         };
         let version = located.version().clone();
@@ -70,13 +72,15 @@ impl<E: ModelEngine> Catalog<E> {
             Ok(is_replaced) => {
                 *origin.newest() = version.clone();
                 if is_replaced {
-                    demand.metrics.evictions(Eviction::Replaced);
+                    demand.metrics.unload(UnloadReason::Replaced, None);
                     tracing::info!(model = shortened(name), %version, "model replaced by a newer version");
                 }
                 Ok(())
             }
             // Both versions do not fit into memory: the next request loads the new one.
-            Err(error) if missing(&error).is_some() => self.unload_for(demand, name, entry, Eviction::Replaced).await,
+            Err(error) if missing(&error).is_some() => {
+                self.unload_for(demand, name, entry, UnloadReason::Replaced).await
+            }
             Err(error) => {
                 if error.is_about_version() {
                     *origin.newest() = version;
@@ -91,7 +95,7 @@ impl<E: ModelEngine> Catalog<E> {
         demand: &Demand<E::Model>,
         name: &str,
         entry: &Arc<CatalogEntry<E::Model>>,
-        why: Eviction,
+        why: UnloadReason,
     ) -> Result<(), CatalogError> {
         let (started, memory) = (Instant::now(), entry.charge());
         if self.unload_entry(name, entry).await? {

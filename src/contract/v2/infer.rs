@@ -29,8 +29,9 @@ pub(super) async fn infer(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    let deadline = Instant::now() + state.settings.request_timeout;
-    let body = read_body(state, request, payload, deadline).await?;
+    let arrived = Instant::now();
+    let deadline = arrived + state.settings.request_timeout;
+    let body = read_body(state, request, payload, (arrived, deadline)).await?;
     let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     check(state, model, deadline).await?;
     let handle = state.catalog.get(&model.name, deadline).await?;
@@ -45,7 +46,10 @@ pub(super) async fn infer(
         model: model.name.clone(),
         handler: Arc::clone(handle.handler()),
     };
-    let encoded = Model::answer(&handle, size, deadline, invocation).await?;
+    let record = state
+        .metrics
+        .start_model_request(handle.stats(), arrived, handle.is_cold());
+    let encoded = record.settle(Model::answer(&handle, size, deadline, invocation).await)?;
 
     let mut response = HttpResponse::Ok();
     match encoded.json_bytes {

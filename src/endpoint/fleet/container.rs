@@ -143,6 +143,11 @@ impl RunningContainer {
     pub fn last_lines(&self) -> Vec<String> {
         self.tail.lines()
     }
+
+    /// The number of lines of the container's log so far.
+    pub fn count_lines(&self) -> u64 {
+        self.tail.count()
+    }
 }
 
 impl ContainerState {

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -18,7 +19,11 @@ const MAX_LINE: usize = 16 << 10;
 
 /// The last lines of a container, across its restarts.
 #[derive(Debug, Default)]
-pub(super) struct Tail(Mutex<VecDeque<String>>);
+pub(super) struct Tail {
+    lines: Mutex<VecDeque<String>>,
+    /// Number of all lines.
+    count: AtomicU64,
+}
 
 impl Tail {
     pub fn push(&self, line: String) {
@@ -27,6 +32,12 @@ impl Tail {
             lines.pop_front();
         }
         lines.push_back(line);
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Number of lines so far.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
     pub fn lines(&self) -> Vec<String> {
@@ -42,7 +53,7 @@ impl Tail {
     }
 
     fn locked(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use super::files::PlacedFiles;
 use crate::endpoint::error::RuntimeError;
+use crate::page::state::HeldModel;
 use crate::store::Name;
 
 /// The result of a load, for the requests that wait for it; `None` while it runs.
@@ -249,6 +250,23 @@ impl Directory {
     /// The number of loaded, idle models.
     pub fn idle_count(&self) -> usize {
         self.models.values().filter(|model| is_idle(model)).count()
+    }
+
+    /// All models, by name.
+    pub fn held(&self) -> Vec<HeldModel> {
+        let held = self.models.iter().map(|(name, model)| HeldModel {
+            name: name.to_string(),
+            state: match model.state {
+                ModelState::Loading { .. } => "loading",
+                ModelState::Loaded => "loaded",
+                ModelState::Unloading => "unloading",
+            }
+            .to_owned(),
+            users: model.users,
+        });
+        let mut held: Vec<_> = held.collect();
+        held.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        held
     }
 
     /// Whether the model is loaded or being loaded.

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::directory::{EvictionStep, ResidencyId};
 use super::files::{self, PlacedFiles};
+use super::life::LifeStep;
 use super::{NOT_LOADED, OUT_OF_MEMORY, Platform, target_model};
 use crate::archive::is_full;
 use crate::endpoint::client::{ContainerCall, ContainerResponse};
@@ -54,9 +55,11 @@ impl Platform {
                     self.clean_up(name).await;
                 }
                 tracing::info!(container = self.label(), model = %name, "loaded");
+                self.life.note(name, LifeStep::Loaded, None);
             }
             Err(error) => {
                 tracing::warn!(container = self.label(), model = %name, %error, "the model was not loaded");
+                self.life.note(name, LifeStep::Failed, Some(error.to_string()));
                 let files = self.directory().failed(name, residency);
                 remove(files).await;
                 self.directory().unloaded(name, Some(error));
@@ -88,10 +91,16 @@ impl Platform {
                 result => return result.map_err(|error| self.download_error(name, error)),
             };
             tracing::info!(container = self.label(), model = %name, reason = full, "no disk space for the model");
+            self.life.note(
+                name,
+                LifeStep::Full,
+                Some(format!("no disk space for the model: {full}")),
+            );
             if !self.unload_others(residency).await {
                 return Err(self.download_error(name, FetchError::NoRoom(full)));
             }
             tracing::info!(container = self.label(), model = %name, "retry");
+            self.life.note(name, LifeStep::Retry, None);
         }
     }
 
@@ -101,6 +110,7 @@ impl Platform {
             Located::OnDisk(lease) => lease,
             Located::InStore(arrival) => {
                 tracing::info!(container = self.label(), model = %name, url = store.url_of(name), "download");
+                self.life.note(name, LifeStep::Download, Some(store.url_of(name)));
                 store.fetch(arrival).await?
             }
         };
@@ -143,6 +153,8 @@ impl Platform {
         let mut again = false;
         loop {
             tracing::info!(container = self.label(), model = %name, "{}", if again { "retry" } else { "load" });
+            let step = if again { LifeStep::Retry } else { LifeStep::Load };
+            self.life.note(name, step, None);
             again = true;
             let freed = self.directory().freed();
             let mut changes = self.changes.subscribe();
@@ -158,7 +170,9 @@ impl Platform {
                 // unload.
                 200 | 409 => return Ok(reply.generation),
                 OUT_OF_MEMORY => {
-                    tracing::info!(container = self.label(), model = %name, "507: not enough memory for the model")
+                    tracing::info!(container = self.label(), model = %name, "507: not enough memory for the model");
+                    self.life
+                        .note(name, LifeStep::Full, Some("not enough memory for the model".to_owned()));
                 }
                 _ => return Err(self.refusal(&reply)),
             }
@@ -237,6 +251,7 @@ impl Platform {
     /// refuses, the model counts as unloaded all the same: the next load gets a 409 if it is not.
     pub(super) async fn unload(&self, name: &Name) {
         tracing::info!(container = self.label(), model = %name, "unload");
+        self.life.note(name, LifeStep::Unload, None);
         let call = ContainerCall {
             method: Method::DELETE,
             path: ModelPath::of(&self.opaque(name)),
@@ -246,7 +261,9 @@ impl Platform {
         };
         let deadline = Instant::now() + self.settings.unload_timeout;
         match self.exchange(call, MAX_REPLY, deadline).await {
-            Ok(reply) if matches!(reply.status, 200..300 | NOT_LOADED) => {}
+            Ok(reply) if matches!(reply.status, 200..300 | NOT_LOADED) => {
+                self.life.note(name, LifeStep::Unloaded, None);
+            }
             Ok(reply) => {
                 let error = self.refusal(&reply);
                 tracing::warn!(container = self.label(), model = %name, %error, "the model was not unloaded");

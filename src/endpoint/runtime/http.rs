@@ -18,6 +18,7 @@ use super::{Runtime, new_id};
 use crate::connections::{BodyError, discard_body, read_body};
 use crate::endpoint::error::{AwsErrorResponse, RuntimeError};
 use crate::endpoint::event_stream;
+use crate::wire::TARGET_MODEL;
 
 const VARIANT: &str = "x-Amzn-Invoked-Production-Variant";
 /// The header with the id of a response.
@@ -44,19 +45,20 @@ async fn invoke(
     request: HttpRequest,
     payload: Payload,
 ) -> HttpResponse {
-    let limit = runtime.settings.max_body;
+    let (limit, begun) = (runtime.settings.max_body, Instant::now());
     let result = async {
         let (invocation, body) = read(Api::Invoke, &request, payload, limit, runtime.settings.timeout).await?;
         runtime.invoke(&endpoint, invocation, body).await
     };
     match result.await {
         Ok(response) => {
+            runtime.counts.answered(begun.elapsed());
             let mut reply = response_builder(StatusCode::OK);
             reply.insert_header((VARIANT, response.variant));
             forward(&mut reply, &response.headers, None);
             reply.body(response.body)
         }
-        Err(error) => error_response(&runtime, &endpoint, &error),
+        Err(error) => error_response(&runtime, &endpoint, &request, &error),
     }
 }
 
@@ -66,20 +68,21 @@ async fn stream(
     request: HttpRequest,
     payload: Payload,
 ) -> HttpResponse {
-    let limit = runtime.settings.max_body;
+    let (limit, begun) = (runtime.settings.max_body, Instant::now());
     let result = async {
         let (invocation, body) = read(Api::Stream, &request, payload, limit, runtime.settings.timeout).await?;
         runtime.invoke_streaming(&endpoint, invocation, body).await
     };
     match result.await {
         Ok(streamed) => {
+            runtime.counts.answered(begun.elapsed());
             let mut reply = response_builder(StatusCode::OK);
             reply.insert_header((VARIANT, streamed.variant));
             forward(&mut reply, &streamed.headers, Some(MODEL_CONTENT_TYPE));
             reply.content_type(event_stream::CONTENT_TYPE);
             reply.streaming(streamed.body.map(Ok::<_, actix_web::Error>))
         }
-        Err(error) => error_response(&runtime, &endpoint, &error),
+        Err(error) => error_response(&runtime, &endpoint, &request, &error),
     }
 }
 
@@ -103,7 +106,7 @@ async fn asynchronous(
             }
             reply.json(json!({"InferenceId": locations.inference_id}))
         }
-        Err(error) => error_response(&runtime, &endpoint, &error),
+        Err(error) => error_response(&runtime, &endpoint, &request, &error),
     }
 }
 
@@ -141,9 +144,17 @@ fn response_builder(status: StatusCode) -> HttpResponseBuilder {
     reply
 }
 
-fn error_response(runtime: &Runtime, endpoint: &str, error: &RuntimeError) -> HttpResponse {
+fn error_response(runtime: &Runtime, endpoint: &str, request: &HttpRequest, error: &RuntimeError) -> HttpResponse {
     tracing::info!(endpoint, %error, "an invocation failed");
-    let AwsErrorResponse { status, kind, body } = error.answer(runtime.at(endpoint));
+    let response = error.answer(runtime.at(endpoint));
+    let target = request
+        .headers()
+        .get(TARGET_MODEL)
+        .map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
+    runtime
+        .counts
+        .failed(endpoint, target.as_deref(), &response, &error.to_string());
+    let AwsErrorResponse { status, kind, body } = response;
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = response_builder(status);
     if let Some(kind) = kind {

@@ -53,6 +53,11 @@ impl Workplace {
         }
     }
 
+    /// The preferred folder.
+    pub fn folder(&self) -> &Path {
+        self.folders.first().map_or(Path::new(MEMORY), |folder| folder)
+    }
+
     /// Copies `artifact`, whose hash is `content`, to the first folder that accepts it. A folder
     /// may be deleted at any time, even with a copy in it, so each `attempt` starts with another
     /// folder.

@@ -3,7 +3,7 @@
 //! handlers (`crash.rs`, `division/trap.rs`) and mapped files (`constants/mapped.rs`,
 //! `mapping.rs`).
 //!
-//! Six things need it:
+//! Seven things need it:
 //! - **Concurrent runs.** `ort::session::Session::run` takes `&mut self`, so one session could
 //!   serve one request at a time. The C API documents `Run` as thread-safe for a session ("multiple
 //!   threads can run the same session"), which holds for the CPU execution provider; sessions with
@@ -15,6 +15,7 @@
 //! - **One arena for all sessions on a GPU** ([`share_arena`]).
 //! - **The execution providers of a graph's nodes** ([`nodes_by_provider`]).
 //! - **Constants in memory of ours** ([`give_constants`]), which several sessions use in place.
+//! - **The profile of one run** ([`profile`]).
 
 #![expect(unsafe_code, reason = "the C API of ONNX Runtime; every block says why it is sound")]
 
@@ -123,6 +124,14 @@ pub enum Side {
     /// Inputs with an initializer.
     Overridable,
     Output,
+}
+
+/// Makes a run with these options write its profile to a file whose name starts with `prefix`.
+pub fn profile(options: &mut RunOptions, prefix: &CStr) -> ort::Result<()> {
+    // SAFETY: the options are alive and borrowed mutably, so that no run uses them; the prefix is
+    // NUL-terminated, and the library copies it.
+    ortsys![unsafe RunOptionsEnableProfiling(options.ptr().cast_mut(), prefix.as_ptr())?];
+    Ok(())
 }
 
 /// Creates an arena of at most `limit` bytes for the memory of the CUDA device `device`. All

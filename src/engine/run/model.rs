@@ -16,9 +16,10 @@ use crate::engine::run::placement;
 use crate::engine::run::pool::Lane;
 use crate::engine::run::records;
 use crate::engine::run::stuck::{Standing, Stuck};
-use crate::engine::run::turn::{Batcher, Batches, PendingRequest, guarded};
+use crate::engine::run::turn::{Batcher, PendingRequest, guarded};
 use crate::engine::run::watchdog::{Watchdog, Watched};
 use crate::manifest::Manifest;
+use crate::telemetry::recorder::{Phase, Recorder};
 use crate::tensor::{Inputs, Signature, Tensor, Value};
 
 /// A loaded model. Answers any number of concurrent requests.
@@ -31,8 +32,8 @@ pub struct Model {
     pub(in crate::engine) lane: Lane<PendingRequest>,
     /// `None` if requests to this model are not batched.
     pub(in crate::engine) batcher: Option<Batcher>,
-    pub(in crate::engine) batches: Arc<Batches>,
     pub(in crate::engine) second_sessions: Arc<SecondSessions>,
+    pub(in crate::engine) recorder: Arc<Recorder>,
     pub(in crate::engine) watchdog: Arc<Watchdog>,
     pub(in crate::engine) standing: Arc<Standing>,
     pub(in crate::engine) stuck: Arc<Stuck>,
@@ -45,6 +46,8 @@ pub struct LoadedMemory {
     pub own: u64,
     /// Large constants that models of other contents had in memory before.
     pub shared: u64,
+    /// Weights that are mapped from files.
+    pub mapped: u64,
 }
 
 /// The memory and the time that decoding a request may take.
@@ -186,6 +189,7 @@ impl Model {
         LoadedMemory {
             own: self.memory(),
             shared: self.resident.found(),
+            mapped: self.resident.footprint().mapped,
         }
     }
 
@@ -257,8 +261,10 @@ impl Model {
     ) -> Result<W::Answer, W::Error> {
         let _mark = crash::CrashMarker::new(self.content().short());
         let stopwatch = self.resident.stats.stopwatch();
+        let mut phases = self.recorder.work();
         let (inputs, plan) = work.decode(&ModelBudget { model: self, deadline })?;
         let session = &self.resident.session;
+        phases.end(Phase::Parse);
         let runs = records::run(
             self.signature(),
             &inputs,
@@ -267,8 +273,10 @@ impl Model {
             |inputs| self.run_session(session, &inputs.tensors, &inputs.optional, W::outputs(&plan), cancel),
         )
         .map_err(InferenceError::from)?;
+        phases.end(Phase::Run);
         drop(inputs);
         let answer = work.encode(plan, &runs);
+        phases.end(Phase::Write);
         self.resident.stats.record(stopwatch, size);
         answer
     }

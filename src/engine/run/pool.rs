@@ -132,6 +132,11 @@ impl<J: Job> Pool<J> {
         }
     }
 
+    /// Number of threads for any lane.
+    pub fn cores(&self) -> usize {
+        self.shared.threads.cores
+    }
+
     /// Number of running jobs and of waiting jobs.
     pub fn load(&self) -> (usize, usize) {
         self.shared.state().load()

@@ -19,7 +19,6 @@ mod request;
 use std::num::NonZeroUsize;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::engine::InferenceError;
@@ -33,12 +32,13 @@ use crate::engine::run::placement::thread_time;
 use crate::engine::run::pool::{Dispatch, Job, Queued, Slot};
 use crate::engine::run::records;
 use crate::engine::run::stuck::TrackedRun;
+use crate::telemetry::recorder::Phase;
 use crate::tensor::{Tensor, Value};
 
 use caller::CancellableRun;
 use request::{DecodedRequest, ReadyRequest};
 
-pub use batcher::{Batcher, Batches};
+pub use batcher::Batcher;
 pub use request::{PendingRequest, guarded};
 
 impl Job for PendingRequest {
@@ -110,7 +110,7 @@ fn collect(
 
 impl ReadyRequest {
     fn run_alone(self, model: &Model, dispatch: &Dispatch<PendingRequest>) {
-        let started = thread_time();
+        let (started, mut phases) = (thread_time(), model.recorder.work());
         let DecodedRequest { inputs, rows, .. } = &self.decoded;
         let run = CancellableRun::start([&self.pending], tracked(model, 1, dispatch)).and_then(|run| {
             let Some(run) = run else { return Ok(None) };
@@ -128,6 +128,7 @@ impl ReadyRequest {
             })
             .map(Some)
         });
+        phases.end(Phase::Run);
         let took = thread_time().saturating_sub(started);
         match run {
             Ok(None) => {}
@@ -149,20 +150,17 @@ impl ReadyRequest {
 
 /// Runs several requests as one, or each alone if that fails.
 fn run_together(members: Vec<ReadyRequest>, model: &Model, dispatch: &Dispatch<PendingRequest>) {
-    let started = thread_time();
+    let (started, mut phases) = (thread_time(), model.recorder.work());
     let rows: Vec<usize> = members
         .iter()
         .map(|member| member.decoded.rows.map_or(0, NonZeroUsize::get))
         .collect();
     let outcome = joined_run(&members, &rows, model, dispatch);
+    phases.end_of(Phase::Run, members.len());
     let took = thread_time().saturating_sub(started);
     match outcome {
         JoinedOutcome::Outputs(outputs) => {
-            model.batches.runs.fetch_add(1, Ordering::Relaxed);
-            model
-                .batches
-                .requests
-                .fetch_add(members.len() as u64, Ordering::Relaxed);
+            model.recorder.batch(members.len() as u64);
             note(model, |limit| {
                 let bytes = members.iter().map(|member| member.decoded.inputs.byte_len()).sum();
                 limit.record(rows.iter().sum(), bytes, nanoseconds(took));

@@ -170,9 +170,9 @@ fn unusual_archive_entries_are_refused_with_their_kind() {
         let message = refused.message();
         assert!(message.contains(hostile.says), "{}: {message}", hostile.name);
     }
-    assert_eq!(server.metric("longshore_archives"), 0);
+    assert_eq!(server.metric("longshore_cache_entries{cache=\"archives\"}"), 0);
     eventually("the archives are removed", || {
-        server.metric("longshore_archive_bytes") == 0
+        server.metric("longshore_cache_bytes{cache=\"archives\"}") == 0
     });
     store.put_scale("good.tar.gz", 2.0);
     assert_scales(&server, "good.tar.gz", 2.0);

@@ -35,7 +35,7 @@ async fn a_load_evicts_the_least_recently_used_model_and_tries_again() {
     load(&server, ["b", "a"]).await;
     server.get("c").await.unwrap();
     assert_eq!(server.list(), ["a", "c"]);
-    assert_eq!(server.evicted(Eviction::Memory), 1);
+    assert_eq!(server.evicted(UnloadReason::Memory), 1);
     assert_eq!(server.engine.counts().begun, 4, "c is tried twice");
     server.assert_balanced();
 }
@@ -52,7 +52,7 @@ async fn a_large_model_evicts_as_many_models_as_it_needs() {
     load(&server, ["c", "a", "b"]).await;
     server.get("large").await.unwrap();
     assert_eq!(server.list(), ["b", "large"]);
-    assert_eq!(server.evicted(Eviction::Memory), 2);
+    assert_eq!(server.evicted(UnloadReason::Memory), 2);
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_load_closes_a_busy_model_at_last_and_waits_for_its_requests() {
     drop(busy);
     request.await.unwrap();
     assert_eq!(server.list(), ["b"]);
-    assert_eq!(server.evicted(Eviction::Memory), 1);
+    assert_eq!(server.evicted(UnloadReason::Memory), 1);
     server.assert_balanced();
 }
 
@@ -141,7 +141,7 @@ async fn loads_that_lack_the_same_memory_evict_once() {
         request.await.unwrap();
     }
     assert_eq!(server.list(), ["a", "b", "rest"]);
-    assert_eq!(server.evicted(Eviction::Memory), 1);
+    assert_eq!(server.evicted(UnloadReason::Memory), 1);
     server.assert_balanced();
 }
 

@@ -47,7 +47,7 @@ async fn an_idle_model_is_unloaded_and_a_busy_one_is_not() {
     while server.list() != ["busy"] {
         patience.wait().await;
     }
-    assert_eq!(server.evicted(Eviction::Idle), 2);
+    assert_eq!(server.evicted(UnloadReason::Idle), 2);
     drop(busy);
     while !server.list().is_empty() {
         patience.wait().await;
@@ -70,7 +70,7 @@ async fn a_newer_version_takes_the_place_of_the_old_one_whose_requests_go_on() {
     assert_eq!(server.engine.counts().bytes, 200);
     drop(old);
     check.await.unwrap();
-    assert_eq!(server.evicted(Eviction::Replaced), 1);
+    assert_eq!(server.evicted(UnloadReason::Replaced), 1);
     assert_eq!(server.list(), ["a"]);
     server.assert_balanced();
 }
@@ -96,7 +96,7 @@ async fn an_unchanged_model_stays_as_it_is() {
     server.get("a").await.unwrap();
     server.catalog.load_newest("a").await.unwrap();
     assert_eq!(server.engine.counts().begun, 1);
-    assert_eq!(server.evicted(Eviction::Replaced), 0);
+    assert_eq!(server.evicted(UnloadReason::Replaced), 0);
     server.assert_balanced();
 }
 
@@ -118,7 +118,7 @@ async fn a_version_that_cannot_be_loaded_leaves_the_old_one_in_use() {
         .fail_load(&path("new"), SessionError::Rejected("no".to_owned()).into());
     server.catalog.load_newest("a").await.unwrap_err();
     assert_eq!(served(&server, "a").await, version("a"));
-    assert_eq!(server.evicted(Eviction::Replaced), 0);
+    assert_eq!(server.evicted(UnloadReason::Replaced), 0);
     // It is tried again when someone asks for it.
     server.catalog.load_newest("a").await.unwrap();
     assert_eq!(served(&server, "a").await, version("new"));
@@ -151,7 +151,7 @@ async fn a_model_that_the_store_has_lost_is_unloaded() {
     fs::remove_file(server.store.path().join("a")).unwrap();
     server.catalog.load_newest("a").await.unwrap_err();
     assert_eq!(server.list(), [""; 0]);
-    assert_eq!(server.evicted(Eviction::Gone), 1);
+    assert_eq!(server.evicted(UnloadReason::Gone), 1);
     server.assert_balanced();
 }
 
@@ -161,7 +161,7 @@ async fn the_old_version_is_unloaded_first_when_both_do_not_fit() {
     server.engine.set_limit(150);
     server.catalog.load_newest("a").await.unwrap();
     assert_eq!(served(&server, "a").await, version("new"));
-    assert_eq!(server.evicted(Eviction::Replaced), 1);
+    assert_eq!(server.evicted(UnloadReason::Replaced), 1);
     server.assert_balanced();
 }
 
@@ -176,7 +176,7 @@ async fn two_checks_of_a_model_replace_it_once() {
         checked.unwrap();
     }
     assert_eq!(server.engine.counts().loaded, 2);
-    assert_eq!(server.evicted(Eviction::Replaced), 1);
+    assert_eq!(server.evicted(UnloadReason::Replaced), 1);
     server.assert_balanced();
 }
 

@@ -67,6 +67,7 @@ impl LoadedModel for TestModel {
 
     fn loaded_memory(&self) -> LoadedMemory {
         LoadedMemory {
+            mapped: 0,
             own: self.bytes,
             shared: 0,
         }

@@ -166,6 +166,11 @@ impl PreparedCache {
         Ok(cache)
     }
 
+    /// Bytes of the folder that this process has seen and added; `None` without a folder.
+    pub fn disk_bytes(&self) -> Option<u64> {
+        self.folder.as_ref().map(|_| lock(&self.space).used())
+    }
+
     /// Looks up `content`.
     pub fn find(&self, content: &ContentHash) -> Option<Prepared> {
         let Some(folder) = &self.folder else {

@@ -1,11 +1,13 @@
 //! Cancellation of a run that no caller waits for any more.
 
+use std::ffi::CStr;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ort::session::RunOptions;
 
 use super::error::{RunError, run_error};
+use crate::engine::onnxruntime::raw;
 
 /// Cancels a run from another thread, at its next operator.
 pub struct Cancel {
@@ -29,6 +31,13 @@ impl Cancel {
             options,
             cancelled: AtomicBool::new(false),
         })
+    }
+
+    /// Creates a `Cancel` whose run writes its profile to a file that starts with `prefix`.
+    pub fn with_profile(prefix: &CStr) -> Result<Self, RunError> {
+        let mut cancel = Self::new()?;
+        raw::profile(&mut cancel.options, prefix).map_err(|error| run_error(&error))?;
+        Ok(cancel)
     }
 
     pub fn cancel(&self) {

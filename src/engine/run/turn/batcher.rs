@@ -1,6 +1,5 @@
 //! A model's batching state: which of its requests can be joined, and how many of them pay off.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use crate::engine::run::batch::Batching;
@@ -12,13 +11,6 @@ pub struct Batcher {
     pub(super) batching: Batching,
     /// `None` once a run of the model has mixed rows.
     limit: Mutex<Option<BatchLimit>>,
-}
-
-/// Counters of batches.
-#[derive(Debug, Default)]
-pub struct Batches {
-    pub runs: AtomicU64,
-    pub requests: AtomicU64,
 }
 
 impl Batcher {

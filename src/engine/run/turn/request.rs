@@ -19,6 +19,7 @@ use crate::engine::run::batch;
 use crate::engine::run::model::{Model, ModelBudget, RequestBudget, Work};
 use crate::engine::run::placement::{is_long, thread_time};
 use crate::engine::run::pool::PoolError;
+use crate::telemetry::recorder::Phase;
 use crate::tensor::{Inputs, Value};
 
 /// A request in its lane.
@@ -28,6 +29,8 @@ pub struct PendingRequest {
     pub(super) request: Box<dyn ErasedRequest>,
     pub(super) caller: Arc<Caller>,
     deadline: Instant,
+    /// Time at which the request was queued.
+    queued: Instant,
     /// Bytes of the request body.
     pub(super) size: usize,
     /// The request ran inline first, because it was expected to be short, and was ended because the
@@ -143,6 +146,7 @@ impl PendingRequest {
             }),
             caller: Arc::clone(&caller),
             deadline,
+            queued: Instant::now(),
             size,
             was_ended_inline,
             decoded: None,
@@ -168,7 +172,8 @@ impl PendingRequest {
         let decoded = match self.decoded.take() {
             Some(decoded) => decoded,
             None => {
-                let started = thread_time();
+                model.recorder.phase_since(Phase::Queue, self.queued.into_std());
+                let (started, mut phases) = (thread_time(), model.recorder.work());
                 let memory = match model.resident.reserve_request(self.size) {
                     Ok(memory) => memory,
                     Err(refused) => {
@@ -180,6 +185,7 @@ impl PendingRequest {
                     model,
                     deadline: self.deadline,
                 })?;
+                phases.end(Phase::Parse);
                 // A run has one value of each optional input, so such a request cannot be joined.
                 let is_one_run = self.request.further().is_empty() && self.request.apart(None).is_none();
                 let is_joint = inputs.optional.is_empty() && is_one_run;
@@ -218,10 +224,11 @@ impl ReadyRequest {
 
     /// Answers the request, and records what it took in total.
     pub(super) fn answer(mut self, model: &Model, ran: Duration, runs: Result<&[Vec<Value>], InferenceError>) {
-        let started = thread_time();
+        let (started, mut phases) = (thread_time(), model.recorder.work());
         // The inputs are not needed any more, and are at least as large as the body.
         self.decoded.inputs = Inputs::default();
         self.pending.request.answer(runs);
+        phases.end(Phase::Write);
         let took = self.decoded.took + ran + thread_time().saturating_sub(started);
         let stats = &model.resident.stats;
         stats.record_exactly(took, self.pending.size);

@@ -33,6 +33,11 @@ impl DiskSpace {
         self.room(bytes).map(drop)
     }
 
+    /// Bytes of the files that the last scan saw, and of those that were added since.
+    pub fn used(&self) -> u64 {
+        self.seen.unwrap_or(0) + self.added
+    }
+
     /// Bytes that are left next to files of `bytes` bytes.
     fn room(&self, bytes: u64) -> io::Result<u64> {
         let limit = self.limit;
