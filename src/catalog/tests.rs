@@ -9,6 +9,7 @@ mod random;
 mod rehearsals;
 mod restores;
 mod states;
+mod statistics;
 mod tokenizers;
 mod unloads;
 

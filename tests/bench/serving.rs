@@ -25,6 +25,7 @@ mod endpoint;
 mod giants;
 mod limit;
 mod load;
+mod metrics;
 mod preprocessing;
 mod process;
 mod requests;
@@ -39,7 +40,7 @@ mod table;
 use std::process::ExitCode;
 
 /// The name of each section, its function, and its description.
-const SECTIONS: [(&str, fn(), &str); 13] = [
+const SECTIONS: [(&str, fn(), &str); 14] = [
     (
         "requests",
         requests::run,
@@ -76,6 +77,11 @@ const SECTIONS: [(&str, fn(), &str); 13] = [
         "crashes",
         crashes::run,
         "twenty models that crash the worker, and the effect on other tenants",
+    ),
+    (
+        "metrics",
+        metrics::run,
+        "the cost of the metrics: a request with and without them, and a reading with 10,000 models",
     ),
     ("limit", limit::run, "filling a memory limit until the first 507"),
     (

@@ -197,7 +197,7 @@ impl Busiest {
         }
         candidates.select_nth_unstable_by(places - 1, |one, other| other.0.cmp(&one.0));
         candidates.truncate(places);
-        candidates.sort_unstable_by(|one, other| other.0.cmp(&one.0));
+        candidates.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.0));
         if is_due {
             self.chosen
                 .sort_by_key(|chosen| std::cmp::Reverse(chosen.stats.activity(false)));

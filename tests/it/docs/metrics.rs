@@ -18,8 +18,9 @@ const INTRODUCTION: &str = "\
   its place until another one is twice as busy for a minute, or until it is unloaded. Then its series end. Its name in `model` is the one
   in the path; `target_model` is the client's name, if the load request had one. Names of more than 128 bytes are shortened.
 - **Quantiles** are those of the last 30 to 60 seconds; sums and counts are those of all time.
-- **Cost.** The counting costs a request less than a microsecond, and no request waits for a reading. A reading with 10,000 loaded models
-  takes MEASURED.
+- **Cost.** A request reads the clock a few times and increments counters that threads do not share. No request waits for a reading. A
+  reading with 10,000 loaded models took 73 ms in an unoptimised build on two busy cores, and had 8 KB. `scripts/bench metrics` measures
+  both, and compares a request with `--metrics off`.
 - The names are stable. A rename is in `CHANGELOG.md`.
 
 ## Where the metrics go
@@ -33,7 +34,7 @@ const INTRODUCTION: &str = "\
 
 ## Signals for scaling
 
-Three gauges are made for an autoscaler. Each is there from the start.
+Three gauges are made for an autoscaler. They are there from the start, the last one where the memory has a limit.
 
 | signal | add a server when it is |
 |---|---|
@@ -100,7 +101,7 @@ fn the_page_of_metrics_lists_every_metric() {
 }
 
 fn page() -> String {
-    let mut text = INTRODUCTION.replace("MEASURED", MEASURED);
+    let mut text = INTRODUCTION.to_owned();
     text.push_str("\n## All metrics\n\nHistograms and summaries have a sum and a count. \"From the start\" marks the series of a server at rest.\n");
     for metric in TABLE {
         if let Some((heading, _)) = PARTS.iter().find(|(_, first)| *first == metric.name) {
@@ -117,9 +118,6 @@ fn page() -> String {
     text.push_str(EMF);
     text
 }
-
-/// The time of a reading, measured with the command that follows.
-const MEASURED: &str = "a few milliseconds";
 
 fn row(metric: &Info) -> String {
     let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();

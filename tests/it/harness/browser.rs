@@ -197,11 +197,20 @@ impl Browser {
         }
     }
 
-    /// An element, by a CSS selector.
+    /// An element, by a CSS selector. Waits until it is there.
     #[track_caller]
     fn element(&self, selector: &str) -> String {
-        let found = self.post("/element", &json!({"using": "css selector", "value": selector}));
-        let id = found.as_object().and_then(|found| found.values().next()?.as_str());
+        let body = json!({"using": "css selector", "value": selector});
+        let path = format!("{}/element", self.session);
+        let mut id = None;
+        let is_found = eventually_within(PATIENCE, || {
+            let found = self.try_call("POST", &path, Some(&body)).unwrap_or_default();
+            let found = found.as_object().and_then(|found| found.values().next()?.as_str());
+            // An error is an object as well.
+            id = found.filter(|id| !id.contains(' ')).map(ToOwned::to_owned);
+            id.is_some()
+        });
+        assert!(is_found, "nothing matches {selector}; the page:\n{}", self.text("body"));
         format!("/element/{}", id.unwrap())
     }
 

@@ -102,7 +102,9 @@ fn the_table_is_live_in_a_terminal_and_keys_sort_filter_and_open_a_model() {
     terminal.wait("its details are shown", |screen| {
         screen.contains("by cause") && screen.contains("bad_request 1")
     });
+    // Two at once would be another key.
     terminal.press(&["Escape"]);
+    terminal.wait("the details are closed", |screen| !screen.contains("by cause"));
     terminal.press(&["Escape"]);
     terminal.wait("all are back", |screen| screen.contains("alpha"));
     terminal.press(&["q"]);

@@ -60,6 +60,7 @@ async fn an_idle_model_is_unloaded_and_a_busy_one_is_not() {
 async fn a_newer_version_takes_the_place_of_the_old_one_whose_requests_go_on() {
     let server = replaced().await;
     let old = server.get("a").await.unwrap();
+    old.stats().hung_up();
     let mut check = waiting(server.catalog.load_newest("a"));
     let patience = Patience::new();
     while served(&server, "a").await != version("new") {
@@ -72,6 +73,8 @@ async fn a_newer_version_takes_the_place_of_the_old_one_whose_requests_go_on() {
     check.await.unwrap();
     assert_eq!(server.evicted(UnloadReason::Replaced), 1);
     assert_eq!(server.list(), ["a"]);
+    let statistics = server.catalog.stats("a").await.unwrap();
+    assert_eq!(statistics.failures(), 1, "the statistics are those of the name");
     server.assert_balanced();
 }
 
