@@ -146,6 +146,11 @@ pub fn file(file: &'static PageFile) -> HttpResponse {
     guarded(file.media_type).body(file.text)
 }
 
+/// Responds with the state.
+pub fn state(state: feed::StateText) -> HttpResponse {
+    guarded("application/json").body(SizedStream::new(state.length, state))
+}
+
 /// Responds with JSON.
 pub fn json(json: Bytes) -> HttpResponse {
     let length = json.len() as u64;

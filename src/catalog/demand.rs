@@ -28,7 +28,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -97,6 +97,8 @@ impl<M> Drop for PendingGuard<M> {
 struct RecentFailure {
     error: Arc<CatalogError>,
     at: Instant,
+    /// The same time, for people.
+    time: SystemTime,
 }
 
 /// Version and usage of a model from the store. Times are milliseconds on [`Demand`]'s clock.
@@ -172,7 +174,8 @@ impl<M> Demand<M> {
     /// Lists recent failures, then pending loads. A name may be in both; its pending load counts.
     pub(super) fn statuses(&self) -> Vec<(String, ModelStatus)> {
         let failures = self.failures.iter();
-        let failed = failures.map(|(name, failure)| (name.to_string(), ModelStatus::Failed(failure.error)));
+        let failed =
+            failures.map(|(name, failure)| (name.to_string(), ModelStatus::Failed(failure.error, failure.time)));
         let mut statuses: Vec<_> = failed.collect();
         statuses.extend(self.pending().keys().map(|name| (name.clone(), ModelStatus::Loading)));
         statuses
@@ -189,8 +192,12 @@ impl<M> Demand<M> {
 
     fn remember(&self, name: &str, error: &Arc<CatalogError>) {
         if error.will_last() {
-            let (error, at) = (Arc::clone(error), Instant::now());
-            self.failures.insert(name.to_owned(), RecentFailure { error, at });
+            let failure = RecentFailure {
+                error: Arc::clone(error),
+                at: Instant::now(),
+                time: SystemTime::now(),
+            };
+            self.failures.insert(name.to_owned(), failure);
         }
     }
 }
@@ -279,7 +286,12 @@ impl<E: ModelEngine> Catalog<E> {
                 );
             }
             Err(error) => {
-                demand.metrics.load(LoadOutcome::Failed, took);
+                let outcome = if error.is_no_memory() {
+                    LoadOutcome::NoMemory
+                } else {
+                    LoadOutcome::Failed
+                };
+                demand.metrics.load(outcome, took);
                 // An unknown name is the caller's mistake; the response reports it.
                 if !error.is_not_found() {
                     tracing::warn!("{error}");

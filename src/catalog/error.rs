@@ -112,6 +112,18 @@ impl CatalogError {
         }
     }
 
+    /// Whether the model, or its first requests, did not fit into memory.
+    pub fn is_no_memory(&self) -> bool {
+        match self {
+            Self::Load { source, .. } => matches!(
+                &**source,
+                LoadError::NoRoom(_) | LoadError::Session(SessionError::OutOfMemory)
+            ),
+            Self::PendingLoad(error) => error.is_no_memory(),
+            _ => false,
+        }
+    }
+
     /// Whether an immediate retry would most likely fail in the same way.
     pub(super) fn will_last(&self) -> bool {
         match self {

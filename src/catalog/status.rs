@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::model_engine::{LoadedModel, ModelEngine};
 use super::{Catalog, CatalogError, Handle, Lookup, ModelSlot};
@@ -19,8 +20,8 @@ pub enum ModelStatus {
     Restored,
     /// Being loaded from the store.
     Loading,
-    /// Failed to load from the store a moment ago.
-    Failed(Arc<CatalogError>),
+    /// Failed to load from the store a moment ago, at this time.
+    Failed(Arc<CatalogError>, SystemTime),
 }
 
 /// A listed model, for operators.

@@ -58,7 +58,7 @@ pub struct MetricsArgs {
     pub emf_dimensions: Vec<EmfDimension>,
 
     /// Answer POST /debug/profile/NAME with ONNX Runtime's own profile of a model; the request's
-    /// body is a request to the model, which runs a few times in a session of its own
+    /// body is a request to the model, which runs once
     #[arg(
         long, env = "LONGSHORE_PROFILES", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
         require_equals = true, default_value_t = false, default_missing_value = "true",
@@ -81,6 +81,25 @@ pub struct EmfDimension {
     pub value: String,
 }
 
+/// Names that a dimension cannot have: those of the metrics and of other members of a line.
+const RESERVED_DIMENSIONS: [&str; 15] = [
+    "Model",
+    "_aws",
+    "Invocations",
+    "Errors",
+    "Latency",
+    "ColdStarts",
+    "Loads",
+    "LoadErrors",
+    "Unloads",
+    "Evictions",
+    "ModelsLoaded",
+    "QueueDepth",
+    "QueueWait",
+    "ComputeSaturation",
+    "MemoryUsed",
+];
+
 /// Longest name or value of a dimension.
 const LONGEST_DIMENSION: usize = 250;
 
@@ -94,13 +113,15 @@ impl FromStr for EmfDimension {
                 && !part.starts_with(':')
         };
         match text.split_once('=') {
-            Some((name, value)) if is_valid(name) && is_valid(value) && name != "Model" && name != "_aws" => Ok(Self {
-                name: name.to_owned(),
-                value: value.to_owned(),
-            }),
+            Some((name, value)) if is_valid(name) && is_valid(value) && !RESERVED_DIMENSIONS.contains(&name) => {
+                Ok(Self {
+                    name: name.to_owned(),
+                    value: value.to_owned(),
+                })
+            }
             _ => Err(format!(
-                "expected NAME=VALUE such as EndpointName=segments, each of 1 to {LONGEST_DIMENSION} ASCII characters; the \
-                 name Model is that of the models"
+                "expected NAME=VALUE such as EndpointName=segments, each of 1 to {LONGEST_DIMENSION} ASCII characters, and a \
+                 name other than those of the metrics"
             )),
         }
     }

@@ -24,6 +24,11 @@ use actix_web::http::header::{
 };
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
+/// Paths of the server's own page.
+const OWN_PAGES: [&str; 2] = ["/", "/ui"];
 const PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 
 /// The policy for requests of web pages.
@@ -51,6 +56,8 @@ pub struct PageRequest<'a> {
     pub headers: Option<&'a [u8]>,
     /// `Access-Control-Request-Private-Network`.
     pub private_network: bool,
+    /// A click on a link, or an address, opens the server's own page in a tab.
+    pub opens_own_page: bool,
 }
 
 /// The decision about a request.
@@ -147,6 +154,7 @@ impl Pages {
             host: self.hosts.as_ref().and_then(|_| value(&HOST)),
             origin: value(&ORIGIN),
             fetch_site: value(&SEC_FETCH_SITE),
+            opens_own_page: self.opens_own_page(request),
             ..PageRequest::default()
         };
         if page.origin.is_some() {
@@ -157,6 +165,20 @@ impl Pages {
             page.private_network = headers.contains_key(PRIVATE_NETWORK);
         }
         self.judge(page)
+    }
+
+    /// Whether a browser opens the server's own page in a tab, from a link of any site. The page is
+    /// a file without data, and no site can read it or show it inside its own page.
+    fn opens_own_page(&self, request: &ServiceRequest) -> bool {
+        let has = |name: &HeaderName, value: &[u8]| {
+            let found = request.headers().get(name);
+            found.is_some_and(|found| found.as_bytes().eq_ignore_ascii_case(value))
+        };
+        self.own.is_some()
+            && OWN_PAGES.contains(&request.path())
+            && *request.method() == Method::GET
+            && has(&SEC_FETCH_MODE, b"navigate")
+            && has(&SEC_FETCH_DEST, b"document")
     }
 
     /// Judges a request.
@@ -170,7 +192,7 @@ impl Pages {
             let is_foreign = page
                 .fetch_site
                 .is_some_and(|site| !site.eq_ignore_ascii_case(b"none") && !site.eq_ignore_ascii_case(b"same-origin"));
-            return match is_foreign && !self.serves_all() {
+            return match is_foreign && !page.opens_own_page && !self.serves_all() {
                 true => Verdict::Refuse(PageRefusal::Site),
                 false => Verdict::Serve,
             };

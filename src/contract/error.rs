@@ -1,10 +1,10 @@
 //! The only table from error causes to HTTP statuses.
 //!
 //! The table lists every variant, so that a new cause does not compile until it has a status, and a
-//! [`Cause`] by which the statistics count it. The
-//! platform acts on these: 409 means "already loaded", 404 "not loaded", 507 "unload something and
-//! retry", and any other refusal of a load means that the model is broken (MM-18). Errors that the
-//! caller can correct are 4xx, because CloudWatch counts 5xx as faults of the model.
+//! [`Cause`] by which the statistics count it. The platform acts on these: 409 means "already
+//! loaded", 404 "not loaded", 507 "unload something and retry", and any other refusal of a load
+//! means that the model is broken (MM-18). Errors that the caller can correct are 4xx, because
+//! CloudWatch counts 5xx as faults of the model.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
@@ -217,6 +217,8 @@ impl Error {
             | Self::Encode(_)
             | Self::BodyBroken { .. }
             | Self::BodyEncoding { .. }
+            | Self::ContentEncoding { .. }
+            | Self::Page(_)
             | Self::LoadRequest { .. }
             | Self::RepositoryRequest { .. }
             | Self::LoadParameter { .. } => true,
@@ -227,7 +229,6 @@ impl Error {
             | Self::CustomAttributes
             | Self::BodyTooLarge { .. }
             | Self::NoMemoryForBody
-            | Self::ContentEncoding { .. }
             | Self::BodyTimeout
             | Self::NoVersion { .. }
             | Self::PlatformLoads
@@ -243,7 +244,6 @@ impl Error {
             | Self::Cut
             | Self::Crowded
             | Self::Watchers(_)
-            | Self::Page(_)
             | Self::Catalog(_)
             | Self::Internal(_) => false,
         }

@@ -176,6 +176,7 @@ fn outcome<T>(loaded: &Result<T, CatalogError>) -> LoadOutcome {
             | CatalogError::StoreName(_)
             | CatalogError::OtherUrl { .. },
         ) => LoadOutcome::Refused,
+        Err(error) if error.is_no_memory() => LoadOutcome::NoMemory,
         Err(
             CatalogError::NotLoaded { .. }
             | CatalogError::Load { .. }

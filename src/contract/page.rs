@@ -57,7 +57,7 @@ pub(super) async fn answer(state: &AppState, part: Part, request: &HttpRequest) 
         Part::Page if page::wants_html(request.headers()) => page::page(),
         Part::Page => page::text(summary(state)),
         Part::File(file) => page::file(file),
-        Part::State => page::json(feed.state().await.map_err(|_| Error::Draining)?),
+        Part::State => page::state(feed.state().await.map_err(|_| Error::Draining)?),
         Part::Events => {
             let watcher = feed.watch().map_err(Error::Watchers)?;
             let mut response = page::events(watcher);
@@ -307,7 +307,7 @@ fn row(model: &ModelOverview) -> ModelRow {
             ModelStatus::Stuck(_) => ModelState::Stuck,
             ModelStatus::Restored => ModelState::Restored,
             ModelStatus::Loading => ModelState::Loading,
-            ModelStatus::Failed(_) => ModelState::Failed,
+            ModelStatus::Failed(..) => ModelState::Failed,
         },
         memory: memory.map(|memory| memory.own),
         mapped: memory.map_or(0, |LoadedMemory { mapped, .. }| *mapped),
@@ -334,10 +334,10 @@ fn row(model: &ModelOverview) -> ModelRow {
 /// The row of a model of a store that is being loaded, or that failed to load.
 fn unlisted(name: String, status: &ModelStatus) -> ModelRow {
     let (state, error) = match status {
-        ModelStatus::Failed(error) => {
+        ModelStatus::Failed(error, time) => {
             let error = Error::Catalog(CatalogError::PendingLoad(Arc::clone(error)));
             let error = ModelError {
-                time: now() / 1000 * 1000,
+                time: millis(*time),
                 cause: error.cause().label().to_owned(),
                 message: error.to_string(),
             };

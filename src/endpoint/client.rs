@@ -294,7 +294,6 @@ fn failure(error: &reqwest::Error) -> CallError {
 }
 
 /// Installs a TLS crypto provider. reqwest requires one, even for plain HTTP.
-/// Chooses the implementation of TLS for the clients of this process.
 pub fn provide_tls() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

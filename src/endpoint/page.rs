@@ -47,7 +47,7 @@ pub(super) async fn answer(request: &HttpRequest, feed: &Feed, fleets: &Data<Fle
         Part::Page => page::page(),
         Part::File(file) => page::file(file),
         Part::State => match feed.state().await {
-            Ok(state) => page::json(state),
+            Ok(state) => page::state(state),
             Err(stopped) => refusal(StatusCode::SERVICE_UNAVAILABLE, &stopped.to_string()),
         },
         Part::Events => match feed.watch() {

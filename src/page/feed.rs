@@ -30,6 +30,10 @@ use crate::background::{Background, BlockingWork};
 /// Largest number of watchers at a time.
 pub const WATCHERS: usize = 16;
 
+/// Largest number of clients that read the state once at a time: a state of many models has
+/// megabytes, and a slow client holds it for long.
+pub const READERS: usize = 16;
+
 /// Time between two changes.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -63,7 +67,9 @@ pub struct FeedStopped;
 #[derive(Debug)]
 pub struct Feed {
     commands: mpsc::Sender<Command>,
+    /// Places of watchers, and of clients that read the state once.
     places: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
     _thread: Background,
 }
 
@@ -76,12 +82,14 @@ enum Command {
 impl Feed {
     /// Starts the thread.
     pub fn start(source: impl Source) -> io::Result<Self> {
-        let (commands, received) = mpsc::channel(WATCHERS);
+        // Each watcher and each reader has a place in it.
+        let (commands, received) = mpsc::channel(WATCHERS + READERS);
         let thread = Background::start("page", BlockingWork::Detached)?;
         thread.runtime().spawn(run(source, received));
         Ok(Self {
             commands,
             places: Arc::new(Semaphore::new(WATCHERS)),
+            readers: Arc::new(Semaphore::new(READERS)),
             _thread: thread,
         })
     }
@@ -97,8 +105,6 @@ impl Feed {
             .try_acquire_owned()
             .map_err(|_| TooManyWatchers)?;
         let (sender, events) = mpsc::channel(BACKLOG);
-        // A full queue of commands means many new watchers at once; each has a place, so this
-        // cannot happen for long.
         self.commands
             .try_send(Command::Watch(sender))
             .map_err(|_| TooManyWatchers)?;
@@ -109,14 +115,39 @@ impl Feed {
         })
     }
 
-    /// Returns the state as JSON.
-    pub async fn state(&self) -> Result<Bytes, FeedStopped> {
+    /// Returns the state as JSON. Waits while [`READERS`] clients have not read theirs yet.
+    pub async fn state(&self) -> Result<StateText, FeedStopped> {
+        let place = Arc::clone(&self.readers)
+            .acquire_owned()
+            .await
+            .map_err(|_| FeedStopped)?;
         let (reply, state) = oneshot::channel();
         self.commands
             .send(Command::State(reply))
             .await
             .map_err(|_| FeedStopped)?;
-        state.await.map_err(|_| FeedStopped)
+        let json = state.await.map_err(|_| FeedStopped)?;
+        Ok(StateText {
+            length: json.len() as u64,
+            rest: Pieces(json),
+            _place: place,
+        })
+    }
+}
+
+/// The state as JSON: a stream in pieces, which keeps its place until it is read.
+#[derive(Debug)]
+pub struct StateText {
+    pub length: u64,
+    rest: Pieces,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stream for StateText {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.rest.next().map(Ok))
     }
 }
 
@@ -231,6 +262,9 @@ impl Shown {
         let state = self.state.get_or_insert_with(read);
         if watcher.try_send(event("state", state)).is_ok() {
             self.watchers.push(watcher);
+        }
+        if self.watchers.is_empty() {
+            self.state = None;
         }
     }
 
@@ -356,7 +390,8 @@ mod tests {
         watchers.pop();
         assert_eq!(feed.watchers(), WATCHERS - 1);
         feed.watch().unwrap();
-        let text = feed.state().await.unwrap();
+        let pieces: Vec<_> = feed.state().await.unwrap().collect().await;
+        let text = pieces.into_iter().map(Result::unwrap).collect::<Vec<_>>().concat();
         let state: State = serde_json::from_slice(&text).unwrap();
         assert_eq!(state.models.len(), 3);
     }

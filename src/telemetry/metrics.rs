@@ -232,17 +232,26 @@ pub enum LoadOutcome {
     AlreadyLoaded,
     /// The name or the place of the model is not acceptable.
     Refused,
+    /// The model does not fit into memory; the platform unloads another one and tries again.
+    NoMemory,
     Failed,
 }
 
 impl LoadOutcome {
-    pub const ALL: [Self; 4] = [Self::Ok, Self::AlreadyLoaded, Self::Refused, Self::Failed];
+    pub const ALL: [Self; 5] = [
+        Self::Ok,
+        Self::AlreadyLoaded,
+        Self::Refused,
+        Self::NoMemory,
+        Self::Failed,
+    ];
 
     const fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::AlreadyLoaded => "already_loaded",
             Self::Refused => "refused",
+            Self::NoMemory => "no_memory",
             Self::Failed => "failed",
         }
     }

@@ -40,7 +40,7 @@ fn entry(name: String, status: &ModelStatus) -> IndexEntry {
         ModelStatus::Stuck(error) => ("UNAVAILABLE", error.to_string()),
         ModelStatus::Restored => ("LOADING", "it was loaded before the server was restarted".to_owned()),
         ModelStatus::Loading => ("LOADING", String::new()),
-        ModelStatus::Failed(error) => ("UNAVAILABLE", error.to_string()),
+        ModelStatus::Failed(error, _) => ("UNAVAILABLE", error.to_string()),
     };
     IndexEntry {
         name,

@@ -223,8 +223,8 @@ impl Resident {
 
     /// The session for a run on a compute thread; `is_busy` says whether other runs use all other
     /// cores.
-    pub fn session_for(&self, is_busy: bool, second_sessions: &Arc<SecondSessions>) -> RunSession<'_> {
-        let second = self.second.as_ref().filter(|_| is_busy);
+    pub fn session_for(&self, is_busy: impl FnOnce() -> bool, second_sessions: &Arc<SecondSessions>) -> RunSession<'_> {
+        let second = self.second.as_ref().filter(|_| is_busy());
         let second = second.and_then(|second| second_sessions.wanted(second));
         second.map_or(RunSession::First(&self.session), RunSession::Second)
     }

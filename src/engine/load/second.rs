@@ -7,7 +7,7 @@
 //! first one, and costs its graph and its kernels: some megabytes for a network of 100 MB.
 //!
 //! The second session is a cache. It is created after some runs that would have used it, it never
-//! waits for memory, and it is dropped before a load or a request is refused ([`SecondSessions`]).
+//! waits for memory, and it is dropped before a load is refused ([`SecondSessions`]).
 //! A model whose large constants are not shared has no second session, because that would hold all
 //! weights a second time.
 //!

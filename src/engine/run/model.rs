@@ -129,7 +129,7 @@ impl Model {
     }
 
     /// The session for a run on a compute thread; `is_busy` says whether all cores have work.
-    pub(in crate::engine) fn session_for(&self, is_busy: bool) -> RunSession<'_> {
+    pub(in crate::engine) fn session_for(&self, is_busy: impl FnOnce() -> bool) -> RunSession<'_> {
         self.resident.session_for(is_busy, &self.second_sessions)
     }
 

@@ -23,6 +23,7 @@ use crate::engine::InferenceError;
 use crate::engine::onnxruntime::session::Cancel;
 use crate::engine::run::crash;
 use crate::engine::run::model::{Model, ModelBudget, Work};
+use crate::engine::run::turn::guarded;
 
 /// Largest profile that is returned.
 pub const PROFILE_BYTES: u64 = 32 << 20;
@@ -78,9 +79,8 @@ impl Profiler {
         let _memory = model.resident.reserve_request(size).map_err(InferenceError::from)?;
         let (inputs, plan) = work.decode(&ModelBudget { model, deadline })?;
         let session = &model.resident.session;
-        model
-            .run_session(session, &inputs.tensors, &inputs.optional, W::outputs(&plan), &self.cancel)
-            .map_err(InferenceError::from)?;
+        let outputs = W::outputs(&plan);
+        guarded(|| Ok(model.run_session(session, &inputs.tensors, &inputs.optional, outputs, &self.cancel)?))?;
         Ok(self.read())
     }
 

@@ -115,7 +115,7 @@ impl ReadyRequest {
         let run = CancellableRun::start([&self.pending], tracked(model, 1, dispatch)).and_then(|run| {
             let Some(run) = run else { return Ok(None) };
             let request = &self.pending.request;
-            let session = model.session_for(dispatch.is_busy());
+            let session = model.session_for(|| dispatch.is_busy());
             let signature = model.signature();
             run.execute(|cancel| {
                 Ok(records::run(
@@ -128,7 +128,9 @@ impl ReadyRequest {
             })
             .map(Some)
         });
-        phases.end(Phase::Run);
+        if !matches!(run, Ok(None)) {
+            phases.end(Phase::Run);
+        }
         let took = thread_time().saturating_sub(started);
         match run {
             Ok(None) => {}
@@ -156,10 +158,10 @@ fn run_together(members: Vec<ReadyRequest>, model: &Model, dispatch: &Dispatch<P
         .map(|member| member.decoded.rows.map_or(0, NonZeroUsize::get))
         .collect();
     let outcome = joined_run(&members, &rows, model, dispatch);
-    phases.end_of(Phase::Run, members.len());
     let took = thread_time().saturating_sub(started);
     match outcome {
         JoinedOutcome::Outputs(outputs) => {
+            phases.end_of(Phase::Run, members.len());
             model.recorder.batch(members.len() as u64);
             note(model, |limit| {
                 let bytes = members.iter().map(|member| member.decoded.inputs.byte_len()).sum();
@@ -230,7 +232,7 @@ fn joined_run(
         return JoinedOutcome::Failed;
     };
     let wanted = members.first().and_then(|member| member.pending.request.outputs());
-    let session = model.session_for(dispatch.is_busy());
+    let session = model.session_for(|| dispatch.is_busy());
     match run.execute(|cancel| Ok(model.run_session(&session, &inputs, &[], wanted, cancel)?)) {
         Ok(outputs) => batch::split(&outputs, rows).map_or(JoinedOutcome::Indivisible, JoinedOutcome::Outputs),
         Err(InferenceError::Run(RunError::Cancelled)) => JoinedOutcome::Unwanted,

@@ -86,7 +86,7 @@ function card(endpoint) {
 }
 
 const STEPS = {
-  download: "download", load: "load", loaded: "loaded", full: "507", unload: "unload", unloaded: "unloaded", retry: "retry", lost: "lost", failed: "failed", restarted: "restarted",
+  download: "download", load: "load", loaded: "loaded", full: "507", unload: "unload", unloaded: "unloaded", retry: "retry", lost: "lost", failed: "failed",
 };
 
 function containerPart(first) {

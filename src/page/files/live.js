@@ -19,6 +19,7 @@ export function follow(changed, linked) {
 
   function open() {
     source = new EventSource("ui/events");
+    last = Date.now();
     source.addEventListener("state", (event) => {
       state = JSON.parse(event.data);
       state.byName = new Map(state.models.map((model) => [model.name, model]));

@@ -26,8 +26,17 @@ function empty() {
     ? ["No model is loaded yet. The first request that names a model loads it:", `curl ${here}/invocations ${target} -d '[[5.1, 3.5, 1.4, 0.2]]'`]
     : server.loads
       ? ["No model is loaded yet. Load one:", `curl ${here}/models -d '{"model_name": "NAME", "url": "${server.example_url ?? "/opt/ml/models/NAME/model"}"}'`]
-      : ["The model is still loading.", "longshore --model-dir FOLDER"];
-  box.replaceChildren(el("p", {}, words), el("pre", {}, command));
+      : ["The model is still loading; this page will show it.", ""];
+  box.replaceChildren(el("p", {}, words), command ? el("pre", {}, command) : "");
+}
+
+// The model that an address asks for; null for others.
+function modelOf(hash) {
+  try {
+    return hash.startsWith("#model=") ? decodeURIComponent(hash.slice(7)) : null;
+  } catch {
+    return null;
+  }
 }
 
 function changed(next, change) {
@@ -50,7 +59,7 @@ function changed(next, change) {
   }
   dialog.refresh();
   if (!change) {
-    const asked = location.hash.startsWith("#model=") && decodeURIComponent(location.hash.slice(7));
+    const asked = modelOf(location.hash);
     if (asked && state.byName.has(asked) && !document.querySelector("dialog[open]")) dialog.open(asked);
   }
 }

@@ -127,7 +127,7 @@ impl Busiest {
             self.ranked = Some(now);
         }
         self.choose(now, models, (is_first, is_due));
-        // Read after the totals: a request in between is counted as one of `other` next time.
+        // Read after the totals: own requests in between are in the totals of the next time.
         let mut own = Counted::default();
         for chosen in &mut self.chosen {
             let grown = chosen.read(now);
@@ -136,7 +136,10 @@ impl Busiest {
             own.errors += grown.errors;
         }
         let other = all.since(self.all).since(own);
-        self.all = all;
+        // What is counted already, whichever was read first.
+        self.all.answers += own.answers + other.answers;
+        self.all.nanoseconds += own.nanoseconds + other.nanoseconds;
+        self.all.errors += own.errors + other.errors;
         self.other.answers += other.answers;
         self.other.nanoseconds += other.nanoseconds;
         self.other.errors += other.errors;

@@ -85,7 +85,7 @@ metrics! {
     MODEL_LOOKUPS = "longshore_model_lookups_total", Counter, ["state"], false,
         "Requests whose model was in memory (warm), and requests that waited for its load (cold).";
     LOADS = "longshore_loads_total", Counter, ["outcome"], false,
-        "Loads by outcome: ok, already_loaded, refused (name or place), failed.";
+        "Loads by outcome: ok, already_loaded, refused (name or place), no_memory, failed.";
     LOAD_SECONDS = "longshore_load_seconds", Summary, ["quantile"], false,
         "Time of loads, with downloads, for loads that were not refused.";
     UNLOADS = "longshore_unloads_total", Counter, ["reason"], false,

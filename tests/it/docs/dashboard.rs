@@ -247,7 +247,7 @@ struct Alert {
 const ALERTS: [Alert; 10] = [
     Alert {
         name: "LongshoreErrors",
-        expression: "sum by (instance) (rate(longshore_errors_total{cause=~\"internal|quarantined|queue_full|deadline|stuck|store|memory|exhausted\"}[5m])) \
+        expression: "sum by (instance) (rate(longshore_errors_total{cause=~\"internal|quarantined|queue_full|deadline|stuck|store|exhausted\"}[5m])) \
                      > 0.01 * sum by (instance) (rate(longshore_requests_total{route!=\"health\"}[5m]))",
         wait: "5m",
         severity: "page",
@@ -280,7 +280,7 @@ const ALERTS: [Alert; 10] = [
     },
     Alert {
         name: "LongshoreMemoryRefusals",
-        expression: "sum by (instance) (rate(longshore_errors_total{cause=\"memory\"}[10m])) > 0 and on (instance) longshore_memory_used_ratio > 0.9",
+        expression: "sum by (instance) (rate(longshore_errors_total{cause=\"memory\"}[10m])) > 0.05",
         wait: "10m",
         severity: "ticket",
         summary: "Requests or loads are refused for lack of memory",

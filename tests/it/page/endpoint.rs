@@ -143,8 +143,8 @@ fn a_person_sees_endpoints_the_life_of_models_and_logs_and_invokes() {
     );
     browser.screenshot("endpoint");
     // The container has a page of its own.
-    let address = browser.run("return document.querySelector('.container a').href");
-    browser.open(address.as_str().unwrap());
+    browser.run("document.querySelector('.container a').removeAttribute('target')");
+    browser.click(".container a");
     browser.wait(
         "the container's page has its models",
         "return document.querySelectorAll('#rows tr').length > 0",

@@ -46,6 +46,27 @@ fn a_page_of_another_site_gets_no_part_of_the_page() {
 }
 
 #[test]
+fn a_link_of_another_site_opens_the_page_in_a_tab_and_nothing_else() {
+    let server = on_loopback();
+    let follow = |path: &str, mode: &str, dest: &str, host: &str| {
+        let request = Request::get(path)
+            .header("Host", host)
+            .header("Sec-Fetch-Site", "cross-site")
+            .header("Sec-Fetch-Mode", mode)
+            .header("Sec-Fetch-Dest", dest);
+        ask(&server, &request).status
+    };
+    assert_eq!(follow("/", "navigate", "document", "localhost"), 200);
+    assert_eq!(follow("/ui", "navigate", "document", "localhost"), 200);
+    assert_eq!(follow("/", "navigate", "iframe", "localhost"), 403);
+    assert_eq!(follow("/", "no-cors", "document", "localhost"), 403);
+    assert_eq!(follow("/", "navigate", "document", "evil.example"), 403);
+    for path in ["/ui/state", "/models", "/ping", "/metrics"] {
+        assert_eq!(follow(path, "navigate", "document", "localhost"), 403, "{path}");
+    }
+}
+
+#[test]
 fn a_rebound_name_gets_no_part_of_the_page_of_a_server_that_listens_everywhere() {
     let server = Builder::multi()
         .arguments(["--bind", "0.0.0.0", "--allow-host", "known.example"])

@@ -222,9 +222,16 @@ impl<J> Schedule<J> {
         (self.in_hand, waiting)
     }
 
-    /// Number of threads that run jobs, and of waiting jobs, each of which could have a thread.
-    pub(super) fn threads_wanted(&self) -> usize {
-        self.running + self.load().1
+    /// Whether running and waiting jobs keep `cores` threads busy.
+    pub(super) fn keeps_busy(&self, cores: usize) -> bool {
+        let mut left = cores.saturating_sub(self.running);
+        for id in &self.lane_order {
+            if left == 0 {
+                break;
+            }
+            left = left.saturating_sub(self.lanes.get(id).map_or(0, |lane| lane.jobs.len()));
+        }
+        left == 0
     }
 
     /// Maximum number of jobs in a dispatch of this lane, including the first, so that `cores`
@@ -338,7 +345,8 @@ mod tests {
         let (_, second) = state.take(two_cores).unwrap();
         let other = vec![state.take_next(1).unwrap()];
         assert_eq!((first.job, second.job, state.in_hand), (10, 13, 5));
-        assert_eq!(state.threads_wanted(), 3, "two threads and one waiting job");
+        let busy = [1, 2, 3, 4].map(|cores| state.keeps_busy(cores));
+        assert_eq!(busy, [true, true, true, false], "two threads and one waiting job");
         assert_eq!(waiting(&state, 1), [15]);
         state.put_back(1, other);
         state.put_back(1, one);

@@ -33,7 +33,7 @@ impl<J: Job> Dispatch<J> {
     pub fn is_busy(&self) -> bool {
         let shared = &self.0.shared;
         let cores = shared.threads.cores;
-        cores > 1 && shared.state().threads_wanted() >= cores
+        cores > 1 && shared.state().keeps_busy(cores)
     }
 
     /// Takes the lane's next waiting job.
