@@ -173,7 +173,9 @@ mod tests {
 
     #[test]
     fn a_number_ends_where_json_says() {
-        let table: [(&str, Option<(u64, i32, usize)>); 24] = [
+        /// Digits, exponent and length.
+        type Scanned = (u64, i32, usize);
+        let table: [(&str, Option<Scanned>); 24] = [
             ("0", Some((0, 0, 1))),
             ("-0.0]", Some((0, -1, 4))),
             ("12,", Some((12, 0, 2))),
