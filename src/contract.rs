@@ -263,14 +263,17 @@ fn execution_parameters(state: &AppState) -> HttpResponse {
 }
 
 /// `GET /metrics`, in the Prometheus text format. The page is made on a thread that may block: with
-/// thousands of models it takes milliseconds, in which an HTTP thread answers many requests.
+/// thousands of models it takes milliseconds, in which an HTTP thread answers many requests. The
+/// thread exists already, because near the memory limit none can be started.
 async fn metrics(state: web::Data<AppState>) -> Result<HttpResponse, Error> {
     if !state.metrics.is_on() {
         return Err(Error::MetricsOff);
     }
-    let rendered = web::block(move || state.metrics.render(&facts(&state.catalog, &state.engine))).await;
+    let engine = Arc::clone(&state.engine);
+    let rendered = engine.with_files(move || state.metrics.render(&facts(&state.catalog, &state.engine)));
     let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
     let text = rendered
+        .await
         .map_err(|error| internal(&error))?
         .map_err(|error| internal(&error))?;
     Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(text))

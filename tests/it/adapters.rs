@@ -275,6 +275,7 @@ fn assert_kept_apart(server: &Server, cases: &[Case], until: impl Fn(usize) -> b
                     move || {
                         let mut connection = server.connect();
                         let request = Server::invocation(&case.name()).json(&json!({"instances": [case.rows[row]]}));
+                        let request = request.not_inline();
                         while !stop.raised() {
                             let answer = connection.send(&request).expect(200).json();
                             assert_close(&answer["predictions"][0], &case.answers[row], &case.name());

@@ -41,6 +41,7 @@ fn seen(response: &Response) -> (u16, Option<&str>, &[u8]) {
 /// compares every response with the first one, until `until` returns true.
 #[track_caller]
 fn assert_same_under_load(server: &Server, requests: &[Request], until: impl Fn(usize) -> bool) {
+    let requests: Vec<Request> = requests.iter().cloned().map(Request::not_inline).collect();
     let alone: Vec<Response> = requests.iter().map(|request| server.send(request)).collect();
     let before = batches(server);
     assert_eq!(before, 0, "requests sent one at a time ran as a batch");

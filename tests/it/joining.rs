@@ -172,6 +172,7 @@ fn maps_of_a_batch_are_split_by_the_rows_of_its_requests() {
             let number = f64::from(index);
             Server::invocation("m")
                 .json(&json!({"instances": [[5.0 + number / 4.0, 3.0, 1.0 + number / 2.0, 0.3 * number]]}))
+                .not_inline()
         })
         .collect();
     let alone: Vec<Value> = requests
