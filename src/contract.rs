@@ -301,6 +301,7 @@ pub fn facts(catalog: &Catalog, engine: &Engine) -> Facts {
         mapped: now.reserved.mapped,
         requests: now.reserved.requests,
         limit: Some(now.reserved.limit).filter(|&limit| limit < u64::MAX),
+        free: engine.free_memory(),
         process: engine.process_bytes(),
         shared_constants: now.constants.constants,
         shared_bytes: now.constants.bytes,

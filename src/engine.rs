@@ -205,10 +205,12 @@ pub struct Engine {
     loads: Lane,
     unloads: Lane,
     files: Lane,
+    bodies: Lane,
     // The lanes above use these pools, whose threads stop when the pools are dropped.
     _load_threads: Pool,
     _unload_threads: Pool,
     _file_threads: Pool,
+    _body_threads: Pool,
 }
 
 /// Current load of the engine, for metrics.
@@ -252,6 +254,7 @@ impl Engine {
         // them when the platform wants memory back.
         let unload_threads = Pool::start("unload", model_pool(1))?;
         let file_threads = Pool::start("files", pool(2, DEFAULT_STACK, 0))?;
+        let body_threads = Pool::start("bodies", pool(config.threads, DEFAULT_STACK, 0))?;
         let stuck = Stuck::watch(config.stuck)?;
         let watchdog = Arc::new(Watchdog::start(Arc::clone(&stuck))?);
         let provider = gpu.as_ref().map(|gpu| gpu.provider.name());
@@ -307,6 +310,8 @@ impl Engine {
             _load_threads: load_threads,
             _unload_threads: unload_threads,
             _file_threads: file_threads,
+            bodies: body_threads.lane(usize::MAX),
+            _body_threads: body_threads,
         })
     }
 
@@ -331,6 +336,15 @@ impl Engine {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
         self.files.run(work).await
+    }
+
+    /// Runs `work` on a whole body, such as its decompression, on a thread that may block. The
+    /// threads exist from the start, because near the memory limit none can be started.
+    pub async fn with_bodies<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolError> {
+        self.bodies.run(work).await
     }
 
     /// Reserves memory for a request's body. The memory for its run is reserved when it runs.
@@ -376,6 +390,11 @@ impl Engine {
         self.loads.run(work).await
     }
 
+    /// Bytes of the limit that models may still take; `None` without a limit.
+    pub fn free_memory(&self) -> Option<u64> {
+        self.budget.free()
+    }
+
     /// Bytes for models: the limit without the process's base and the request reserve.
     pub fn memory_for_models(&self) -> u64 {
         self.budget.for_models()
@@ -413,9 +432,9 @@ impl Engine {
         memory::resident_anonymous()
     }
 
-    /// Prepares the profile of a run. Blocks on a file system.
-    pub fn profiler(&self) -> Result<Profiler, ProfileError> {
-        Profiler::new(self.workplace.folder())
+    /// Prepares the profile of a run of `model`. Blocks on a file system.
+    pub fn profiler(&self, model: &Model) -> Result<Profiler, ProfileError> {
+        Profiler::new(self.workplace.folder(), model)
     }
 
     /// Waits until stuck runs use so many threads that this process cannot serve other models as

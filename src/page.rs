@@ -20,6 +20,7 @@ pub mod feed;
 mod history;
 mod pieces;
 pub mod state;
+pub mod time;
 
 use actix_web::body::SizedStream;
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL, HeaderMap, VARY};

@@ -8,15 +8,15 @@
 
 use std::io::{self, Read, Write};
 
+use actix_web::HttpRequest;
 use actix_web::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
-use actix_web::{HttpRequest, web};
 use bytes::Bytes;
 
 use super::AppState;
 use super::body::{self, Body, BodyLimit};
 use super::error::Error;
 use super::models::text_header;
-use crate::engine::Engine;
+use crate::engine::{Engine, InferenceError};
 
 /// A supported content encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +98,10 @@ pub(super) async fn decompressed(
         return Ok(body);
     };
     let engine = state.engine.clone();
-    let task = web::block(move || decompress(coding, &body.bytes, limit, &engine));
-    task.await.map_err(|error| Error::Internal(error.to_string()))?
+    let task = state
+        .engine
+        .with_bodies(move || decompress(coding, &body.bytes, limit, &engine));
+    task.await.map_err(InferenceError::from)?
 }
 
 fn decompress(coding: Coding, compressed: &[u8], limit: BodyLimit, engine: &Engine) -> Result<Body, Error> {
@@ -153,7 +155,12 @@ pub(super) async fn compressed(state: &AppState, request: &HttpRequest, body: &B
     }
     let coding = Coding::accepted(request)?;
     let whole = body.clone();
-    let compressed = web::block(move || compress(coding, &whole)).await.ok()?.ok()?;
+    let compressed = state
+        .engine
+        .with_bodies(move || compress(coding, &whole))
+        .await
+        .ok()?
+        .ok()?;
     (compressed.len() < body.len()).then(|| (coding, compressed.into()))
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -19,10 +18,11 @@ use crate::codec;
 use crate::connections::Watched;
 use crate::engine::{Engine, LoadedMemory};
 use crate::handler::Handler;
-use crate::page::feed::{Feed, Source, millis, now};
+use crate::page::feed::{Feed, Source};
 use crate::page::state::{
     FORM, History, Ledger, ModelError, ModelRow, ModelState, Point, Refusal, ServerFacts, ServerKind, State, Totals,
 };
+use crate::page::time::{millis, milliseconds, now};
 use crate::page::{self, Part};
 use crate::telemetry::failures::Failure;
 use crate::telemetry::latency::LatencySnapshot;
@@ -279,20 +279,11 @@ impl Source for ServeSource {
         self.before = counted;
         let reserved = self.engine.current_load().reserved;
         Point {
-            time: now(),
-            requests: latency.count.saturating_add(errors),
-            errors,
-            p50: latency.quantile(0.5).map(milliseconds),
-            p99: latency.quantile(0.99).map(milliseconds),
             memory: Some(reserved.models.saturating_add(reserved.requests)),
             mapped: Some(reserved.mapped),
+            ..Point::of(latency.count, errors, |quantile| latency.quantile(quantile))
         }
     }
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    // Four digits are more than the distribution knows.
-    (time.as_secs_f64() * 1e7).round() / 1e4
 }
 
 fn row(model: &ModelOverview) -> ModelRow {
@@ -387,13 +378,12 @@ fn ledger(engine: &Engine) -> Ledger {
     match parts.limit {
         None => parts,
         Some(limit) => {
-            let kept = limit.saturating_sub(engine.memory_for_models());
-            let used = own + shared + mapped + reserved.requests;
-            // Requests use the headroom that is kept for them.
-            let kept = kept.saturating_sub(reserved.requests);
+            let free = engine.free_memory().unwrap_or(0);
+            let reserved = own + shared + mapped + reserved.requests;
             Ledger {
-                kept,
-                free: limit.saturating_sub(used + kept),
+                // The rest is in use by the process itself and by others, or kept free.
+                kept: limit.saturating_sub(free.saturating_add(reserved)),
+                free,
                 ..parts
             }
         }

@@ -16,7 +16,7 @@ use super::error::Error;
 use super::invoke::{body_limit, invocation, read_body};
 use super::resource::PROFILE;
 use super::{AppState, body, coding, failure};
-use crate::engine::{InferenceError, PoolError, Profiler};
+use crate::engine::{InferenceError, PoolError};
 
 /// Runs a request to the model that the path names, and answers with the profile.
 pub(super) async fn answer(
@@ -39,30 +39,16 @@ pub(super) async fn answer(
     state.wait_for_default(&name, deadline).await?;
     let handle = state.catalog.get(&name, deadline).await?;
     let (size, work) = invocation(&state, &name, &handle, request, body);
-    let engine = Arc::clone(&state.engine);
-    let profiler = web::block(move || engine.profiler()).await.map_err(internal)?;
-    let cancelled = CancelOnDrop(Arc::new(profiler.map_err(internal)?));
-    let run = Arc::clone(&cancelled.0);
-    let task = web::block(move || {
-        // Held until the run has ended, even if its client has left.
-        let _turn = turn;
-        run.profile(handle.as_ref(), size, deadline, &work)
-    });
-    let Ok(profile) = timeout_at(deadline, task).await else {
+    let (engine, profiled) = (Arc::clone(&state.engine), handle.clone());
+    let profiler = state.engine.with_files(move || engine.profiler(profiled.as_ref()));
+    let profiler = profiler.await.map_err(InferenceError::from)?.map_err(internal)?;
+    let started = profiler.start(handle, size, deadline, work, turn);
+    let (profile, _interest) = started.map_err(internal)?;
+    let Ok(profile) = timeout_at(deadline, profile).await else {
         return Err(InferenceError::from(PoolError::Deadline).into());
     };
     let profile = profile.map_err(internal)??.map_err(internal)?;
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(profile))
-}
-
-/// Cancels the run of a profile when nothing waits for it any more: at the deadline, or when the
-/// client has hung up.
-struct CancelOnDrop(Arc<Profiler>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
 }
 
 /// The name in the path, and the turn of this profile.

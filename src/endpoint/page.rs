@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Data};
@@ -15,10 +14,11 @@ use serde_json::json;
 use super::fleet::{Fleet, FleetPhase, FleetStatus, Fleets, Instance, RunningContainer, RunningVariant};
 use super::runtime::Runtime;
 use crate::connections::Watched;
-use crate::page::feed::{Feed, Source, millis, now};
+use crate::page::feed::{Feed, Source};
 use crate::page::state::{
     ContainerRow, EndpointRow, FORM, InstanceRow, Point, Refusal, ServerFacts, ServerKind, State, Totals, VariantRow,
 };
+use crate::page::time::{millis, now};
 use crate::page::{self, Part};
 use crate::telemetry::latency::LatencySnapshot;
 
@@ -64,7 +64,10 @@ pub(super) async fn answer(request: &HttpRequest, feed: &Feed, fleets: &Data<Fle
             let label = query.ok().and_then(|mut query| query.remove("container"));
             match label.and_then(|label| log(fleets, &label)) {
                 Some(lines) => page::text(lines.join("\n")),
-                None => refusal(StatusCode::NOT_FOUND, "there is no such container"),
+                None => refusal(
+                    StatusCode::NOT_FOUND,
+                    "the endpoint has no container with this name; ui/state lists them",
+                ),
             }
         }
         // The endpoint does not know what a model takes; its container does.
@@ -138,20 +141,8 @@ impl Source for EndpointSource {
         let since = latency.since(&self.before.0);
         let errors = failures.saturating_sub(self.before.1);
         self.before = (latency, failures);
-        Point {
-            time: now(),
-            requests: since.count.saturating_add(errors),
-            errors,
-            p50: since.quantile(0.5).map(milliseconds),
-            p99: since.quantile(0.99).map(milliseconds),
-            memory: None,
-            mapped: None,
-        }
+        Point::of(since.count, errors, |quantile| since.quantile(quantile))
     }
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e7).round() / 1e4
 }
 
 fn endpoint((name, status, fleet): (String, FleetStatus, Option<Arc<Fleet>>)) -> EndpointRow {

@@ -312,6 +312,23 @@ impl Budget {
         }
     }
 
+    /// Bytes of the limit that models may still take: neither in use nor promised, nor kept free
+    /// for requests. `None` without a limit. Asks the system what is in use.
+    pub fn free(&self) -> Option<u64> {
+        let limit = self.shared.config.limit.as_ref()?;
+        let used = limit.usage.now();
+        let ledger = self.ledger();
+        let headroom = ledger.request_headroom(&self.shared.config);
+        let request = ReservationRequest {
+            peak: 0,
+            resident: Some(ResidentMemory {
+                bytes: 0,
+                headroom: headroom.saturating_sub(ledger.requests),
+            }),
+        };
+        Some(self.position(&ledger, limit.bytes, request).free(used))
+    }
+
     /// Bytes for models: the limit without the process's base and the request headroom.
     pub fn for_models(&self) -> u64 {
         self.limit()

@@ -14,7 +14,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -172,17 +172,6 @@ impl Stream for Watcher {
         }
         Poll::Ready(self.rest.next().map(Ok))
     }
-}
-
-/// Milliseconds since 1970.
-pub fn now() -> u64 {
-    millis(SystemTime::now())
-}
-
-/// Converts a time to milliseconds since 1970.
-pub fn millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The state that watchers have, and those who have it.

@@ -8,8 +8,11 @@
 //! of the interface (`docs/page.md`): fields may be added, but keep their meaning.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::time::{milliseconds, now};
 
 /// Version of the form of [`State`]. A field that changes its meaning raises it.
 pub const FORM: u32 = 1;
@@ -215,6 +218,22 @@ pub struct Point {
     /// Reserved bytes at this time.
     pub memory: Option<u64>,
     pub mapped: Option<u64>,
+}
+
+impl Point {
+    /// The point of now, without the memory: the numbers of answered requests and of the others,
+    /// and the quantiles of the latency.
+    pub fn of(answered: u64, errors: u64, quantile: impl Fn(f64) -> Option<Duration>) -> Self {
+        Self {
+            time: now(),
+            requests: answered.saturating_add(errors),
+            errors,
+            p50: quantile(0.5).map(milliseconds),
+            p99: quantile(0.99).map(milliseconds),
+            memory: None,
+            mapped: None,
+        }
+    }
 }
 
 /// An endpoint of a local endpoint.

@@ -255,6 +255,7 @@ mod tests {
         let facts = Facts {
             models: vec![listed("a"), listed("b")],
             limit: Some(1000),
+            free: Some(750),
             process: 250,
             ..Facts::default()
         };

@@ -44,7 +44,7 @@ impl Default for Latencies {
 /// A copy of [`Latencies`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LatencySnapshot {
-    buckets: Box<[u32; BUCKETS]>,
+    buckets: Box<[u64; BUCKETS]>,
     /// Number of durations.
     pub count: u64,
     /// Sum of all durations.
@@ -104,7 +104,7 @@ impl Latencies {
     /// Adds the durations to a snapshot.
     pub fn add_to(&self, snapshot: &mut LatencySnapshot) {
         for (sum, bucket) in snapshot.buckets.iter_mut().zip(&self.buckets) {
-            *sum = sum.saturating_add(bucket.load(Ordering::Relaxed));
+            *sum += u64::from(bucket.load(Ordering::Relaxed));
         }
         snapshot.count += self.count();
         snapshot.sum += Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed));
@@ -129,14 +129,14 @@ impl LatencySnapshot {
     /// The duration that a share `quantile` of all durations does not exceed, for example 0.99;
     /// `None` without durations.
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
-        let total: u64 = self.buckets.iter().map(|&count| u64::from(count)).sum();
+        let total: u64 = self.buckets.iter().sum();
         if total == 0 {
             return None;
         }
         let rank = (quantile.clamp(0.0, 1.0) * total as f64).max(1.0);
         let mut below = 0.0;
         for (bucket, &count) in self.buckets.iter().enumerate() {
-            let count = f64::from(count);
+            let count = count as f64;
             if count > 0.0 && below + count >= rank {
                 let (from, to) = (start(bucket) as f64, start(bucket + 1) as f64);
                 // Durations are taken as spread evenly over the bucket.
@@ -221,6 +221,20 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_of_full_distributions_keeps_every_duration() {
+        let latencies = Latencies::default();
+        latencies.buckets[bucket(10_000)].store(FULL - 1, Ordering::Relaxed);
+        let mut sum = LatencySnapshot::default();
+        for _ in 0..16 {
+            latencies.add_to(&mut sum);
+        }
+        let before = sum.clone();
+        latencies.add_to(&mut sum);
+        let since = sum.since(&before);
+        assert_eq!(since.buckets[bucket(10_000)], u64::from(FULL - 1));
+    }
+
+    #[test]
     fn a_full_bucket_halves_all_buckets_and_keeps_the_shape() {
         let latencies = Latencies::default();
         let (fast, slow) = (Duration::from_micros(10), Duration::from_secs(1));
@@ -228,7 +242,7 @@ mod tests {
         latencies.buckets[bucket(1_000_000_000)].store(FULL / 4, Ordering::Relaxed);
         latencies.record(fast);
         let snapshot = latencies.snapshot();
-        assert!(snapshot.buckets[bucket(10_000)] <= FULL / 2 + 1);
+        assert!(snapshot.buckets[bucket(10_000)] <= u64::from(FULL / 2 + 1));
         assert!(snapshot.quantile(0.5).unwrap() < 2 * fast);
         assert!(snapshot.quantile(0.9).unwrap() > slow / 2);
     }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use group::GroupServer;
 
 use crate::harness::{Builder, Models, Process, Server, Stop, eventually, in_parallel};
+use crate::support::archives::gzip;
 use crate::support::networks;
 use crate::support::onnx::{Graph, Info, Model, Node, Tensor, element};
 
@@ -391,9 +392,13 @@ fn many_large_requests_are_answered_or_refused_and_no_process_is_killed() {
     let images = Server::invocation("image")
         .header("Content-Type", "application/x-npy")
         .body(zeros(&[64, 3, 64, 64]));
-    let requests: Vec<_> = (0..48)
-        .map(|index| if index % 2 == 0 { &few_bytes } else { &images })
-        .collect();
+    // A compressed body is read on a thread of its own, which the system may refuse.
+    let compressed = Server::invocation("image")
+        .header("Content-Type", "application/x-npy")
+        .header("Content-Encoding", "gzip")
+        .body(gzip(&zeros(&[64, 3, 64, 64])));
+    let kinds = [&few_bytes, &images, &compressed];
+    let requests: Vec<_> = kinds.into_iter().cycle().take(48).collect();
     let statuses = in_parallel(16, &requests, |request| server.send(request).status);
     assert!(
         statuses.iter().all(|status| [200, 507].contains(status)),
@@ -406,7 +411,7 @@ fn many_large_requests_are_answered_or_refused_and_no_process_is_killed() {
         server.metric("longshore_memory_requests_bytes") == 0
     });
     // Each fits alone, after the allocator has returned the memory of the others.
-    for request in [&few_bytes, &images] {
+    for request in kinds {
         eventually("there is room", || server.send(request).status == 200);
     }
 }

@@ -94,6 +94,22 @@ fn a_model_with_a_stuck_run_refuses_requests_and_other_models_are_served() {
 }
 
 #[test]
+fn the_run_of_a_profile_counts_as_stuck_and_ends_as_any_other() {
+    let server = with_detector(&["--profiles"]);
+    let profile = |count| server.send_unchecked(&detection(Request::post("/debug/profile/slow"), count));
+    profile(2).expect(200);
+    profile(SECONDS).expect(504);
+    eventually("the run is stuck", || server.metric("longshore_stuck_runs") == 1);
+    detect(&server, "slow", 2).expect(503);
+    // The run has the only permit for profiles, and keeps its model.
+    let refusal = server.send_unchecked(&Request::post("/debug/profile/other").body("[1]"));
+    assert_eq!(refusal.status, 503, "{}", refusal.text());
+    eventually("the run ends", || server.metric("longshore_stuck_runs") == 0);
+    eventually("there is a profile again", || profile(2).status == 200);
+    server.unload("slow").expect(200);
+}
+
+#[test]
 fn another_model_gets_a_thread_even_if_all_threads_are_stuck() {
     let server = with_detector(&["--threads", "1"]);
     let names: Vec<String> = (2..4).map(|index| format!("slow{index}")).collect();

@@ -1,5 +1,7 @@
 //! The requests of `longshore top` to a server.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -8,9 +10,13 @@ use serde_json::Value;
 
 use crate::endpoint::client::provide_tls;
 use crate::page::state::{Change, FORM, State};
+use crate::telemetry::escape::plain;
 
 /// Longest event in bytes: a state of a hundred thousand models.
 const MAX_EVENT: usize = 64 << 20;
+
+/// Longest time without a byte from the server, which sends a change each second.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Longest part of an unexpected response that a message quotes.
 const MAX_QUOTE: usize = 300;
@@ -55,7 +61,9 @@ impl Client {
         base.set_query(None);
         base.set_fragment(None);
         provide_tls();
-        let builder = reqwest::Client::builder().connect_timeout(std::time::Duration::from_secs(10));
+        let builder = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(SILENCE);
         let builder = match base.scheme() {
             // Plain HTTP needs no certificates, which take long to read.
             "http" => builder.tls_certs_only([]),
@@ -108,7 +116,7 @@ impl Client {
                 "{} has no page (404): it is not a Longshore server, or it was started with --no-ui",
                 self.address()
             ),
-            (status, Some(message)) => bail!("{} answers {}: {}", self.address(), status.as_u16(), message),
+            (status, Some(message)) => bail!("{} answers {}: {}", self.address(), status.as_u16(), plain(message)),
             (status, None) => bail!("{} answers {}", self.address(), status),
         }
     }
@@ -117,7 +125,7 @@ impl Client {
 fn parse(body: &[u8]) -> Result<State> {
     let state: State = serde_json::from_slice(body).with_context(|| {
         let text = String::from_utf8_lossy(&body[..body.len().min(MAX_QUOTE)]).into_owned();
-        format!("the answer is not the state of a Longshore server: {text}")
+        format!("the answer is not the state of a Longshore server: {}", plain(&text))
     })?;
     if state.form != FORM {
         bail!(

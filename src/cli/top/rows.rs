@@ -142,7 +142,7 @@ pub fn containers(state: &State) -> Vec<[String; 5]> {
             for container in &instance.containers {
                 rows.push([
                     plain(&container.label).into_owned(),
-                    container.state.clone(),
+                    plain(&container.state).into_owned(),
                     container.models.len().to_string(),
                     instance.outstanding.to_string(),
                     container.starts.to_string(),
@@ -152,8 +152,8 @@ pub fn containers(state: &State) -> Vec<[String; 5]> {
         if variant.instances.is_empty() {
             let label = format!("{}/{}", endpoint.name, variant.name);
             rows.push([
-                label,
-                endpoint.phase.clone(),
+                plain(&label).into_owned(),
+                plain(&endpoint.phase).into_owned(),
                 String::new(),
                 String::new(),
                 String::new(),

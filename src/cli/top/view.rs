@@ -10,8 +10,8 @@ use ratatui::widgets::{Block, Cell, Paragraph, Row, Table, TableState, Wrap};
 use super::rows::{COLUMNS, CONTAINER_COLUMNS, Order, cells, containers, millis, select, shown, summary};
 use crate::cli::table::bytes;
 use crate::config::TopSort;
-use crate::page::feed::now;
 use crate::page::state::{Change, ModelRow, ModelState, ServerKind, State};
+use crate::page::time::now;
 use crate::telemetry::escape::plain;
 
 /// Rows that Page Up and Page Down move.

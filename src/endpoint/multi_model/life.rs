@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::page::feed::now;
 use crate::page::state::LifeEvent;
+use crate::page::time::now;
 use crate::store::Name;
 
 /// Number of steps that are kept.

@@ -95,7 +95,7 @@ impl Budget {
         }
     }
 
-    fn position(&self, ledger: &MemoryLedger, limit: u64, request: ReservationRequest) -> Position {
+    pub(super) fn position(&self, ledger: &MemoryLedger, limit: u64, request: ReservationRequest) -> Position {
         let config = &self.shared.config;
         Position {
             limit,

@@ -85,12 +85,23 @@ impl Position {
 
     /// Decides when the system does not report what is in use.
     pub fn decide_without_usage(&self) -> Result<(), NoRoom> {
-        let used = self
-            .base
+        self.decide_by_usage(self.estimated_usage())
+    }
+
+    fn estimated_usage(&self) -> u64 {
+        self.base
             .saturating_add(self.planned)
             .saturating_add(self.loaded / 8)
-            .saturating_sub(self.promised);
-        self.decide_by_usage(used)
+            .saturating_sub(self.promised)
+    }
+
+    /// Bytes that are left for models beside those that are in use, if the system reports them.
+    pub fn free(&self, used: Option<u64>) -> u64 {
+        let headroom = self.request.resident.map_or(0, |resident| resident.headroom);
+        let taken = used
+            .unwrap_or_else(|| self.estimated_usage())
+            .saturating_add(self.promised);
+        self.limit.saturating_sub(taken.saturating_add(headroom))
     }
 }
 
@@ -116,6 +127,8 @@ mod tests {
         assert_eq!(position.decide_by_usage(780), Ok(()));
         let refused = position.decide_by_usage(781).unwrap_err();
         assert_eq!((refused.needed, refused.available), (120, 119));
+        assert_eq!(position.free(Some(780)), 120);
+        assert_eq!(position.free(None), 125, "an eighth of the sessions for the allocator");
         let roomy = Position {
             limit: 1223,
             ..position

@@ -14,15 +14,19 @@
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::{fs, io};
+use std::sync::Arc;
+use std::{fs, io, thread};
 
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::engine::InferenceError;
 use crate::engine::onnxruntime::session::Cancel;
 use crate::engine::run::crash;
 use crate::engine::run::model::{Model, ModelBudget, Work};
+use crate::engine::run::pool::GiveUp;
+use crate::engine::run::stuck::TrackedRun;
 use crate::engine::run::turn::guarded;
 
 /// Largest profile that is returned.
@@ -39,49 +43,100 @@ pub enum ProfileError {
     TooLarge { bytes: u64 },
     #[error("ONNX Runtime wrote no profile")]
     Missing,
+    #[error("the system refuses a thread for the profile: {0}; try again when less memory is in use")]
+    Thread(#[source] io::Error),
 }
 
 /// A run that is to be profiled.
-#[derive(Debug)]
 pub struct Profiler {
-    cancel: Cancel,
+    cancel: Arc<Cancel>,
+    tracked: Arc<TrackedRun>,
     folder: TempDir,
 }
 
+/// The profile, or the reason why the request or the profile failed.
+pub type Profiled<W> = Result<Result<Vec<u8>, ProfileError>, <W as Work>::Error>;
+
+/// The client's interest in a profile. Dropping it cancels the run, at its next operator: at the
+/// deadline, or when the client has hung up. A run that does not end then counts as stuck, as any
+/// other.
+#[must_use]
+pub struct ProfileInterest {
+    cancel: Arc<Cancel>,
+    tracked: Arc<TrackedRun>,
+}
+
+impl Drop for ProfileInterest {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        Arc::clone(&self.tracked).cancel_requested();
+    }
+}
+
+/// The thread of a profile. It belongs to no pool, so no pool has to replace it.
+struct OwnThread;
+
+impl GiveUp for OwnThread {
+    fn give_up(&self, _: bool) -> bool {
+        false
+    }
+}
+
 impl Profiler {
-    /// Creates a private folder in `parent` for the profile.
-    pub(in crate::engine) fn new(parent: &Path) -> Result<Self, ProfileError> {
+    /// Creates a private folder in `parent` for the profile of a run of `model`.
+    pub(in crate::engine) fn new(parent: &Path, model: &Model) -> Result<Self, ProfileError> {
         let folder = tempfile::Builder::new()
             .prefix("longshore-profile-")
             .tempdir_in(parent)?;
         let prefix = folder.path().join("run");
         let prefix = CString::new(prefix.as_os_str().as_bytes()).map_err(io::Error::from)?;
         let cancel = Cancel::with_profile(&prefix).map_err(|error| ProfileError::Runtime(error.to_string()))?;
-        Ok(Self { cancel, folder })
+        Ok(Self {
+            cancel: Arc::new(cancel),
+            tracked: model.stuck.track(&model.standing, 1, Arc::new(OwnThread)),
+            folder,
+        })
     }
 
-    /// Cancels the run, at its next operator.
-    pub fn cancel(&self) {
-        self.cancel.cancel();
-    }
-
-    /// Runs `model` once for a request of `size` bytes, and returns the profile as JSON. Blocks as
-    /// long as the run takes.
-    pub fn profile<W: Work>(
-        &self,
-        model: &Model,
+    /// Runs `model` once for a request of `size` bytes, on a thread of its own, and sends the
+    /// profile as JSON. The thread keeps `turn`, and the model loaded, until the run has ended,
+    /// also if its client has left.
+    pub fn start<W: Work>(
+        self,
+        model: impl AsRef<Model> + Send + 'static,
         size: usize,
         deadline: Instant,
-        work: &W,
-    ) -> Result<Result<Vec<u8>, ProfileError>, W::Error> {
+        work: W,
+        turn: impl Send + 'static,
+    ) -> Result<(oneshot::Receiver<Profiled<W>>, ProfileInterest), ProfileError> {
+        let interest = ProfileInterest {
+            cancel: Arc::clone(&self.cancel),
+            tracked: Arc::clone(&self.tracked),
+        };
+        let (sender, receiver) = oneshot::channel();
+        let profile = move || {
+            let profile = self.profile(model.as_ref(), size, deadline, &work);
+            // The folder is removed here, and not on the thread of the receiver.
+            drop((self, model, turn));
+            // The client may have left.
+            let _ = sender.send(profile);
+        };
+        let thread = thread::Builder::new().name("profile".to_owned());
+        thread.spawn(profile).map_err(ProfileError::Thread)?;
+        Ok((receiver, interest))
+    }
+
+    fn profile<W: Work>(&self, model: &Model, size: usize, deadline: Instant, work: &W) -> Profiled<W> {
         model.standing.check()?;
         let _mark = crash::CrashMarker::new(model.content().short());
         let _memory = model.resident.reserve_request(size).map_err(InferenceError::from)?;
         let (inputs, plan) = work.decode(&ModelBudget { model, deadline })?;
         let session = &model.resident.session;
         let outputs = W::outputs(&plan);
-        guarded(|| Ok(model.run_session(session, &inputs.tensors, &inputs.optional, outputs, &self.cancel)?))?;
-        Ok(self.read())
+        let run =
+            guarded(|| Ok(model.run_session(session, &inputs.tensors, &inputs.optional, outputs, &self.cancel)?));
+        self.tracked.ended();
+        run.map(|_| self.read()).map_err(W::Error::from)
     }
 
     fn read(&self) -> Result<Vec<u8>, ProfileError> {
@@ -93,5 +148,12 @@ impl Profiler {
             return Err(ProfileError::TooLarge { bytes });
         }
         Ok(fs::read(file.path())?)
+    }
+}
+
+impl Drop for Profiler {
+    fn drop(&mut self) {
+        // The request may have failed before the run.
+        self.tracked.ended();
     }
 }

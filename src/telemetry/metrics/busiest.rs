@@ -136,7 +136,7 @@ impl Busiest {
             own.errors += grown.errors;
         }
         let other = all.since(self.all).since(own);
-        // What is counted already, whichever was read first.
+        // The requests that are counted now, whichever was read first.
         self.all.answers += own.answers + other.answers;
         self.all.nanoseconds += own.nanoseconds + other.nanoseconds;
         self.all.errors += own.errors + other.errors;

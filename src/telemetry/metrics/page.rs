@@ -3,7 +3,7 @@
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType, Quantile, Summary};
 use prometheus::{Encoder, TextEncoder, proto};
 
-use super::table::{Info, Kind};
+use super::table::{MetricInfo, MetricKind};
 use crate::telemetry::latency::LatencySnapshot;
 use crate::telemetry::recorder::Histogram;
 
@@ -15,7 +15,7 @@ pub struct MetricsPage {
 
 impl MetricsPage {
     /// Adds a series with these values of the labels of `metric`.
-    fn add(&mut self, metric: &Info, labels: &[&str], fill: impl FnOnce(&mut Metric)) {
+    fn add(&mut self, metric: &MetricInfo, labels: &[&str], fill: impl FnOnce(&mut Metric)) {
         let pairs = metric.labels.iter().zip(labels).filter(|(_, value)| !value.is_empty());
         let pairs = pairs.map(|(name, value)| {
             let mut pair = LabelPair::default();
@@ -32,10 +32,10 @@ impl MetricsPage {
                 family.set_name(metric.name.to_owned());
                 family.set_help(metric.help.to_owned());
                 family.set_field_type(match metric.kind {
-                    Kind::Counter => MetricType::COUNTER,
-                    Kind::Gauge => MetricType::GAUGE,
-                    Kind::Histogram => MetricType::HISTOGRAM,
-                    Kind::Summary => MetricType::SUMMARY,
+                    MetricKind::Counter => MetricType::COUNTER,
+                    MetricKind::Gauge => MetricType::GAUGE,
+                    MetricKind::Histogram => MetricType::HISTOGRAM,
+                    MetricKind::Summary => MetricType::SUMMARY,
                 });
                 family.set_metric(vec![series]);
                 self.families.push(family);
@@ -44,7 +44,7 @@ impl MetricsPage {
     }
 
     /// Adds a counter that has counted something.
-    pub fn counter(&mut self, metric: &Info, labels: &[&str], value: u64) {
+    pub fn counter(&mut self, metric: &MetricInfo, labels: &[&str], value: u64) {
         if value > 0 {
             self.add(metric, labels, |series| {
                 let mut counter = Counter::default();
@@ -54,7 +54,7 @@ impl MetricsPage {
         }
     }
 
-    pub fn gauge(&mut self, metric: &Info, labels: &[&str], value: f64) {
+    pub fn gauge(&mut self, metric: &MetricInfo, labels: &[&str], value: f64) {
         self.add(metric, labels, |series| {
             let mut gauge = Gauge::default();
             gauge.set_value(value);
@@ -65,7 +65,7 @@ impl MetricsPage {
     /// Adds a histogram that has counted something. `bounds` and the sum are divided by `unit`.
     pub fn histogram<const N: usize>(
         &mut self,
-        metric: &Info,
+        metric: &MetricInfo,
         (bounds, unit): (&[u64; N], f64),
         (values, sum): (&Histogram<N>, f64),
     ) {
@@ -93,7 +93,7 @@ impl MetricsPage {
     /// of a while. A while without durations has no quantiles.
     pub fn summary(
         &mut self,
-        metric: &Info,
+        metric: &MetricInfo,
         labels: &[&str],
         (count, seconds): (u64, f64),
         quantiles: Option<(&LatencySnapshot, &[f64])>,

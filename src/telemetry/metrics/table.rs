@@ -6,7 +6,7 @@
 
 /// Type of a metric in the Prometheus text format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -14,7 +14,7 @@ pub enum Kind {
     Summary,
 }
 
-impl Kind {
+impl MetricKind {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -27,9 +27,9 @@ impl Kind {
 
 /// A metric: a family of series that differ by their labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Info {
+pub struct MetricInfo {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     pub labels: &'static [&'static str],
     pub help: &'static str,
     /// Whether the metric has a series from the start. Any other series appears with its first
@@ -40,16 +40,16 @@ pub struct Info {
 macro_rules! metrics {
     ($($constant:ident = $name:literal, $kind:ident, [$($label:literal),*], $always:literal, $help:literal;)*) => {
         $(
-            pub const $constant: Info = Info {
+            pub const $constant: MetricInfo = MetricInfo {
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 labels: &[$($label),*],
                 help: $help,
                 is_always_there: $always,
             };
         )*
         /// All metrics, in the order of the page.
-        pub const TABLE: &[Info] = &[$($constant),*];
+        pub const TABLE: &[MetricInfo] = &[$($constant),*];
     };
 }
 
@@ -103,7 +103,8 @@ metrics! {
     MEMORY_LIMIT = "longshore_memory_limit_bytes", Gauge, [], false,
         "Limit of the memory, if there is one.";
     MEMORY_USED = "longshore_memory_used_ratio", Gauge, [], false,
-        "The larger of the reserved bytes and the bytes of the process, over the limit. A signal for scaling.";
+        "Share of the limit that models cannot take any more: in use, promised, or kept free for requests. A signal for \
+         scaling.";
     SHARED_CONSTANTS = "longshore_shared_constants", Gauge, [], false,
         "Large constants in memory, each shared by all loaded models that contain it.";
     SHARED_BYTES = "longshore_shared_constant_bytes", Gauge, [], false,
@@ -133,9 +134,9 @@ mod tests {
     fn names_follow_the_conventions_of_prometheus() {
         let names: BTreeSet<_> = TABLE.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), TABLE.len());
-        for Info { name, kind, labels, .. } in TABLE {
+        for MetricInfo { name, kind, labels, .. } in TABLE {
             assert!(name.starts_with("longshore_"), "{name}");
-            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == MetricKind::Counter, "{name}");
             assert!(!labels.contains(&"le"), "{name}");
         }
     }

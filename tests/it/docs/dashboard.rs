@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use longshore::telemetry::metrics::table::{Kind, TABLE};
+use longshore::telemetry::metrics::table::{MetricKind, TABLE};
 use serde_json::{Value, json};
 
 use super::assert_generated;
@@ -409,11 +409,11 @@ fn names(expression: &str) -> impl Iterator<Item = &str> {
 /// The metric of a series, by the table.
 fn metric(series: &str) -> Option<&'static str> {
     let found = TABLE.iter().find(|metric| match metric.kind {
-        Kind::Counter | Kind::Gauge => series == metric.name,
-        Kind::Histogram => ["_bucket", "_sum", "_count"]
+        MetricKind::Counter | MetricKind::Gauge => series == metric.name,
+        MetricKind::Histogram => ["_bucket", "_sum", "_count"]
             .iter()
             .any(|end| series.strip_suffix(end) == Some(metric.name)),
-        Kind::Summary => {
+        MetricKind::Summary => {
             series == metric.name
                 || ["_sum", "_count"]
                     .iter()

@@ -1,7 +1,7 @@
 //! `docs/metrics.md`: every metric, generated from the table in `src/telemetry/metrics/table.rs`.
 
 use longshore::telemetry::cause::Cause;
-use longshore::telemetry::metrics::table::{Info, Kind, TABLE};
+use longshore::telemetry::metrics::table::{MetricInfo, MetricKind, TABLE};
 
 use super::assert_generated;
 
@@ -119,11 +119,11 @@ fn page() -> String {
     text
 }
 
-fn row(metric: &Info) -> String {
+fn row(metric: &MetricInfo) -> String {
     let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
     let start = if metric.is_always_there { " From the start." } else { "" };
     let kind = match metric.kind {
-        Kind::Counter | Kind::Gauge | Kind::Histogram | Kind::Summary => metric.kind.label(),
+        MetricKind::Counter | MetricKind::Gauge | MetricKind::Histogram | MetricKind::Summary => metric.kind.label(),
     };
     format!(
         "| `{}` | {kind} | {} | {}{start} |\n",
