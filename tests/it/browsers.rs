@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::endpoint::command::local_endpoint::LocalEndpoint;
-use crate::harness::{Builder, Connection, Request, Response, Server};
+use crate::harness::{Builder, Connection, Request, Server};
 
 const PAGE: &str = "https://app.example.com";
 
@@ -17,7 +17,7 @@ fn on_a_laptop(arguments: &[&str]) -> Server {
         .start();
     let url = server.models().place_scale("m", 2.0);
     let load = json!({"model_name": "m", "url": url});
-    ask(&server, &Request::post("/models").json(&load)).expect(200);
+    server.send_unchecked(&Request::post("/models").json(&load)).expect(200);
     server
 }
 
@@ -40,15 +40,6 @@ fn requests() -> Vec<Request> {
         Request::delete("/models/m"),
         Request::new("OPTIONS", "/models"),
     ]
-}
-
-/// Returns a response without the harness's checks for SageMaker, which never sends an Origin.
-fn ask(server: &Server, request: &Request) -> Response {
-    let mut connection = server.connect();
-    connection
-        .write(&request.clone().header("Connection", "close").to_bytes())
-        .unwrap();
-    connection.read_unchecked(request.method()).unwrap()
 }
 
 #[test]
@@ -112,7 +103,7 @@ fn a_page_with_an_allowed_origin_is_served() {
             "content-type,x-amzn-sagemaker-custom-attributes",
         )
         .header("Sec-Fetch-Site", "cross-site");
-    let allowed = ask(&server, &preflight).expect(204);
+    let allowed = server.send_unchecked(&preflight).expect(204);
     assert_eq!(allowed.header("access-control-allow-origin"), Some(PAGE));
     assert!(allowed.header("access-control-allow-methods").unwrap().contains("POST"));
     assert_eq!(
@@ -127,31 +118,39 @@ fn a_page_with_an_allowed_origin_is_served() {
         .header("Sec-Fetch-Site", "cross-site")
         .header("X-Amzn-SageMaker-Custom-Attributes", "trace=1")
         .json(&json!({"instances": [1]}));
-    let answer = ask(&server, &invocation).expect(200);
+    let answer = server.send_unchecked(&invocation).expect(200);
     assert_eq!(answer.json(), json!({"predictions": [2.0]}));
     assert_eq!(answer.header("access-control-allow-origin"), Some(PAGE));
     assert_eq!(answer.header("access-control-expose-headers"), Some("*"));
     assert_eq!(answer.header("vary"), Some("Origin"));
     // The page can also read a refusal.
-    let unknown = ask(&server, &Request::get("/models/absent").header("Origin", PAGE)).expect(404);
+    let unknown = server
+        .send_unchecked(&Request::get("/models/absent").header("Origin", PAGE))
+        .expect(404);
     assert_eq!(unknown.header("access-control-allow-origin"), Some(PAGE));
 
     for origin in ["https://evil.example", "https://app.example.com.evil.example", "null"] {
         let preflight = Request::new("OPTIONS", "/models/m/invoke")
             .header("Origin", origin)
             .header("Access-Control-Request-Method", "POST");
-        ask(&server, &preflight).expect(403);
-        let refusal = ask(&server, &Request::get("/models").header("Origin", origin)).expect(403);
+        server.send_unchecked(&preflight).expect(403);
+        let refusal = server
+            .send_unchecked(&Request::get("/models").header("Origin", origin))
+            .expect(403);
         assert_eq!(refusal.header("access-control-allow-origin"), None);
     }
-    ask(&server, &Request::get("/models").header("Sec-Fetch-Site", "cross-site")).expect(403);
+    server
+        .send_unchecked(&Request::get("/models").header("Sec-Fetch-Site", "cross-site"))
+        .expect(403);
 }
 
 #[test]
 fn a_star_allows_all_origins() {
     let server = on_a_laptop(&["--allow-origin", "*"]);
     for origin in [PAGE, "null"] {
-        let answer = ask(&server, &Request::get("/models").header("Origin", origin)).expect(200);
+        let answer = server
+            .send_unchecked(&Request::get("/models").header("Origin", origin))
+            .expect(200);
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
         assert_eq!(answer.header("vary"), None);
     }

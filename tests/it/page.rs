@@ -10,26 +10,19 @@ mod top;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Connection, Request, Response, Server};
+use crate::harness::{Connection, Request, Server};
 
 /// A request as the page's own requests are: to the address of the server.
 fn own(server: &Server, request: Request) -> Request {
     request.header("Host", server.address().to_string())
 }
 
-/// Returns a response without the harness's checks for SageMaker, which never asks for the page.
-#[track_caller]
-fn ask(server: &Server, request: &Request) -> Response {
-    let mut connection = server.connect();
-    connection
-        .write(&request.clone().header("Connection", "close").to_bytes())
-        .unwrap();
-    connection.read_unchecked(request.method()).unwrap()
-}
-
 #[track_caller]
 fn state(server: &Server) -> Value {
-    ask(server, &own(server, Request::get("/ui/state"))).expect(200).json()
+    server
+        .send_unchecked(&own(server, Request::get("/ui/state")))
+        .expect(200)
+        .json()
 }
 
 /// A model of a state.

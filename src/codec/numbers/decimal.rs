@@ -6,8 +6,8 @@
 //! instead of 140, and a server answers a fifth fewer requests of a thousand numbers
 //! (`scripts/bench requests`, JSON of 32 rows).
 //!
-//! Invariant: a result is the nearest float, as the standard library rounds. If that is not
-//! certain, there is no result.
+//! Invariant: a result is the nearest float, as the standard library rounds. A number of which that
+//! is not certain gets `None`, and the general parser reads it.
 
 /// Most digits that always fit into a `u64`.
 const MAX_DIGITS: usize = 19;

@@ -16,7 +16,7 @@ export function form(about) {
   const area = el("div", {});
   const answer = el("div", { class: "answer", role: "status" });
   const button = el("button", { type: "submit" }, "Send");
-  const accept = el("select", { id: "accept" },
+  const accept = el("select", { name: "accept" },
     ...[["", "the model's default"], ["application/json", "JSON"], ["text/csv", "CSV"], ["application/jsonlines", "JSON Lines"]].map(([value, text]) => el("option", { value }, text)));
   const choices = ways.map((way, index) => {
     const input = el("input", { type: "radio", name: "way", value: String(index), onchange: () => choose(way) });
@@ -79,7 +79,7 @@ export function form(about) {
     target ? el("p", { class: "send" }, el("label", { for: target.id }, "Target-Model"), target) : null,
     el("fieldset", {}, el("legend", { class: "unseen" }, "Send as"), el("div", { class: "ways" }, ...choices)),
     area,
-    el("div", { class: "send" }, button, el("label", { for: "accept" }, "Answer as"), accept),
+    el("div", { class: "send" }, button, el("label", {}, el("span", {}, "Answer as"), accept)),
     answer);
 }
 
@@ -133,21 +133,21 @@ function waysOf(about) {
 }
 
 function textWay(name, type, initial) {
-  const area = el("textarea", { id: "body", spellcheck: "false" });
+  const area = el("textarea", { name: "body", spellcheck: "false" });
   area.value = initial;
   return {
     name,
-    view: () => el("div", {}, el("label", { for: "body", class: "note" }, `Body of ${type}`), area),
+    view: () => el("label", {}, el("span", { class: "note" }, `Body of ${type}`), area),
     request: () => ({ body: area.value, type }),
   };
 }
 
 function sentences() {
-  const area = el("textarea", { id: "sentences" });
+  const area = el("textarea", { name: "sentences" });
   area.value = "A sentence.";
   return {
     name: "Text",
-    view: () => el("div", {}, el("label", { for: "sentences", class: "note" }, "A text on each line"), area),
+    view: () => el("label", {}, el("span", { class: "note" }, "A text on each line"), area),
     request: () => {
       const lines = area.value.split("\n").filter((line) => line.trim());
       return { body: JSON.stringify({ inputs: lines.length === 1 ? lines[0] : lines }), type: TYPES.text };
@@ -159,8 +159,8 @@ function fileWay(name, accepted, words) {
   let chosen = null;
   const picked = el("p", { class: "note" });
   const preview = el("img", { alt: "The chosen picture", hidden: true });
-  const input = el("input", { type: "file", id: `file-${name}`, accept: accepted, onchange: () => take(input.files[0]) });
-  const drop = el("div", { class: "drop" }, el("label", { for: `file-${name}` }, words), el("p", {}, input), picked, preview);
+  const input = el("input", { type: "file", name: `file-${name}`, accept: accepted, onchange: () => take(input.files[0]) });
+  const drop = el("div", { class: "drop" }, el("label", {}, words, input), picked, preview);
 
   function take(file) {
     if (!file) return;
@@ -201,11 +201,10 @@ function values(about) {
   const fields = inputs.map((input, at) =>
     Array.from({ length: counts[at] }, (_, index) => {
       const label = input.columns?.[index] ?? (counts[at] === 1 ? input.name : `${input.name}[${index}]`);
-      const id = `value-${at}-${index}`;
       const kind = input.data === "string" ? "text" : input.data === "bool" ? "checkbox" : "number";
-      const field = el("input", { id, type: kind, step: kind === "number" ? (/int/.test(input.data) ? "1" : "any") : null });
+      const field = el("input", { name: `value-${at}-${index}`, type: kind, step: kind === "number" ? (/int/.test(input.data) ? "1" : "any") : null });
       if (kind === "number") field.value = "0";
-      return { label, id, field, kind };
+      return { label, field, kind };
     }),
   );
   const read = ({ field, kind, label }) => {
@@ -223,7 +222,7 @@ function values(about) {
   };
   return {
     name: "Values",
-    view: () => el("div", { class: "values" }, ...fields.flat().map(({ label, id, field }) => el("div", {}, el("label", { for: id, title: label }, label), field))),
+    view: () => el("div", { class: "values" }, ...fields.flat().map(({ label, field }) => el("label", { title: label }, el("span", {}, label), field))),
     request: () => {
       const named = Object.fromEntries(inputs.map((input, at) => [input.name, nest(fields[at].map(read), sizes[at])]));
       return { body: JSON.stringify({ inputs: named }), type: TYPES.JSON };

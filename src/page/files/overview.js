@@ -60,7 +60,7 @@ const PARTS = [
   ["shared", "Shared", "large constants that models have in common"],
   ["mapped", "Mapped", "weights that are mapped from files"],
   ["requests", "Requests", "requests in progress"],
-  ["kept", "Kept", "the process itself, and headroom for requests"],
+  ["kept", "Kept", "the process, other processes, and headroom for requests"],
   ["free", "Free", "free for models"],
 ];
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Watch, ask, invoke, load_scale, own, row, state};
+use super::{Watch, invoke, load_scale, own, row, state};
 use crate::harness::{Builder, Request, eventually};
 
 #[test]
@@ -11,7 +11,7 @@ fn a_browser_gets_the_page_and_curl_gets_a_summary() {
     load_scale(&server, "m", 2.0);
     let browser = |path: &str| own(&server, Request::get(path)).header("Accept", "text/html,*/*;q=0.8");
     for path in ["/", "/ui"] {
-        let page = ask(&server, &browser(path)).expect(200);
+        let page = server.send_unchecked(&browser(path)).expect(200);
         assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
         let policy = page.header("content-security-policy").unwrap();
         for part in [
@@ -28,10 +28,14 @@ fn a_browser_gets_the_page_and_curl_gets_a_summary() {
         // Each file that the page names is there.
         for name in ["ui/page.css", "ui/page.js"] {
             assert!(page.text().contains(name));
-            ask(&server, &own(&server, Request::get(format!("/{name}")))).expect(200);
+            server
+                .send_unchecked(&own(&server, Request::get(format!("/{name}"))))
+                .expect(200);
         }
     }
-    let summary = ask(&server, &own(&server, Request::get("/")).header("Accept", "*/*")).expect(200);
+    let summary = server
+        .send_unchecked(&own(&server, Request::get("/")).header("Accept", "*/*"))
+        .expect(200);
     assert_eq!(summary.header("content-type"), Some("text/plain; charset=utf-8"));
     assert!(summary.text().contains("models: 1"), "{}", summary.text());
     assert!(
@@ -39,7 +43,9 @@ fn a_browser_gets_the_page_and_curl_gets_a_summary() {
         "{}",
         summary.text()
     );
-    ask(&server, &own(&server, Request::new("HEAD", "/"))).expect(200);
+    server
+        .send_unchecked(&own(&server, Request::new("HEAD", "/")))
+        .expect(200);
     for (request, status) in [
         (Request::post("/"), 404),
         (Request::get("/ui/nothing"), 404),
@@ -47,7 +53,7 @@ fn a_browser_gets_the_page_and_curl_gets_a_summary() {
         (Request::get("/ui/model?name=nothing"), 404),
         (Request::get("/ui/model"), 404),
     ] {
-        ask(&server, &own(&server, request)).expect(status);
+        server.send_unchecked(&own(&server, request)).expect(status);
     }
     // The contract is as it was.
     server.ping().expect(200);
@@ -152,7 +158,8 @@ fn the_history_has_the_requests_of_before_the_page_was_opened() {
 fn watchers_are_bounded_and_do_not_delay_a_stop() {
     let server = Builder::multi().arguments(["--drain-timeout", "1h"]).start();
     let watchers = || {
-        ask(&server, &own(&server, Request::get("/ui/watchers")))
+        server
+            .send_unchecked(&own(&server, Request::get("/ui/watchers")))
             .expect(200)
             .json()
     };
@@ -160,7 +167,9 @@ fn watchers_are_bounded_and_do_not_delay_a_stop() {
     // These do not read.
     let mut open: Vec<Watch> = (0..most).map(|_| Watch::start(&server)).collect();
     assert_eq!(watchers()["open"], most);
-    let refusal = ask(&server, &own(&server, Request::get("/ui/events"))).expect(503);
+    let refusal = server
+        .send_unchecked(&own(&server, Request::get("/ui/events")))
+        .expect(503);
     assert!(
         refusal.message().contains("watch this server already"),
         "{}",
@@ -218,7 +227,7 @@ fn the_description_of_a_model_has_requests_that_it_answers() {
         let url = server.models().place(fixture, fixture);
         server.load(fixture, &url).expect(200);
         let about = Request::get(format!("/ui/model?name={fixture}"));
-        let about = ask(&server, &own(&server, about)).expect(200).json();
+        let about = server.send_unchecked(&own(&server, about)).expect(200).json();
         let samples = about["samples"].as_array().unwrap();
         assert!(!samples.is_empty(), "{fixture}");
         for sample in samples {
@@ -234,7 +243,7 @@ fn the_description_of_a_model_has_requests_that_it_answers() {
     server.load("a/b ü&c", &url).expect(200);
     let about = own(&server, Request::get("/ui/model?name=a%2Fb%20%C3%BC%26c"));
     assert_eq!(
-        ask(&server, &about).expect(200).json()["invoke"]["path"],
+        server.send_unchecked(&about).expect(200).json()["invoke"]["path"],
         "models/a%2Fb%20%C3%BC%26c/invoke"
     );
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ask, own, state};
+use super::{own, state};
 use crate::endpoint::command::local_endpoint::LocalEndpoint;
 use crate::harness::{Browser, Builder, LIGHT, Models, Request, Server, eventually};
 use crate::support::networks;
@@ -27,7 +27,7 @@ fn invoke(server: &Server, model: &str) -> u16 {
     let request = LocalEndpoint::invocation("longshore")
         .header("X-Amzn-SageMaker-Target-Model", format!("{model}/model"))
         .json(&json!({"instances": [vec![0.5; 1024]]}));
-    ask(server, &request).status
+    server.send_unchecked(&request).status
 }
 
 fn container(state: &Value) -> &Value {
@@ -82,8 +82,10 @@ fn the_state_has_containers_their_models_and_each_step_of_a_models_life() {
 
     let label = container["label"].as_str().unwrap();
     let log = own(&server, Request::get(format!("/ui/log?container={label}")));
-    assert!(ask(&server, &log).expect(200).text().contains("listening"));
-    ask(&server, &own(&server, Request::get("/ui/log?container=other/one"))).expect(404);
+    assert!(server.send_unchecked(&log).expect(200).text().contains("listening"));
+    server
+        .send_unchecked(&own(&server, Request::get("/ui/log?container=other/one")))
+        .expect(404);
 }
 
 #[test]
@@ -91,15 +93,19 @@ fn other_sites_and_a_switched_off_page_get_nothing() {
     let (server, _models) = crowded();
     for path in ["/", "/ui", "/ui/state", "/ui/events", "/ui/log?container=a/b"] {
         let request = own(&server, Request::get(path)).header("Origin", "https://evil.example");
-        ask(&server, &request).expect(403);
+        server.send_unchecked(&request).expect(403);
     }
     let server = Builder::endpoint().argument("--no-ui").start();
     for path in ["/", "/ui", "/ui/state"] {
-        ask(&server, &own(&server, Request::get(path))).expect(404);
+        server.send_unchecked(&own(&server, Request::get(path))).expect(404);
     }
     let server = Builder::endpoint().arguments(["--allow-host", "known.example"]).start();
-    ask(&server, &Request::get("/ui/state").header("Host", "evil.example")).expect(403);
-    ask(&server, &Request::get("/ui/state").header("Host", "known.example")).expect(200);
+    server
+        .send_unchecked(&Request::get("/ui/state").header("Host", "evil.example"))
+        .expect(403);
+    server
+        .send_unchecked(&Request::get("/ui/state").header("Host", "known.example"))
+        .expect(200);
 }
 
 #[test]
@@ -129,7 +135,10 @@ fn a_person_sees_endpoints_the_life_of_models_and_logs_and_invokes() {
     browser.type_into("#target-longshore", "b/model");
     browser.run("[...document.querySelectorAll('.ways label')].find((one) => one.textContent === 'JSON').querySelector('input').click()");
     let body = json!({"instances": [vec![0.5; 1024]]}).to_string();
-    browser.run_with("document.querySelector('#body').value = arguments[0]", &json!([body]));
+    browser.run_with(
+        "document.querySelector('[name=body]').value = arguments[0]",
+        &json!([body]),
+    );
     browser.click("form.try button[type=submit]");
     browser.wait(
         "the answer is there",

@@ -55,7 +55,7 @@ fn numbers_csv_json_and_mistakes_are_answered() {
         4
     );
     for (index, value) in ["5.1", "3.5", "1.4", "0.2"].iter().enumerate() {
-        browser.replace(&format!("#value-0-{index}"), value);
+        browser.replace(&format!("[name=value-0-{index}]"), value);
     }
     let (status, answer) = send(&browser);
     assert_eq!(status, "200 OK", "{answer}");
@@ -66,13 +66,13 @@ fn numbers_csv_json_and_mistakes_are_answered() {
     }
     browser.look(LIGHT);
     choose(&browser, "CSV");
-    browser.replace("#body", "6.3,3.3,6.0,2.5\n5.1,3.5,1.4,0.2");
+    browser.replace("[name=body]", "6.3,3.3,6.0,2.5\n5.1,3.5,1.4,0.2");
     let (status, answer) = send(&browser);
     assert_eq!(status, "200 OK", "{answer}");
     choose(&browser, "JSON");
     let (status, _) = send(&browser);
     assert_eq!(status, "200 OK");
-    browser.replace("#body", "[[1, 2]]");
+    browser.replace("[name=body]", "[[1, 2]]");
     let (status, answer) = send(&browser);
     assert_eq!(status, "400 Bad Request");
     assert!(answer.contains("BadRequestException"), "{answer}");
@@ -100,7 +100,7 @@ fn a_picture_and_a_sentence_are_answered() {
     open(&browser, &server, "colours");
     let file = server.models().path("green.png");
     fs::write(&file, png_of([20, 200, 90])).unwrap();
-    browser.type_into("#file-Picture", &file.display().to_string());
+    browser.type_into("[name=file-Picture]", &file.display().to_string());
     browser.wait(
         "the picture is shown",
         "return document.querySelector('.drop img').naturalWidth === 40",
@@ -113,7 +113,7 @@ fn a_picture_and_a_sentence_are_answered() {
 
     // A picture that is dropped in.
     browser.run(
-        "const bytes = document.querySelector('#file-Picture').files[0];
+        "const bytes = document.querySelector('[name=file-Picture]').files[0];
          document.querySelector('.answer').replaceChildren();
          const carried = new DataTransfer();
          carried.items.add(new File([bytes], 'dropped.png', { type: 'image/png' }));
@@ -123,7 +123,7 @@ fn a_picture_and_a_sentence_are_answered() {
     assert_eq!(send(&browser).0, "200 OK");
 
     open(&browser, &server, "moods");
-    browser.replace("#sentences", "A good ferry");
+    browser.replace("[name=sentences]", "A good ferry");
     let (status, answer) = send(&browser);
     assert_eq!(status, "200 OK", "{answer}");
     assert!(answer.contains("POSITIVE"), "{answer}");

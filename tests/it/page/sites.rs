@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{ask, load_scale, own, row, state};
+use super::{load_scale, own, row, state};
 use crate::harness::{Browser, Builder, Request, Server};
 
 fn on_loopback() -> Server {
@@ -31,18 +31,20 @@ fn a_page_of_another_site_gets_no_part_of_the_page() {
             ("Sec-Fetch-Site", "cross-site"),
             ("Sec-Fetch-Site", "same-site"),
         ] {
-            ask(&server, &own(&server, Request::get(path)).header(name, value)).expect(403);
+            server
+                .send_unchecked(&own(&server, Request::get(path)).header(name, value))
+                .expect(403);
         }
         // DNS rebinding.
         for host in ["evil.example", "laptop.example.evil.example"] {
-            ask(&server, &Request::get(path).header("Host", host)).expect(403);
+            server
+                .send_unchecked(&Request::get(path).header("Host", host))
+                .expect(403);
         }
     }
-    ask(
-        &server,
-        &Request::get("/ui/state").header("Host", "laptop.example:8080"),
-    )
-    .expect(200);
+    server
+        .send_unchecked(&Request::get("/ui/state").header("Host", "laptop.example:8080"))
+        .expect(200);
 }
 
 #[test]
@@ -54,7 +56,7 @@ fn a_link_of_another_site_opens_the_page_in_a_tab_and_nothing_else() {
             .header("Sec-Fetch-Site", "cross-site")
             .header("Sec-Fetch-Mode", mode)
             .header("Sec-Fetch-Dest", dest);
-        ask(&server, &request).status
+        server.send_unchecked(&request).status
     };
     assert_eq!(follow("/", "navigate", "document", "localhost"), 200);
     assert_eq!(follow("/ui", "navigate", "document", "localhost"), 200);
@@ -112,8 +114,11 @@ fn the_own_page_may_send_requests_and_others_may_not() {
     load_scale(&server, "m", 2.0);
     let (address, port) = (server.address(), server.address().port());
     let invocation = || Request::post("/models/m/invoke").json(&json!({"instances": [1]}));
-    let from =
-        |host: &str, origin: &str| ask(&server, &invocation().header("Host", host).header("Origin", origin)).status;
+    let from = |host: &str, origin: &str| {
+        server
+            .send_unchecked(&invocation().header("Host", host).header("Origin", origin))
+            .status
+    };
     let own_host = address.to_string();
     assert_eq!(from(&own_host, &format!("http://{own_host}")), 200);
     assert_eq!(
@@ -127,7 +132,7 @@ fn the_own_page_may_send_requests_and_others_may_not() {
         .header("Host", &own_host)
         .header("Origin", format!("http://{own_host}"))
         .header("Sec-Fetch-Site", "cross-site");
-    ask(&server, &cross_site).expect(403);
+    server.send_unchecked(&cross_site).expect(403);
 }
 
 /// Tries everything that a page can do to another site: read, watch, send without a preflight, and
