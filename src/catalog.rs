@@ -58,6 +58,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task;
 use tokio::time::{Instant, timeout_at};
+use tracing::Span;
 
 use crate::engine::{ArtifactPath, ContentHash, Engine, LoadError, LoadedMemory, PoolError};
 use crate::handler::MediaLimits;
@@ -113,6 +114,37 @@ pub struct Record {
     /// from the rest of the record, because it may be long.
     #[serde(skip)]
     pub manifest: Option<String>,
+}
+
+/// An operation on a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Load,
+    Unload,
+    Restore,
+    Refresh,
+}
+
+/// The span of an operation on a model. All records of the log that the operation causes are inside
+/// it, so that each has the model's name.
+pub fn model_span(operation: Operation, model: &str, target_model: Option<&str>) -> Span {
+    let model = shortened(model);
+    // At the level of errors, so that it is there whatever level the log has.
+    match operation {
+        Operation::Load => tracing::error_span!("load", model, target_model),
+        Operation::Unload => tracing::error_span!("unload", model, target_model),
+        Operation::Restore => tracing::error_span!("restore", model, target_model),
+        Operation::Refresh => tracing::error_span!("refresh", model, target_model),
+    }
+}
+
+/// Facts about a listed model.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The client's name for the model, from the load request.
+    pub target_model: Option<String>,
+    /// Statistics of the requests to the model.
+    pub stats: Arc<ModelStats>,
 }
 
 /// Record of the loaded models that outlives this process. The catalog writes each load and unload
@@ -390,10 +422,13 @@ impl<E: ModelEngine> Catalog<E> {
         }
     }
 
-    /// Statistics of the requests to `name`, if it is listed.
-    pub async fn stats(&self, name: &str) -> Option<Arc<ModelStats>> {
+    /// The facts about `name` that a failed request needs, if it is listed.
+    pub async fn listed(&self, name: &str) -> Option<Listed> {
         let entry = self.models.get(name).await?;
-        Some(Arc::clone(&entry.stats))
+        Some(Listed {
+            target_model: entry.target_model.clone(),
+            stats: Arc::clone(&entry.stats),
+        })
     }
 
     /// Returns up to `limit` loaded models whose names sort after `after`, ordered by name, each

@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         Some(Command::Schema) => end(table::print(format_args!("{:#}\n", manifest::schema())).map_err(Into::into)),
         None => (cli.serve, false),
     };
-    telemetry::init(args.log_format, args.log_level);
+    telemetry::init(args.log_format, &args.log_level);
     // The kernel writes no core dump of a hidden process, so a worker with --core-dumps stays
     // visible.
     if !(is_worker && args.core_dumps) {
@@ -130,7 +130,7 @@ fn progress(what: &str) {
 
 /// Starts the log (warnings only) and ONNX Runtime, for the commands that examine a model.
 fn examiner(args: &ExamineArgs) -> Result<Examiner> {
-    telemetry::init(LogFormat::Text, LogLevel(LevelFilter::WARN));
+    telemetry::init(LogFormat::Text, &LogLevel::of(LevelFilter::WARN));
     Ok(Examiner::start(&engine::ExamineBounds {
         libraries: engine::Libraries {
             onnxruntime: args.onnxruntime.clone(),
@@ -156,7 +156,7 @@ fn prepare(args: &PrepareArgs) -> ! {
 
 /// Emulates SageMaker.
 fn endpoint(args: &EndpointArgs) -> ! {
-    telemetry::init(args.log_format, args.log_level);
+    telemetry::init(args.log_format, &args.log_level);
     hide();
     exit(System::new().block_on(endpoint::run(args)))
 }

@@ -31,7 +31,7 @@ use clap::{Arg, CommandFactory, Error, FromArgMatches, Parser, Subcommand};
 pub use endpoint::{DealKind, DeathSignal, EndpointArgs, RunnerKind, TetherArgs};
 pub use examine::{ExamineArgs, InspectArgs, PackArgs, PrepareArgs};
 pub use fetch::{ArchiveArgs, FetchArgs};
-pub use logging::{LogFormat, LogLevel};
+pub use logging::{LogFormat, LogLevel, Share, TraceArgs};
 pub use media::MediaArgs;
 pub use serve::{Conventions, OnFull, Prepare, Provider, ServeArgs};
 pub use telemetry::{EmfDimension, MetricsArgs, MetricsSwitch};

@@ -18,10 +18,12 @@ mod error;
 mod failure;
 mod health;
 mod invoke;
+mod log_level;
 mod models;
 mod page;
 mod profile;
 mod pulse;
+mod request_log;
 mod resource;
 mod texts;
 mod v2;
@@ -43,6 +45,7 @@ use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::codec::{Documents, Format};
+use crate::config::LogLevel;
 use crate::connections::pages::{self, Pages, Verdict};
 use crate::connections::{self, InFlight, Server, Tracked};
 use crate::engine::Engine;
@@ -50,10 +53,12 @@ use crate::page::feed::Feed;
 use crate::peer::Peer;
 use crate::telemetry::cause::Cause;
 use crate::telemetry::metrics::{CONTENT_TYPE, Facts, ListedModel, Metrics, Route};
-use crate::wire::{ExecutionParameters, INFERENCE_ID, TARGET_MODEL};
+use crate::telemetry::request_log::RequestLog;
+use crate::wire::ExecutionParameters;
 
 use error::Error;
 pub use health::Health;
+use log_level::LevelChange;
 pub use page::PageConfig;
 pub use pulse::Pulse;
 use resource::Resource;
@@ -102,6 +107,12 @@ pub struct ContractConfig {
     pub pulse: Option<Arc<Pulse>>,
     /// Whether models may be profiled.
     pub profiles: bool,
+    /// Whether requests may change the level of the log.
+    pub log_control: bool,
+    /// The level of the log at the start.
+    pub log_level: LogLevel,
+    /// Chooses the requests that are logged and traced.
+    pub request_log: Arc<RequestLog>,
     /// For `GET /execution-parameters` (BT-2).
     pub max_concurrent_transforms: usize,
     pub max_payload_in_mb: usize,
@@ -119,6 +130,7 @@ struct AppState {
     page: Option<Feed>,
     /// One permit for the profile in progress.
     profiles: Arc<Semaphore>,
+    level_change: LevelChange,
 }
 
 impl AppState {
@@ -154,6 +166,7 @@ pub fn start(
         metrics,
         health,
         profiles: Arc::new(Semaphore::new(1)),
+        level_change: LevelChange::default(),
     });
     let shared = state.clone();
     let refuses = move |head: &RequestHead| refuse_to_continue(&shared, head);
@@ -192,7 +205,7 @@ fn refuse_to_continue(state: &AppState, head: &RequestHead) -> Option<Response<B
     let (path, method) = (head.uri.path(), &head.method);
     let route = Resource::of(path).route(method);
     let limit = match route {
-        Route::Invocations | Route::Invoke | Route::Infer | Route::Profile => invoke::body_limit(state),
+        Route::Invocations | Route::Invoke | Route::Infer | Route::Debug => invoke::body_limit(state),
         Route::Load | Route::Protocol => models::MAX_LOAD_BODY,
         Route::Ping
         | Route::ExecutionParameters
@@ -213,8 +226,7 @@ fn refuse_to_continue(state: &AppState, head: &RequestHead) -> Option<Response<B
         .metrics
         .start_request(route)
         .answered(status, Some(refusal.cause()));
-    failure::record_head(state, route, path, &refusal);
-    tracing::info!(status, method = method.as_str(), path, "{refusal}");
+    failure::record_head(state, route, head, &refusal);
     let response = match v2::is_below(path) {
         true => v2::V2Error(refusal).error_response(),
         false => refusal.error_response(),
@@ -248,6 +260,7 @@ async fn dispatch(
         Resource::Model | Resource::Unknown => Box::pin(models::below(state, request, payload)).await?,
         Resource::Protocol { .. } => Box::pin(v2::answer(state, request, payload)).await?,
         Resource::Profile => Box::pin(profile::answer(state, &request, payload)).await?,
+        Resource::LogLevel => Box::pin(log_level::answer(&state, &request, payload)).await?,
         Resource::Text(api) => Box::pin(texts::answer(&state, api, &request, payload)).await?,
         Resource::Page(part) => Box::pin(page::answer(&state, part, &request)).await?,
     })
@@ -321,6 +334,7 @@ async fn observe(
     let in_flight = InFlight::of(&request);
     let route = Resource::of(request.path()).route(request.method());
     let mut record = state.metrics.start_request(route);
+    let mut logged = request_log::start(&state, route, &request);
     let is_v2 = v2::is_below(request.path());
     let (verdict, mut refusal) = judge(&state, route, &request);
     if refusal.is_none()
@@ -345,7 +359,11 @@ async fn observe(
                 response
             }
             None => {
-                record.answered(Error::Cut.status_code().as_u16(), Some(Cause::Unready));
+                let status = Error::Cut.status_code().as_u16();
+                record.answered(status, Some(Cause::Unready));
+                if let Some(logged) = &mut logged {
+                    logged.answered(status, Some(Cause::Unready), None);
+                }
                 return Err(match is_v2 {
                     true => v2::V2Error(Error::Cut).into(),
                     false => Error::Cut.into(),
@@ -355,14 +373,18 @@ async fn observe(
     };
     pages::add(&mut response, state.settings.pages.vary().into_iter().collect());
     let status = response.status();
-    if status.is_client_error() || status.is_server_error() {
-        let cause = failure::cause(&response);
-        record.answered(status.as_u16(), Some(cause));
-        log_refusal(&response);
-        failure::record(&state, route, cause, &response).await;
-    } else {
-        record.answered(status.as_u16(), None);
+    let is_error = status.is_client_error() || status.is_server_error();
+    let cause = is_error.then(|| failure::cause(&response));
+    record.answered(status.as_u16(), cause);
+    if let Some(logged) = &mut logged {
+        request_log::note_model(&state, route, &response, logged).await;
+        logged.answered(status.as_u16(), cause, request_log::size(&response));
     }
+    if let Some(cause) = cause {
+        let trace_id = request_log::trace_id(&response, logged.as_ref());
+        failure::record(&state, route, cause, &response, trace_id.as_deref()).await;
+    }
+    request_log::echo(&mut response, logged.as_ref());
     Ok(InFlight::track(in_flight, response))
 }
 
@@ -407,30 +429,7 @@ fn is_health_check(route: Route, method: &Method) -> bool {
         | Route::Get
         | Route::Infer
         | Route::Page
-        | Route::Profile
+        | Route::Debug
         | Route::Other => false,
-    }
-}
-
-/// Logs a refusal with the opaque model name of the path and the client's name for it, because
-/// operators use the log to map one to the other.
-fn log_refusal(response: &ServiceResponse<impl MessageBody>) {
-    let request = response.request();
-    let header = |name| {
-        request
-            .headers()
-            .get(name)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()))
-    };
-    let status = response.status().as_u16();
-    let error = response.response().error().map(ToString::to_string).unwrap_or_default();
-    // The error quotes names and bodies; the log escapes line breaks in them (ST-11).
-    let (method, path) = (request.method().as_str(), request.path());
-    let (target_model, inference_id) = (header(TARGET_MODEL), header(INFERENCE_ID));
-    let (target_model, inference_id) = (target_model.as_deref(), inference_id.as_deref());
-    if response.status().is_server_error() {
-        tracing::warn!(status, method, path, target_model, inference_id, "{error}");
-    } else {
-        tracing::info!(status, method, path, target_model, inference_id, "{error}");
     }
 }

@@ -5,7 +5,8 @@
 //! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
 //!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task  ->  disk_cache,
 //!          page
-//!      ->  archive, background, backoff, connections, peer, private, shared, tensor, wire
+//!      ->  archive, background, backoff, connections, peer, private, shared, tensor, tls,
+//!          wire
 //! ```
 //!
 //! Imports go down only, and modules of one layer do not import each other. `config` is plain data
@@ -37,9 +38,10 @@
 //! | [`shared`] | one value per key, shared by all that need it |
 //! | [`private`] | folders and secrets that only this user can read |
 //! | [`tensor`] | named tensors, which `codec` and `engine` exchange |
+//! | [`tls`] | the cryptography of TLS connections |
 //! | [`wire`] | the protocols as data: paths, headers, JSON bodies |
 //! | [`config`] | the command line and the environment: every option, in one place |
-//! | [`telemetry`] | the log and the metrics |
+//! | [`telemetry`] | the log, the metrics and the traces |
 //!
 //! Ids such as `MM-18` refer to clauses of the SageMaker container contract, listed in
 //! `container/contract.md`. The names of the tests in `tests/it` state what they check.
@@ -69,5 +71,6 @@ pub mod task;
 pub mod telemetry;
 pub mod tensor;
 pub mod text;
+pub mod tls;
 pub mod vision;
 pub mod wire;

@@ -45,6 +45,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task;
+use tracing::Span;
 
 use crate::archive::{self, ExpectedFormat, UnpackError, UnpackLimits};
 use crate::disk_cache::FolderError;
@@ -391,7 +392,9 @@ fn arriving(name: &Name, source: ArrivalSource) -> Arrival {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
 ) -> Result<T, FetchError> {
-    task::spawn_blocking(work).await.map_err(|_| FetchError::Stopping)?
+    let span = Span::current();
+    let done = task::spawn_blocking(move || span.in_scope(work));
+    done.await.map_err(|_| FetchError::Stopping)?
 }
 
 /// The formats that an object of this name may have, and the file name of a model outside an

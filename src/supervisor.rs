@@ -352,10 +352,12 @@ impl Supervisor {
         };
         let refused_seconds = refused.map(|refused| refused.as_secs_f64());
         let models = listed(&self.ledger.names(note.content));
+        let target_models = listed(&self.ledger.target_models(note.content));
         let content = written(note.content);
         tracing::error!(
             signal,
             ?models,
+            ?target_models,
             content,
             refused_seconds,
             "the worker was killed by a model; starting another"
@@ -368,6 +370,7 @@ impl Supervisor {
             let refused = self.ledger.killed(culprit.content, KillCause::Stuck, Instant::now());
             tracing::error!(
                 models = ?listed(&self.ledger.names(culprit.content)),
+                target_models = ?listed(&self.ledger.target_models(culprit.content)),
                 content = written(culprit.content),
                 stuck_runs = culprit.runs,
                 refused_seconds = refused.map(|refused| refused.as_secs_f64()),

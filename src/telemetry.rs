@@ -1,6 +1,9 @@
 //! The log: one line per record on standard error, as text or JSON. The platform ships both
 //! streams to CloudWatch line by line (ST-11).
 //!
+//! A record that a load causes is inside the load's span, which names the model. So every line
+//! about a model has its name, however deep in the engine it is written.
+//!
 //! ONNX Runtime's own log is off unless ours is at `debug`: it repeats every failed run, and its
 //! message is already in the error that the caller gets.
 
@@ -8,58 +11,49 @@ pub mod cause;
 pub mod emf;
 pub mod escape;
 pub mod failures;
+mod json;
 pub mod latency;
+pub mod levels;
 mod lines;
 pub mod metrics;
 pub mod models;
+pub mod propagation;
 pub mod recorder;
+pub mod request_log;
+pub mod times;
+pub mod traces;
 
 use std::io::{self, IsTerminal, Stderr, Stdout, Write, stderr, stdout};
 use std::panic;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
 use crate::config::{LogFormat, LogLevel};
 
 use escape::Style;
+use json::JsonRecords;
 use lines::Lines;
+
+pub use levels::READY;
 
 /// Standard error, locked while a line is written, as in the standard library.
 static LOG: LazyLock<Mutex<Lines<Stderr>>> = LazyLock::new(|| Mutex::new(Lines::new(stderr())));
 
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
 /// Standard output, for metrics. Like the log, it does not block the process.
 static OUTPUT: LazyLock<Mutex<Lines<Stdout>>> = LazyLock::new(|| Mutex::new(Lines::new(stdout())));
 
-/// Target of the record with the address on which a server listens. It is logged at every level
-/// except `off`, because scripts wait for it, and it is the only source for a port that the system
-/// chose.
-pub const READY: &str = "longshore::ready";
-
 /// Starts the log of the process. Also logs panics that other code catches, with their location.
-pub fn init(format: LogFormat, level: LogLevel) {
-    let onnx_runtime = if level.0 >= LevelFilter::DEBUG {
-        LevelFilter::WARN
-    } else {
-        LevelFilter::OFF
-    };
-    let ready = match level.0 {
-        LevelFilter::OFF => LevelFilter::OFF,
-        level => level.max(LevelFilter::INFO),
-    };
-    let filter = Targets::new()
-        .with_default(LevelFilter::WARN.min(level.0))
-        .with_target("longshore", level.0)
-        .with_target(READY, ready)
-        .with_target("ort", onnx_runtime);
-    let registry = tracing_subscriber::registry().with(filter);
+pub fn init(format: LogFormat, level: &LogLevel) {
+    let registry = tracing_subscriber::registry().with(levels::layer(level));
     let has_colours = stderr().is_terminal();
     let text = Style::Text { has_colours };
+    let format = *FORMAT.get_or_init(|| effective(format));
     match format {
-        LogFormat::Text => registry
+        LogFormat::Auto | LogFormat::Text => registry
             .with(
                 fmt::layer()
                     .with_writer(move || Log(text))
@@ -71,9 +65,8 @@ pub fn init(format: LogFormat, level: LogLevel) {
             .with(
                 fmt::layer()
                     .json()
-                    .flatten_event(true)
-                    .with_writer(|| Log(Style::Json))
-                    .with_target(false),
+                    .event_format(JsonRecords)
+                    .with_writer(|| Log(Style::Json)),
             )
             .init(),
     }
@@ -84,10 +77,31 @@ pub fn init(format: LogFormat, level: LogLevel) {
     }));
 }
 
-/// Writes a line of text, including its newline, into the log. A reader that stops reading does
-/// not block the process (`lines.rs`).
-pub fn write_line(line: &[u8]) -> io::Result<()> {
-    write_record(line, Style::Text { has_colours: false })
+/// The format that `format` stands for: text for a terminal, which a person reads, and otherwise
+/// JSON, which a program collects.
+fn effective(format: LogFormat) -> LogFormat {
+    match format {
+        LogFormat::Auto if stderr().is_terminal() => LogFormat::Text,
+        LogFormat::Auto => LogFormat::Json,
+        LogFormat::Text | LogFormat::Json => format,
+    }
+}
+
+/// The format of the log; `Text` before it starts.
+pub fn format() -> LogFormat {
+    FORMAT.get().copied().unwrap_or(LogFormat::Text)
+}
+
+/// Writes a line of the log of a container into this one. A reader that stops reading does not
+/// block the process (`lines.rs`).
+pub fn write_forwarded(container: &str, line: &str) -> io::Result<()> {
+    match format() {
+        LogFormat::Json => write_record(json::forwarded(container, line).as_bytes(), Style::Json),
+        LogFormat::Auto | LogFormat::Text => {
+            let line = format!("[{container}] {line}\n");
+            write_record(line.as_bytes(), Style::Text { has_colours: false })
+        }
+    }
 }
 
 /// Writes a line, including its newline, to standard output.

@@ -19,8 +19,12 @@ pub const MAX_CUSTOM_ATTRIBUTES: usize = 1024;
 /// (MM-7).
 pub const TARGET_MODEL: &str = "x-amzn-sagemaker-target-model";
 
-/// The client's id of a request. For the log only.
+/// The client's id of a request. For the log only; the response has it, too.
 pub const INFERENCE_ID: &str = "x-amzn-sagemaker-inference-id";
+
+/// The trace that a request belongs to, by W3C's Trace Context. SageMaker does not pass it on.
+pub const TRACE_PARENT: &str = "traceparent";
+pub const TRACE_STATE: &str = "tracestate";
 
 /// The mark that some editors and .NET write before UTF-8 text. It is not part of the text.
 pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();

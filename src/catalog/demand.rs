@@ -36,9 +36,10 @@ use moka::sync::Cache;
 use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{Instant as Deadline, timeout_at};
+use tracing::Instrument;
 
 use super::model_engine::{LoadedModel, ModelEngine};
-use super::{Catalog, CatalogError, Handle, Lookup, ModelStatus, load_error, shortened};
+use super::{Catalog, CatalogError, Handle, Lookup, ModelStatus, Operation, load_error, model_span, shortened};
 use crate::engine::{ArtifactPath, LoadError, LoadedMemory, Model, PoolError};
 use crate::store::{FetchError, Lease, Located, Name, Store, Version};
 use crate::telemetry::metrics::{LoadOutcome, Metrics, UnloadReason};
@@ -229,18 +230,17 @@ impl<E: ModelEngine> Catalog<E> {
         if demand.touch(origin) {
             let (catalog, demand) = (Arc::clone(self), Arc::clone(demand));
             let (name, entry) = (name.to_owned(), Arc::clone(&handle.entry));
-            task::spawn(async move {
+            let span = model_span(Operation::Refresh, &name, None);
+            let refresh = async move {
                 if let Err(error) = catalog.refresh(&demand, &name, &entry).await {
-                    tracing::warn!(
-                        model = shortened(&name),
-                        "check for a newer version failed; the loaded version stays in use: {error}"
-                    );
+                    tracing::warn!("check for a newer version failed; the loaded version stays in use: {error}");
                 }
                 if let Some(origin) = &entry.origin {
                     origin.checked.store(demand.now(), Ordering::Relaxed);
                     origin.is_checked.store(false, Ordering::Relaxed);
                 }
-            });
+            };
+            task::spawn(refresh.instrument(span));
         }
     }
 
@@ -253,14 +253,16 @@ impl<E: ModelEngine> Catalog<E> {
         let key = name.as_str().to_owned();
         let lost = load_error(&key, LoadError::Pool(PoolError::Panicked));
         let (catalog, guard) = (Arc::clone(self), PendingGuard(Arc::clone(demand), key.clone()));
-        let task = task::spawn(async move {
+        let span = model_span(Operation::Load, &key, None);
+        let load = async move {
             let demand = &guard.0;
             let result = catalog.load_and_report(demand, &name).await.map_err(Arc::new);
             if let Err(error) = &result {
                 demand.remember(name.as_str(), error);
             }
             result
-        });
+        };
+        let task = task::spawn(load.instrument(span));
         let pending_load = async move { task.await.unwrap_or_else(|_| Err(Arc::new(lost))) };
         let pending_load = pending_load.boxed().shared();
         pending.insert(key, pending_load.clone());
@@ -277,7 +279,6 @@ impl<E: ModelEngine> Catalog<E> {
                 let LoadedMemory { own, shared, .. } = handle.as_ref().loaded_memory();
                 let (fetch_ms, load_ms) = (milliseconds(*fetched - started), milliseconds(fetched.elapsed()));
                 tracing::info!(
-                    model = name.as_str(),
                     memory_bytes = own,
                     shared_bytes = shared,
                     fetch_ms,

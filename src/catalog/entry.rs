@@ -103,7 +103,7 @@ impl<M: LoadedModel> CatalogEntry<M> {
         origin: Option<Origin>,
         stats: Arc<ModelStats>,
     ) -> (Arc<Self>, Handle<M>) {
-        let served = Arc::new(served.called(shortened(&record.name)));
+        let served = Arc::new(served.called(shortened(&record.name), record.target_model.clone()));
         record.manifest = None;
         let entry = Self::new(record, ModelSlot::Loaded(Arc::clone(&served)), origin, stats);
         let handle = Handle {

@@ -85,8 +85,8 @@ pub trait LoadedModel: Debug + Sized + Send + Sync + 'static {
     /// The model's stuck runs.
     fn standing(&self) -> &Arc<Standing>;
 
-    /// Sets the model's name for the log and for error messages.
-    fn called(self, name: String) -> Self;
+    /// Sets the model's name for the log and for error messages, and the client's name for it.
+    fn called(self, name: String, target_model: Option<String>) -> Self;
 
     /// Drops what a ready model does not need.
     fn forget_files(&mut self);
@@ -181,8 +181,8 @@ impl LoadedModel for Model {
         self.standing()
     }
 
-    fn called(self, name: String) -> Self {
-        self.called(name)
+    fn called(self, name: String, target_model: Option<String>) -> Self {
+        self.called(name, target_model)
     }
 
     fn forget_files(&mut self) {

@@ -44,7 +44,7 @@ impl<E: ModelEngine> Catalog<E> {
         name: &str,
         served: ServedModel<E::Model>,
     ) -> Result<ServedModel<E::Model>, CatalogError> {
-        let ServedModel { model, handler } = served.called(shortened(name));
+        let ServedModel { model, handler } = served.called(shortened(name), None);
         let users = TaskTracker::new();
         let handle = RehearsalHandle {
             model: Arc::new(model),

@@ -6,12 +6,15 @@ use std::time::Instant;
 
 use moka::ops::compute::Op;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::model_engine::{LoadedModel, ModelEngine};
 use super::roots::unresolved;
 use super::served::{ManifestRequests, ServedModel};
 use super::state::{self, Action, End, ModelOperation};
-use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, Record, change, load_error, shortened};
+use super::{
+    Catalog, CatalogEntry, CatalogError, ModelSlot, Operation, Record, change, load_error, model_span, shortened,
+};
 use crate::engine::{ArtifactPath, ContentHash, LoadError, SessionError};
 use crate::manifest::{FILE, Manifest};
 
@@ -60,7 +63,13 @@ impl<E: ModelEngine> Catalog<E> {
                 while let Some(name) = next(&left) {
                     if let Err(error) = catalog.restore(&name).await {
                         not_yet += 1;
-                        tracing::warn!(model = shortened(&name), "model not restored yet: {error}");
+                        let listed = catalog.listed(&name).await;
+                        let target_model = listed.and_then(|listed| listed.target_model);
+                        tracing::warn!(
+                            model = shortened(&name),
+                            target_model,
+                            "model not restored yet: {error}"
+                        );
                     }
                 }
                 not_yet
@@ -84,16 +93,18 @@ impl<E: ModelEngine> Catalog<E> {
                 if state::action(entry.state(), ModelOperation::Restore) != Action::LoadAgain {
                     return Ok(Op::Nop);
                 }
-                match self.load_again(name, &entry).await {
+                let span = model_span(Operation::Restore, name, entry.target_model.as_deref());
+                match self.load_again(name, &entry).instrument(span.clone()).await {
                     Ok(served) => {
-                        tracing::debug!(model = shortened(name), "model restored");
-                        *entry.slot() = ModelSlot::Loaded(Arc::new(served.called(shortened(name))));
+                        span.in_scope(|| tracing::debug!("model restored"));
+                        *entry.slot() =
+                            ModelSlot::Loaded(Arc::new(served.called(shortened(name), entry.target_model.clone())));
                         Ok(change(End::Restored, None))
                     }
                     Err(RestoreError::ForNow(error)) => Err(error),
                     Err(RestoreError::ForGood(error)) => {
-                        let (model, url) = (shortened(name), shortened(&entry.url));
-                        tracing::warn!(model, url, "model cannot be restored and leaves the list: {error}");
+                        let url = shortened(&entry.url);
+                        span.in_scope(|| tracing::warn!(url, "model cannot be restored and leaves the list: {error}"));
                         self.record(End::RestoreFailedForGood, name, None);
                         Ok(change(End::RestoreFailedForGood, None))
                     }

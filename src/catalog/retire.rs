@@ -80,6 +80,7 @@ impl<E: ModelEngine> Catalog<E> {
             let held_seconds = started.elapsed().as_secs();
             tracing::info!(
                 model = name,
+                target_model = entry.target_model,
                 memory_bytes,
                 held_seconds,
                 "memory of an unloaded model freed"

@@ -33,10 +33,10 @@ impl<M: LoadedModel> ServedModel<M> {
         has_content.then(|| serde_json::to_string(manifest).ok()).flatten()
     }
 
-    /// Sets the name of the model for log messages and errors.
-    pub fn called(self, name: String) -> Self {
+    /// Sets the name of the model for log messages and errors, and the client's name for it.
+    pub fn called(self, name: String, target_model: Option<String>) -> Self {
         Self {
-            model: self.model.called(name),
+            model: self.model.called(name, target_model),
             ..self
         }
     }
@@ -66,10 +66,7 @@ impl<E: ModelEngine> Catalog<E> {
             Some(file) => match self.tokenizer(name, file, &model.manifest().hints.text, path).await {
                 Ok(tokenizer) => Some(tokenizer),
                 Err(CatalogError::Tokenizer { source, .. }) if !model.manifest().needs_tokenizer(model.signature()) => {
-                    tracing::warn!(
-                        model = shortened(name),
-                        "tokenizer not usable; the model accepts no text: {source}"
-                    );
+                    tracing::warn!("tokenizer not usable; the model accepts no text: {source}");
                     refused = Some(source.to_string());
                     None
                 }

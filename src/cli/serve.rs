@@ -14,13 +14,14 @@ use std::time::Duration;
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use anyhow::{Context, Result, ensure};
 use tokio::time::{Instant, MissedTickBehavior};
+use tracing::Instrument;
 
 use super::bounds;
 use super::source::ModelSource;
 use crate::audio::AudioLimits;
-use crate::catalog::{self, Catalog, Demand, Journal};
+use crate::catalog::{self, Catalog, Demand, Journal, Operation};
 use crate::codec::{Documents, Format};
-use crate::config::{self, DurationOrOff, MediaArgs, MetricsSwitch, OnFull, Prepare, Provider, ServeArgs};
+use crate::config::{self, DurationOrOff, MediaArgs, MetricsSwitch, OnFull, Prepare, Provider, ServeArgs, TraceArgs};
 use crate::connections::pages::Pages;
 use crate::connections::{self, ConnectionLimits};
 use crate::contract::{self, Health, Invocations, Pulse};
@@ -32,6 +33,8 @@ use crate::supervisor::{self, Inheritance, SupervisorLink};
 use crate::telemetry::emf::Emf;
 use crate::telemetry::metrics::{Metrics, MetricsConfig};
 use crate::telemetry::recorder::Recorder;
+use crate::telemetry::request_log::RequestLog;
+use crate::telemetry::traces::Traces;
 use crate::telemetry::{self, READY};
 use crate::text;
 
@@ -83,6 +86,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         "HF_TASK (--task) applies to a single model, but this server has several; put {{\"task\": ...}} into the \
          longshore.json of each archive"
     );
+    let request_log = Arc::new(request_log(&args.traces)?);
     let metrics = Arc::new(Metrics::new(MetricsConfig {
         is_on: args.telemetry.metrics == MetricsSwitch::On,
         models: args.telemetry.metrics_models.into(),
@@ -128,7 +132,14 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     let emf = report_metrics(args, &metrics, &catalog, &engine)?;
     let server = contract::start(
         listener,
-        contract_config(args, &source, formats, open_files, address.ip(), pulse),
+        contract_config(
+            args,
+            &source,
+            formats,
+            open_files,
+            address.ip(),
+            (pulse, Arc::clone(&request_log)),
+        ),
         Arc::clone(&catalog),
         Arc::clone(&engine),
         Arc::clone(&metrics),
@@ -184,9 +195,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
                 link.replace(culprits);
             }
             server.leave_to_another(args.replace_timeout).await;
-            if let Some(emf) = emf {
-                emf.await;
-            }
+            end_telemetry(emf, &request_log).await;
             return Ok(REPLACED);
         }
     }
@@ -200,10 +209,25 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         _ = interrupt.recv() => tracing::info!("stopped at once"),
         () = server.stop(args.drain_timeout) => tracing::info!("stopped"),
     }
+    end_telemetry(emf, &request_log).await;
+    Ok(0)
+}
+
+/// Writes what a server has counted and traced until its end.
+async fn end_telemetry(emf: Option<impl Future<Output = ()>>, request_log: &RequestLog) {
     if let Some(emf) = emf {
         emf.await;
     }
-    Ok(0)
+    request_log.stop().await;
+}
+
+/// Chooses the requests for the log and for traces, by the options.
+fn request_log(args: &TraceArgs) -> Result<RequestLog> {
+    let traces = match &args.otlp_endpoint {
+        Some(url) => Some(Traces::start(url, args.otlp_service.clone())?),
+        None => None,
+    };
+    Ok(RequestLog::new(args.access_log.0, traces, args.otlp_sample.0))
 }
 
 /// Writes metrics to standard output at each interval of `--emf`. The result writes those of an
@@ -352,7 +376,7 @@ fn contract_config(
     formats: contract::Formats,
     open_files: Option<u64>,
     address: IpAddr,
-    pulse: Option<Arc<Pulse>>,
+    (pulse, request_log): (Option<Arc<Pulse>>, Arc<RequestLog>),
 ) -> contract::ContractConfig {
     let places = args.max_connections(open_files);
     let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
@@ -393,6 +417,9 @@ fn contract_config(
         only_this_user: args.only_this_user,
         pulse,
         profiles: args.telemetry.profiles,
+        log_control: args.traces.log_control,
+        log_level: args.log_level.clone(),
+        request_log,
         max_concurrent_transforms,
         max_payload_in_mb,
     }
@@ -440,7 +467,10 @@ async fn load_default(args: &ServeArgs, catalog: &Arc<Catalog>, name: &str, path
             .map(drop)
             .with_context(failed);
     };
-    let memory = catalog.load_trusted(name, path).await.with_context(failed)?;
+    let span = catalog::model_span(Operation::Load, name, None);
+    let load = catalog.load_trusted(name, path).instrument(span.clone());
+    let memory = load.await.with_context(failed)?;
+    let _guard = span.entered();
     tracing::info!(path = %path.display(), memory_bytes = memory.own, load_ms = millis(begun), "model loaded");
     Ok(())
 }

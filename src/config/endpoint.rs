@@ -458,11 +458,11 @@ pub struct EndpointArgs {
     pub cache_dir: Option<PathBuf>,
 
     /// Format of the log on standard error
-    #[arg(long, env = "LONGSHORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
+    #[arg(long, env = "LONGSHORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto, help_heading = "Log")]
     pub log_format: LogFormat,
 
     /// Least severe level that is logged: off, error, warn, info, debug or trace, or Python's 10
-    /// to 50
+    /// to 50; levels of single modules may follow, e.g. info,store=debug
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_LOG_LEVEL",

@@ -13,8 +13,8 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::{
-    DurationOrOff, FetchArgs, LogFormat, LogLevel, MediaArgs, MetricsArgs, at_least_one, duration, duration_or_off,
-    origin, threads,
+    DurationOrOff, FetchArgs, LogFormat, LogLevel, MediaArgs, MetricsArgs, TraceArgs, at_least_one, duration,
+    duration_or_off, origin, threads,
 };
 use crate::manifest::Overlay;
 
@@ -498,11 +498,11 @@ pub struct ServeArgs {
     pub shared_constants: ByteSize,
 
     /// Format of the log on standard error
-    #[arg(long, env = "LONGSHORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
+    #[arg(long, env = "LONGSHORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto, help_heading = "Log")]
     pub log_format: LogFormat,
 
     /// Least severe level that is logged: off, error, warn, info, debug or trace, or Python's 10
-    /// to 50
+    /// to 50; levels of single modules may follow, e.g. info,store=debug
     #[arg(
         long,
         env = "SAGEMAKER_CONTAINER_LOG_LEVEL",
@@ -511,6 +511,9 @@ pub struct ServeArgs {
         help_heading = "Log"
     )]
     pub log_level: LogLevel,
+
+    #[command(flatten)]
+    pub traces: TraceArgs,
 
     #[command(flatten)]
     pub telemetry: MetricsArgs,

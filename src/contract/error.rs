@@ -90,6 +90,10 @@ pub(super) enum Error {
     MetricsOff,
     #[error("this server makes no profiles of models; start it with --profiles")]
     ProfilesOff,
+    #[error("the level of the log cannot be changed by requests; start the server with --log-control")]
+    LogControlOff,
+    #[error("the level of the log is not changed: {reason}")]
+    LogLevel { reason: String },
     #[error("another profile is being made; try again when it has ended")]
     ProfileRunning,
     #[error("the model is still loading")]
@@ -221,7 +225,8 @@ impl Error {
             | Self::Page(_)
             | Self::LoadRequest { .. }
             | Self::RepositoryRequest { .. }
-            | Self::LoadParameter { .. } => true,
+            | Self::LoadParameter { .. }
+            | Self::LogLevel { .. } => true,
             Self::Inference(error) => matches!(error, InferenceError::Run(_)),
             Self::NoRoute { .. }
             | Self::MethodNotAllowed { .. }
@@ -238,6 +243,7 @@ impl Error {
             | Self::NoTargetModel
             | Self::MetricsOff
             | Self::ProfilesOff
+            | Self::LogControlOff
             | Self::ProfileRunning
             | Self::Starting
             | Self::Draining
@@ -251,7 +257,7 @@ impl Error {
 
     fn reply(&self) -> Reply {
         match self {
-            Self::NoRoute { .. } | Self::MetricsOff | Self::ProfilesOff => NO_ROUTE,
+            Self::NoRoute { .. } | Self::MetricsOff | Self::ProfilesOff | Self::LogControlOff => NO_ROUTE,
             Self::ProfileRunning => QUEUE_FULL,
             Self::NoVersion { .. } => NOT_LOADED,
             Self::MethodNotAllowed { .. } => WRONG_METHOD,
@@ -266,6 +272,7 @@ impl Error {
             | Self::LoadRequest { .. }
             | Self::RepositoryRequest { .. }
             | Self::LoadParameter { .. }
+            | Self::LogLevel { .. }
             | Self::PlatformLoads
             | Self::NoStore
             | Self::SingleModelMode

@@ -1,20 +1,22 @@
-//! Records failed requests: in the statistics of their model, and in the list of the last failures.
+//! Records failed requests: in the log, in the statistics of their model, and in the list of the
+//! last failures.
 //!
 //! This runs for failed requests only, after the handler: it may look the model up by its name,
 //! which a successful request never does for its statistics.
 
 use actix_web::body::MessageBody;
-use actix_web::dev::ServiceResponse;
+use actix_web::dev::{RequestHead, ServiceResponse};
 use actix_web::{HttpMessage, HttpRequest, ResponseError};
 
 use super::AppState;
 use super::error::Error;
+use super::request_log;
 use super::v2::V2Error;
 use crate::telemetry::cause::Cause;
 use crate::telemetry::failures::{Failure, without_quotes};
 use crate::telemetry::metrics::Route;
 use crate::wire::v2::{V2ModelPath, V2Path};
-use crate::wire::{ModelPath, TARGET_MODEL};
+use crate::wire::{INFERENCE_ID, ModelPath, TARGET_MODEL};
 
 /// The model that the body of a request names, for requests whose path and headers name none.
 struct NamedInBody(String);
@@ -39,33 +41,42 @@ fn error(response: &ServiceResponse<impl MessageBody>) -> Option<&Error> {
     error.as_error::<Error>().or_else(of_protocol)
 }
 
-/// Records an error response of `route`.
-pub(super) async fn record(state: &AppState, route: Route, cause: Cause, response: &ServiceResponse<impl MessageBody>) {
-    let is_of_model = match route {
-        Route::Invocations | Route::Invoke | Route::Infer => true,
-        Route::Load | Route::Unload | Route::Protocol | Route::ExecutionParameters | Route::Profile | Route::Other => {
-            false
-        }
-        // An answer about the state does not count: 404 for an unknown model, 503 for a start.
-        Route::Ping | Route::Metrics | Route::List | Route::Get | Route::Page => return,
-    };
+/// Logs and records an error response of `route`.
+pub(super) async fn record(
+    state: &AppState,
+    route: Route,
+    cause: Cause,
+    response: &ServiceResponse<impl MessageBody>,
+    trace_id: Option<&str>,
+) {
     let request = response.request();
+    // The record must not contain the client's data.
     let error = error(response);
     let text = match error {
         Some(error) if error.quotes_data() => without_quotes(&error.to_string()),
         Some(error) => error.to_string(),
         None => response.status().to_string(),
     };
-    let target = request
-        .headers()
-        .get(TARGET_MODEL)
-        .map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
-    let name = named(state, route, request, target.as_deref());
-    if is_of_model
-        && let Some(name) = &name
-        && let Some(stats) = state.catalog.stats(name).await
-    {
-        state.metrics.model_failed(&stats, cause, &text);
+    let sent = request.headers().get(TARGET_MODEL);
+    let sent = sent.map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
+    let name = named(state, route, request, sent.as_deref());
+    let listed = match &name {
+        Some(name) => state.catalog.listed(name).await,
+        None => None,
+    };
+    let target = listed.as_ref().and_then(|listed| listed.target_model.clone()).or(sent);
+    log(response, (name.as_deref(), target.as_deref()), trace_id, &text);
+
+    let is_of_model = match route {
+        Route::Invocations | Route::Invoke | Route::Infer => true,
+        Route::Load | Route::Unload | Route::Protocol | Route::ExecutionParameters | Route::Debug | Route::Other => {
+            false
+        }
+        // An answer about the state does not count: 404 for an unknown model, 503 for a start.
+        Route::Ping | Route::Metrics | Route::List | Route::Get | Route::Page => return,
+    };
+    if is_of_model && let Some(listed) = &listed {
+        state.metrics.model_failed(&listed.stats, cause, &text);
     }
     let status = response.status().as_u16();
     let failure = Failure::now(route.label(), Some(status), cause, &text);
@@ -75,19 +86,62 @@ pub(super) async fn record(state: &AppState, route: Route, cause: Cause, respons
         .add(failure.of(name.as_deref(), target.as_deref()));
 }
 
-/// Records a request that was refused by its head, before a client sent its body.
-pub(super) fn record_head(state: &AppState, route: Route, path: &str, refusal: &Error) {
+/// Logs a refusal with the opaque model name of the path and the client's name for it, because
+/// operators use the log to map one to the other.
+fn log(
+    response: &ServiceResponse<impl MessageBody>,
+    (model, target_model): (Option<&str>, Option<&str>),
+    trace_id: Option<&str>,
+    text: &str,
+) {
+    let request = response.request();
+    let status = response.status().as_u16();
+    // The names come from clients; the log escapes line breaks in them (ST-11).
+    let (method, path) = (request.method().as_str(), request.path());
+    let inference_id = request.headers().get(INFERENCE_ID);
+    let inference_id = inference_id.map(|id| String::from_utf8_lossy(id.as_bytes()));
+    let inference_id = inference_id.as_deref();
+    if response.status().is_server_error() {
+        tracing::warn!(
+            status,
+            method,
+            path,
+            model,
+            target_model,
+            inference_id,
+            trace_id,
+            "{text}"
+        );
+    } else {
+        tracing::info!(
+            status,
+            method,
+            path,
+            model,
+            target_model,
+            inference_id,
+            trace_id,
+            "{text}"
+        );
+    }
+}
+
+/// Logs and records a request that was refused by its head, before a client sent its body.
+pub(super) fn record_head(state: &AppState, route: Route, head: &RequestHead, refusal: &Error) {
+    let (method, path) = (head.method.as_str(), head.uri.path());
     let status = refusal.status_code().as_u16();
     let failure = Failure::now(route.label(), Some(status), refusal.cause(), &refusal.to_string());
     let name = match ModelPath::parse(path) {
         Some(ModelPath::Model(name) | ModelPath::Invoke(name)) => Some(name),
         None => None,
     };
-    state.metrics.failures.add(failure.of(name.as_deref(), None));
+    let (model, target_model) = (name.as_deref(), request_log::text(&head.headers, TARGET_MODEL));
+    tracing::info!(status, method, path, model, target_model, "{refusal}");
+    state.metrics.failures.add(failure.of(model, target_model));
 }
 
 /// The name of the model that a request is about.
-fn named(state: &AppState, route: Route, request: &HttpRequest, target: Option<&str>) -> Option<String> {
+pub(super) fn named(state: &AppState, route: Route, request: &HttpRequest, target: Option<&str>) -> Option<String> {
     if let Some(NamedInBody(name)) = request.extensions().get() {
         return Some(name.clone());
     }
@@ -110,6 +164,6 @@ fn named(state: &AppState, route: Route, request: &HttpRequest, target: Option<&
         | Route::Load
         | Route::List
         | Route::Page
-        | Route::Profile => None,
+        | Route::Debug => None,
     }
 }

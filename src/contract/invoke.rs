@@ -16,10 +16,12 @@ use super::body::{self, Body, BodyLimit};
 use super::coding;
 use super::error::Error;
 use super::models::text_header;
+use super::request_log;
 use crate::catalog::Handle;
 use crate::engine::Model;
 use crate::handler::{Invocation, Protocol};
 use crate::telemetry::recorder::Phase;
+use crate::telemetry::times::Step;
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
 /// The Content-Type that `curl -d` sends by default. Treated as a missing one, because no model
@@ -76,10 +78,9 @@ pub(super) async fn model(
     let attributes = custom_attributes(request)?;
     let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     state.wait_for_default(name, deadline).await?;
+    let asked = Instant::now();
     let handle = state.catalog.get(name, deadline).await?;
-    let record = state
-        .metrics
-        .start_model_request(handle.stats(), arrived, handle.is_cold());
+    let record = request_log::found_model(state, request, name, &handle, (arrived, asked));
     warn_of_another_target(name, handle.target_model(), request);
 
     let (size, invocation) = invocation(state, name, &handle, request, body);
@@ -118,6 +119,7 @@ pub(super) fn invocation(
         },
         model: name.to_owned(),
         handler: Arc::clone(handle.handler()),
+        logged: request_log::logged(request),
     };
     (size, invocation)
 }
@@ -163,6 +165,10 @@ pub(super) async fn read_body(
     let body = body::read(&state.engine, request, payload, body_limit(state), deadline).await?;
     let recorder = state.metrics.recorder();
     recorder.phase_since(Phase::Read, arrived.into_std());
+    if let Some(logged) = request_log::logged(request) {
+        logged.read_body(body.bytes.len());
+        logged.times.end(Step::Phase(Phase::Read), arrived.into_std());
+    }
     Ok(body)
 }
 
@@ -222,7 +228,7 @@ fn warn_of_another_target(name: &str, loaded: Option<&str>, request: &HttpReques
         let asked = String::from_utf8_lossy(asked.as_bytes());
         tracing::warn!(
             model = name,
-            loaded,
+            target_model = loaded,
             asked = asked.as_ref(),
             "the Target-Model header differs from that of the load request"
         );

@@ -1,18 +1,21 @@
 //! Load, list, get and unload models (`MM` clauses).
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, rt, web};
+use tracing::Instrument;
 
 use super::body::{self, BodyLimit};
 use super::error::Error;
 use super::failure;
+use super::request_log;
 use super::{AppState, invoke};
-use crate::catalog::CatalogError;
+use crate::catalog::{CatalogError, Operation, model_span};
 use crate::engine::LoadedMemory;
 use crate::telemetry::metrics::{LoadOutcome, UnloadReason};
+use crate::telemetry::times::{Step, as_milliseconds};
 use crate::wire::{
     LoadRequest, ModelDescription, ModelList, ModelPath, StatusBody, TARGET_MODEL, page_token, parse_page_token,
 };
@@ -45,7 +48,8 @@ pub(super) async fn load(
     let target_model = text_header(&request, TARGET_MODEL);
     // A separate task: the platform stops waiting after a minute, but the load continues, and the
     // platform's retry finds it done (MM-14).
-    let task = rt::spawn(async move {
+    let span = model_span(Operation::Load, &wanted.model_name, target_model.as_deref());
+    let load = async move {
         let started = Instant::now();
         let loaded = state
             .catalog
@@ -59,17 +63,23 @@ pub(super) async fn load(
         state.metrics.load(outcome(&loaded), took);
         if let Ok(LoadedMemory { own, shared, .. }) = loaded {
             tracing::info!(
-                model = wanted.model_name,
-                target_model,
                 memory_bytes = own,
                 shared_bytes = shared,
-                load_ms = millis(took),
+                load_ms = as_milliseconds(took),
                 "model loaded"
             );
         }
         loaded.map(|_| wanted.model_name)
-    });
-    let name = joined(task).await??;
+    };
+    let asked = Instant::now();
+    let loaded = joined(rt::spawn(load.instrument(span))).await;
+    if let Some(logged) = request_log::logged(&request) {
+        logged.times.end(Step::Load, asked);
+    }
+    let name = loaded??;
+    if let Some(logged) = request_log::logged(&request) {
+        logged.found_model(&name, text_header(&request, TARGET_MODEL).as_deref(), true);
+    }
     Ok(HttpResponse::Ok().json(StatusBody {
         status: format!("Model \"{name}\" registered"),
     }))
@@ -106,7 +116,7 @@ pub(super) async fn below(
     let path = ModelPath::parse(path).ok_or_else(|| Error::NoRoute { path: path.to_owned() })?;
     match (path, request.method()) {
         (ModelPath::Model(name), &Method::GET) => get(&state, &name).await,
-        (ModelPath::Model(name), &Method::DELETE) => unload(state, name).await,
+        (ModelPath::Model(name), &Method::DELETE) => unload(state, &request, name).await,
         (ModelPath::Model(_), method) => Err(Error::MethodNotAllowed {
             method: method.clone(),
             allowed: "GET, DELETE",
@@ -130,9 +140,14 @@ async fn get(state: &AppState, name: &str) -> Result<HttpResponse, Error> {
 }
 
 /// `DELETE /models/{name}`: answers when the memory is free (MM-4).
-async fn unload(state: web::Data<AppState>, name: String) -> Result<HttpResponse, Error> {
+async fn unload(state: web::Data<AppState>, request: &HttpRequest, name: String) -> Result<HttpResponse, Error> {
     if !state.settings.loads {
         return Err(Error::SingleModelMode);
+    }
+    if let Some(logged) = request_log::logged(request)
+        && let Some(listed) = state.catalog.listed(&name).await
+    {
+        logged.found_model(&name, listed.target_model.as_deref(), false);
     }
     let name = unload_reported(state, name).await?;
     Ok(HttpResponse::Ok().json(StatusBody {
@@ -143,26 +158,23 @@ async fn unload(state: web::Data<AppState>, name: String) -> Result<HttpResponse
 /// Unloads `name` and returns it. Counts and logs the unload.
 pub(super) async fn unload_reported(state: web::Data<AppState>, name: String) -> Result<String, Error> {
     // A separate task, so that the unload continues if the client hangs up.
-    let task = rt::spawn(async move {
+    let target_model = state.catalog.listed(&name).await.and_then(|listed| listed.target_model);
+    let span = model_span(Operation::Unload, &name, target_model.as_deref());
+    let unload = async move {
         let started = Instant::now();
         let unloaded = state.catalog.unload(&name).await;
         let took = started.elapsed();
         if let Ok(freed_bytes) = unloaded {
             state.metrics.unload(UnloadReason::Request, Some(took));
-            tracing::info!(model = name, freed_bytes, unload_ms = millis(took), "model unloaded");
+            tracing::info!(freed_bytes, unload_ms = as_milliseconds(took), "model unloaded");
         }
         unloaded.map(|_| name)
-    });
-    Ok(joined(task).await??)
+    };
+    Ok(joined(rt::spawn(unload.instrument(span))).await??)
 }
 
 pub(super) async fn joined<T>(task: rt::task::JoinHandle<T>) -> Result<T, Error> {
     task.await.map_err(|error| Error::Internal(error.to_string()))
-}
-
-/// Milliseconds with three decimals, for the log.
-fn millis(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn outcome<T>(loaded: &Result<T, CatalogError>) -> LoadOutcome {

@@ -15,6 +15,8 @@ use crate::telemetry::metrics::Route;
 /// The beginning of the path of a profile.
 pub(super) const PROFILE: &str = "/debug/profile/";
 
+pub(super) const LOG_LEVEL: &str = "/debug/log-level";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
     Ping,
@@ -27,6 +29,7 @@ pub(super) enum Resource {
     Model,
     /// A path below `/debug/profile/`.
     Profile,
+    LogLevel,
     /// A path below `/v2`; whether it is an inference.
     Protocol {
         is_inference: bool,
@@ -45,6 +48,7 @@ impl Resource {
             "/execution-parameters" => Self::ExecutionParameters,
             "/metrics" => Self::Metrics,
             "/models" => Self::Models,
+            LOG_LEVEL => Self::LogLevel,
             path if path.starts_with(PROFILE) => Self::Profile,
             path if path.starts_with("/models/") => Self::Model,
             path if v2::is_below(path) => Self::Protocol {
@@ -70,6 +74,7 @@ impl Resource {
             Self::Invocations | Self::Text(_) | Self::Profile => Some("POST"),
             Self::ExecutionParameters | Self::Metrics => Some("GET"),
             Self::Models => Some("GET, POST"),
+            Self::LogLevel => Some("GET, PUT"),
             Self::Model | Self::Protocol { .. } | Self::Page(_) | Self::Unknown => None,
         }
     }
@@ -91,7 +96,7 @@ impl Resource {
             Self::Protocol { is_inference: true } => Route::Infer,
             Self::Protocol { is_inference: false } => Route::Protocol,
             Self::Page(_) => Route::Page,
-            Self::Profile => Route::Profile,
+            Self::Profile | Self::LogLevel => Route::Debug,
             Self::Unknown => Route::Other,
         }
     }
@@ -147,12 +152,13 @@ mod tests {
                 None,
                 Route::Protocol,
             ),
+            ("/debug/profile/a", &post, Resource::Profile, Some("POST"), Route::Debug),
             (
-                "/debug/profile/a",
-                &post,
-                Resource::Profile,
-                Some("POST"),
-                Route::Profile,
+                "/debug/log-level",
+                &get,
+                Resource::LogLevel,
+                Some("GET, PUT"),
+                Route::Debug,
             ),
             ("/%70ing", &get, Resource::Ping, Some("GET, HEAD, POST"), Route::Ping),
             ("/%2570ing", &get, Resource::Unknown, None, Route::Other),

@@ -19,19 +19,25 @@ use super::error::Error;
 use super::failure;
 use super::invoke::{body_limit, read_body, reply};
 use super::models::text_header;
+use super::request_log;
 use crate::engine::Model;
 use crate::handler::{Invocation, Protocol, TextApi};
 use crate::wire::TARGET_MODEL;
 
 /// Returns the interface that a path belongs to.
 pub(super) fn api(path: &str) -> Option<TextApi> {
-    Some(match path {
-        "/embed" => TextApi::Embed,
-        "/rerank" => TextApi::Rerank,
-        "/predict" => TextApi::Predict,
-        "/v1/embeddings" => TextApi::OpenAi,
-        _ => return None,
-    })
+    let all = [TextApi::Embed, TextApi::Rerank, TextApi::Predict, TextApi::OpenAi];
+    all.into_iter().find(|&api| self::path(api) == path)
+}
+
+/// Returns the path of an interface.
+pub(super) const fn path(api: TextApi) -> &'static str {
+    match api {
+        TextApi::Embed => "/embed",
+        TextApi::Rerank => "/rerank",
+        TextApi::Predict => "/predict",
+        TextApi::OpenAi => "/v1/embeddings",
+    }
 }
 
 /// The member of a JSON body that chooses the model.
@@ -63,7 +69,9 @@ pub(super) async fn answer(
         }
     };
     state.wait_for_default(&name, deadline).await?;
+    let asked = Instant::now();
     let handle = state.catalog.get(&name, deadline).await?;
+    let record = request_log::found_model(state, request, &name, &handle, (arrived, asked));
     let size = handle.handler().weight("application/json", &body.bytes);
     let invocation = Invocation {
         body: body.bytes,
@@ -71,10 +79,8 @@ pub(super) async fn answer(
         protocol: Protocol::Texts(api),
         model: name,
         handler: Arc::clone(handle.handler()),
+        logged: request_log::logged(request),
     };
-    let record = state
-        .metrics
-        .start_model_request(handle.stats(), arrived, handle.is_cold());
     let encoded = record.settle(Model::answer(&handle, size, deadline, invocation).await)?;
     let mut response = HttpResponse::Ok();
     response.content_type(encoded.content_type.as_ref());

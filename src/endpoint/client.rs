@@ -11,7 +11,6 @@
 mod target;
 
 use std::convert::Infallible;
-use std::sync::Once;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use tokio::time::{Instant, timeout_at};
 pub use target::Target;
 
 use crate::endpoint::fleet::LiveAddress;
+use crate::tls;
 
 /// Containers listen on this machine and accept connections within 250 ms (ST-5).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -107,7 +107,7 @@ pub struct OpenResponse {
 impl Client {
     /// `down_wait` is how long a call waits for a container that is being restarted.
     pub fn new(down_wait: Duration) -> Result<Self, ClientError> {
-        provide_tls();
+        tls::provide();
         let http = reqwest::Client::builder()
             .http1_only()
             .no_proxy()
@@ -291,13 +291,4 @@ fn failure(error: &reqwest::Error) -> CallError {
         error if error.is_timeout() => CallError::TimedOut,
         _ => CallError::Broken(reason),
     }
-}
-
-/// Installs a TLS crypto provider. reqwest requires one, even for plain HTTP.
-pub fn provide_tls() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // An error means that a provider is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
 }

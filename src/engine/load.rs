@@ -273,7 +273,7 @@ impl Engine {
             second_sessions: Arc::clone(&self.second_sessions),
             recorder: Arc::clone(&self.recorder),
             watchdog: Arc::clone(&self.watchdog),
-            standing: Arc::new(Standing::new(content.to_string(), content.short())),
+            standing: Arc::new(Standing::new(content.to_string(), None, content.short())),
             stuck: Arc::clone(&self.stuck),
         })
     }

@@ -8,6 +8,8 @@ use super::media::Reply;
 use super::{HandledRequest, Handler, MediaError, RequestFacts};
 use crate::codec::{DecodeError, Documents, EncodeError, EncodedResponse, Format, ReplyPlan};
 use crate::engine::{InferenceError, RequestBudget, RequestMemory, Work};
+use crate::telemetry::request_log::LoggedRequest;
+use crate::telemetry::times::RequestTimes;
 use crate::tensor::{Inputs, Value};
 
 /// The parts of a request that determine the model's answer. Decoding and encoding large bodies
@@ -20,6 +22,8 @@ pub struct Invocation {
     pub protocol: Protocol,
     pub model: String,
     pub handler: Arc<Handler>,
+    /// The record of the request, if it was chosen for the log or for a trace.
+    pub logged: Option<Arc<LoggedRequest>>,
 }
 
 /// The source of the request's content type and of the format for the response.
@@ -181,6 +185,10 @@ impl Work for Invocation {
 
     fn apart(&self, plan: &InvocationPlan, outputs: Option<&[Value]>) -> Option<usize> {
         self.handler.apart(plan.format, &plan.reply, outputs)
+    }
+
+    fn times(&self) -> Option<&RequestTimes> {
+        self.logged.as_ref().map(|logged| &logged.times)
     }
 
     fn encode(&self, plan: InvocationPlan, runs: &[Vec<Value>]) -> Result<EncodedResponse, InvocationError> {

@@ -100,6 +100,7 @@ impl Rehearsal<'_> {
             },
             model,
             handler,
+            logged: None,
         }
     }
 

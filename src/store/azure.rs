@@ -193,14 +193,14 @@ fn builder(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::clouds::provide_tls;
+    use crate::tls;
 
     type Variables<'a> = [(&'a str, &'a str)];
 
     const KEY: &str = "a2V5";
 
     fn options(http: bool) -> ClientOptions {
-        provide_tls();
+        tls::provide();
         ClientOptions::new().with_allow_http(http)
     }
 

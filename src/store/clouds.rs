@@ -5,7 +5,7 @@
 //! (`tries.rs`), and a request may take any time as long as bytes arrive.
 
 use std::error::Error as _;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::http::HttpBuilder;
@@ -20,6 +20,7 @@ use super::error::LocationError;
 use super::exchange::{ObservingConnector, shown};
 use super::location::{Cloud, Location};
 use super::{aws, azure, google};
+use crate::tls;
 
 /// Time to connect: longer than any healthy network takes, and shorter than a request can wait.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,7 +49,7 @@ pub(super) fn connect(
     environment: &Environment,
     timeout: Duration,
 ) -> Result<StoreClient, LocationError> {
-    provide_tls();
+    tls::provide();
     let wrong = |reason| LocationError::Settings {
         url: location.shown(),
         reason,
@@ -151,12 +152,4 @@ pub(super) fn never() -> RetryConfig {
         max_retries: 0,
         ..RetryConfig::default()
     }
-}
-
-/// Selects the cryptography of rustls, which has to happen once, unless it was selected before.
-pub(super) fn provide_tls() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
 }

@@ -130,12 +130,12 @@ mod tests {
     use object_store::gcp::GoogleConfigKey;
 
     use super::*;
-    use crate::store::clouds::provide_tls;
+    use crate::tls;
 
     type Variables<'a> = [(&'a str, &'a str)];
 
     fn options(http: bool) -> ClientOptions {
-        provide_tls();
+        tls::provide();
         ClientOptions::new().with_allow_http(http)
     }
 

@@ -120,8 +120,18 @@ impl Ledger {
 
     /// The names under which `content` is loaded.
     pub fn names(&self, content: u64) -> Vec<&str> {
-        let with_content = self.models.values().filter(|model| model.content.short() == content);
-        with_content.map(|model| model.name.as_str()).collect()
+        self.with_content(content).map(|model| model.name.as_str()).collect()
+    }
+
+    /// The clients' names of the models with `content`, as far as the load requests had them.
+    pub fn target_models(&self, content: u64) -> Vec<&str> {
+        let targets = self.with_content(content).map(|model| model.target_model.as_deref());
+        targets.flatten().collect()
+    }
+
+    fn with_content(&self, content: u64) -> impl Iterator<Item = &Record> {
+        let models = self.models.values().map(|model| &**model);
+        models.filter(move |model| model.content.short() == content)
     }
 
     /// Records that `content` has ended a worker. Returns the length of its refusal, unless nothing

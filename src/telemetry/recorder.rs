@@ -5,13 +5,15 @@
 //! reader adds the copies. A request then costs a few relaxed increments and four readings of the
 //! clock.
 //!
-//! Invariant: with `--metrics off`, nothing here reads the clock or counts.
+//! Invariant: with `--metrics off`, nothing here counts, and only the work on requests that are
+//! timed by themselves (`times.rs`) reads the clock.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::latency::{Latencies, LatencySnapshot};
+use super::times::{RequestTimes, Step, StepTime};
 
 /// A part of a request's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,11 +227,12 @@ impl Recorder {
         }
     }
 
-    /// Starts to time the work of this thread on requests.
-    pub fn work(&self) -> Work<'_> {
+    /// Starts to time the work of this thread on requests; `is_timed` says whether one of them is
+    /// timed by itself.
+    pub fn work(&self, is_timed: bool) -> Work<'_> {
         Work {
             recorder: self,
-            times: self.is_on.then(|| {
+            times: (self.is_on || is_timed).then(|| {
                 let now = Instant::now();
                 (now, now)
             }),
@@ -265,21 +268,29 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Ends a phase of `requests` requests, each of which waited for all of it.
-    pub fn end_of(&mut self, phase: Phase, requests: usize) {
-        if let Some((_, last)) = &mut self.times {
-            let now = Instant::now();
-            let took = now.saturating_duration_since(*last);
-            *last = now;
-            for _ in 0..requests {
-                self.recorder.phase(phase, took);
+    /// Ends a phase of several requests, each of which waited for all of it. Each has the times of
+    /// its own, if it is timed by itself.
+    pub fn end_of<'t>(&mut self, phase: Phase, requests: impl ExactSizeIterator<Item = Option<&'t RequestTimes>>) {
+        let Some((_, last)) = &mut self.times else { return };
+        let (start, end) = (*last, Instant::now());
+        *last = end;
+        let count = requests.len();
+        for times in requests {
+            self.recorder.phase(phase, end.saturating_duration_since(start));
+            if let Some(times) = times {
+                times.add(StepTime {
+                    step: Step::Phase(phase),
+                    start,
+                    end,
+                    requests: count,
+                });
             }
         }
     }
 
     /// Ends a phase of one request.
-    pub fn end(&mut self, phase: Phase) {
-        self.end_of(phase, 1);
+    pub fn end(&mut self, phase: Phase, times: Option<&RequestTimes>) {
+        self.end_of(phase, [times].into_iter());
     }
 }
 
@@ -311,9 +322,9 @@ mod tests {
                     recorder.answered(Duration::from_millis(3));
                     recorder.found_model(false);
                     recorder.batch(3);
-                    let mut work = recorder.work();
-                    work.end(Phase::Parse);
-                    work.end_of(Phase::Run, 3);
+                    let mut work = recorder.work(false);
+                    work.end(Phase::Parse, None);
+                    work.end_of(Phase::Run, [None; 3].into_iter());
                 });
             }
         });
@@ -351,13 +362,31 @@ mod tests {
         recorder.answered(Duration::from_secs(1));
         recorder.found_model(true);
         recorder.batch(2);
-        recorder.work().end(Phase::Run);
+        recorder.work(false).end(Phase::Run, None);
         let totals = recorder.totals();
         assert_eq!(
             (totals.requests.count(), totals.cold, totals.batches.count()),
             (0, 0, 0)
         );
         assert_eq!((totals.phases[3].count, totals.busy), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_request_that_is_timed_by_itself_gets_its_phases_also_without_metrics() {
+        for is_on in [true, false] {
+            let (recorder, times) = (Recorder::new(is_on), RequestTimes::default());
+            let mut work = recorder.work(true);
+            work.end(Phase::Parse, Some(&times));
+            work.end_of(Phase::Run, [None, Some(&times)].into_iter());
+            let steps = times.steps();
+            let facts: Vec<_> = steps.iter().map(|time| (time.step, time.requests)).collect();
+            assert_eq!(facts, [(Step::Phase(Phase::Parse), 1), (Step::Phase(Phase::Run), 2)]);
+            assert_eq!(steps[0].end, steps[1].start);
+            assert_eq!(
+                recorder.totals().phases[Phase::Run as usize].count,
+                if is_on { 2 } else { 0 }
+            );
+        }
     }
 
     #[test]

@@ -115,7 +115,11 @@ impl Server {
                 shell
             }
         };
-        command.args(words).envs(environment.iter().copied());
+        // The address is read from the log.
+        command
+            .args(words)
+            .env("LONGSHORE_LOG_FORMAT", "text")
+            .envs(environment.iter().copied());
         if has_flag("--cache-dir") && !flags.contains(&"--cache-dir") {
             command.arg("--cache-dir").arg(cache.path());
         }

@@ -95,4 +95,5 @@ mod store;
 mod stuck;
 mod survival;
 mod text;
+mod traces;
 mod v2;

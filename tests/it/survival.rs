@@ -308,7 +308,8 @@ fn recently_used_models_are_restored_first_and_crashed_ones_last() {
     let log = server.log();
     let order: Vec<&str> = log
         .iter()
-        .filter_map(|line| line.split_once("model restored model=\"")?.1.split('"').next())
+        .filter(|line| line.contains("model restored"))
+        .filter_map(|line| line.split_once("restore{model=\"")?.1.split('"').next())
         .collect();
     assert_eq!(order, ["m1", "m4", "m5", "m3", "m2", "m0"]);
 }
@@ -338,7 +339,7 @@ fn the_target_model_of_the_load_is_remembered() {
     kill(&server);
     let other = Server::invocation("m").header("X-Amzn-SageMaker-Target-Model", "other.tar.gz");
     server.send(&other.json(&json!({"instances": [1]}))).expect(200);
-    server.wait_for_log("loaded=\"one.tar.gz\" asked=\"other.tar.gz\"");
+    server.wait_for_log("target_model=\"one.tar.gz\" asked=\"other.tar.gz\"");
 }
 
 #[test]

@@ -119,7 +119,8 @@ class Checks:
         return next(iter(self.segments))
 
     def command(self, url: str | None, folder: Path, *arguments: str) -> list[object]:
-        command = [self.binary, "serve", "--bind", "127.0.0.1", "--port", "0", "--cache-dir", folder / "cache"]
+        command = [self.binary, "serve", "--bind", "127.0.0.1", "--port", "0", "--log-format", "text", "--cache-dir",
+                   folder / "cache"]
         return [*command, "--model-store", url or f"{self.store.url}/{PREFIX}", *arguments]
 
     @contextmanager

@@ -73,7 +73,7 @@ impl<E: ModelEngine> Catalog<E> {
                 *origin.newest() = version.clone();
                 if is_replaced {
                     demand.metrics.unload(UnloadReason::Replaced, None);
-                    tracing::info!(model = shortened(name), %version, "model replaced by a newer version");
+                    tracing::info!(%version, "model replaced by a newer version");
                 }
                 Ok(())
             }

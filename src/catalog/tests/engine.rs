@@ -177,7 +177,7 @@ impl TestEngine {
         state.counts.bytes += artifact.bytes;
         state.counts.loaded += 1;
         Ok(TestModel {
-            standing: Arc::new(Standing::new(path, artifact.content.short())),
+            standing: Arc::new(Standing::new(path, None, artifact.content.short())),
             manifest: manifest.unwrap_or(&artifact.manifest).clone(),
             signature: artifact.signature,
             content: artifact.content,

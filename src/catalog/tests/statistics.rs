@@ -10,11 +10,11 @@ async fn the_statistics_of_a_model_end_with_its_unload() {
     server.load("a").await.unwrap();
     let handle = server.get("a").await.unwrap();
     handle.stats().failed(Cause::Memory, "no memory");
-    let by_name = server.catalog.stats("a").await.unwrap();
+    let by_name = server.catalog.listed("a").await.unwrap().stats;
     assert_eq!(by_name.failures(), 1, "a request and a name find the same ones");
     drop(handle);
     server.unload("a").await.unwrap();
-    assert!(server.catalog.stats("a").await.is_none());
+    assert!(server.catalog.listed("a").await.is_none());
     server.load("a").await.unwrap();
     assert_eq!(server.get("a").await.unwrap().stats().failures(), 0);
 }

@@ -8,9 +8,9 @@ use futures_util::future::BoxFuture;
 use reqwest::{Response, StatusCode, Url};
 use serde_json::Value;
 
-use crate::endpoint::client::provide_tls;
 use crate::page::state::{Change, FORM, State};
 use crate::telemetry::escape::plain;
+use crate::tls;
 
 /// Longest event in bytes: a state of a hundred thousand models.
 const MAX_EVENT: usize = 64 << 20;
@@ -60,7 +60,7 @@ impl Client {
         base.set_path(&format!("{path}/"));
         base.set_query(None);
         base.set_fragment(None);
-        provide_tls();
+        tls::provide();
         let builder = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(SILENCE);

@@ -16,6 +16,7 @@ use crate::contract::coding;
 use crate::contract::error::Error;
 use crate::contract::invoke::{body_limit, read_body, reply};
 use crate::contract::models::text_header;
+use crate::contract::request_log;
 use crate::engine::Model;
 use crate::handler::{Invocation, Protocol};
 use crate::wire::v2::V2ModelPath;
@@ -34,7 +35,9 @@ pub(super) async fn infer(
     let body = read_body(state, request, payload, (arrived, deadline)).await?;
     let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     check(state, model, deadline).await?;
+    let asked = Instant::now();
     let handle = state.catalog.get(&model.name, deadline).await?;
+    let record = request_log::found_model(state, request, &model.name, &handle, (arrived, asked));
 
     let size = body.bytes.len();
     let invocation = Invocation {
@@ -45,10 +48,8 @@ pub(super) async fn infer(
         },
         model: model.name.clone(),
         handler: Arc::clone(handle.handler()),
+        logged: request_log::logged(request),
     };
-    let record = state
-        .metrics
-        .start_model_request(handle.stats(), arrived, handle.is_cold());
     let encoded = record.settle(Model::answer(&handle, size, deadline, invocation).await)?;
 
     let mut response = HttpResponse::Ok();

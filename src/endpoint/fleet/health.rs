@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use reqwest::{Client, StatusCode, redirect};
 
+use crate::tls;
+
 /// Maximum time for a container's response (PI-1).
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -22,8 +24,7 @@ pub(super) struct Prober(Client);
 
 impl Prober {
     pub fn new() -> reqwest::Result<Self> {
-        // An error means that a provider is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        tls::provide();
         let client = Client::builder()
             .timeout(CHECK_TIMEOUT)
             // Containers are on this machine or close to it.

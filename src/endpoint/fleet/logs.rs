@@ -62,7 +62,7 @@ pub(super) async fn follow(source: impl AsyncRead + Unpin, container: Arc<Runnin
     let mut lines = BufReader::new(source);
     while let Ok(Some(line)) = next(&mut lines).await {
         // An error means that our standard error is closed, which must not affect the container.
-        let _ = telemetry::write_line(format!("[{}] {line}\n", container.label()).as_bytes());
+        let _ = telemetry::write_forwarded(container.label(), &line);
         container.tail.push(line);
     }
 }

@@ -20,6 +20,7 @@ use crate::engine::run::turn::{Batcher, PendingRequest, guarded};
 use crate::engine::run::watchdog::{Watchdog, Watched};
 use crate::manifest::Manifest;
 use crate::telemetry::recorder::{Phase, Recorder};
+use crate::telemetry::times::RequestTimes;
 use crate::tensor::{Inputs, Signature, Tensor, Value};
 
 /// A loaded model. Answers any number of concurrent requests.
@@ -104,15 +105,18 @@ pub trait Work: Send + 'static {
     /// that is divided into groups.
     fn apart(&self, plan: &Self::Plan, outputs: Option<&[Value]>) -> Option<usize>;
 
+    /// The times of the request, if it is timed by itself.
+    fn times(&self) -> Option<&RequestTimes>;
+
     /// Encodes the answer. `runs` holds the requested outputs, in that order, of the one run, of
     /// each group's run, or of each record's run.
     fn encode(&self, plan: Self::Plan, runs: &[Vec<Value>]) -> Result<Self::Answer, Self::Error>;
 }
 
 impl Model {
-    /// Sets the model's name for the log and for error messages.
-    pub fn called(self, name: String) -> Self {
-        let standing = Arc::new(Standing::new(name, self.content().short()));
+    /// Sets the model's name for the log and for error messages, and the client's name for it.
+    pub fn called(self, name: String, target_model: Option<String>) -> Self {
+        let standing = Arc::new(Standing::new(name, target_model, self.content().short()));
         Self { standing, ..self }
     }
 
@@ -261,10 +265,11 @@ impl Model {
     ) -> Result<W::Answer, W::Error> {
         let _mark = crash::CrashMarker::new(self.content().short());
         let stopwatch = self.resident.stats.stopwatch();
-        let mut phases = self.recorder.work();
+        let times = work.times();
+        let mut phases = self.recorder.work(times.is_some());
         let (inputs, plan) = work.decode(&ModelBudget { model: self, deadline })?;
         let session = &self.resident.session;
-        phases.end(Phase::Parse);
+        phases.end(Phase::Parse, times);
         let runs = records::run(
             self.signature(),
             &inputs,
@@ -273,10 +278,10 @@ impl Model {
             |inputs| self.run_session(session, &inputs.tensors, &inputs.optional, W::outputs(&plan), cancel),
         )
         .map_err(InferenceError::from)?;
-        phases.end(Phase::Run);
+        phases.end(Phase::Run, times);
         drop(inputs);
         let answer = work.encode(plan, &runs);
-        phases.end(Phase::Write);
+        phases.end(Phase::Write, times);
         self.resident.stats.record(stopwatch, size);
         answer
     }

@@ -43,6 +43,8 @@ pub struct StuckLimits {
 pub struct Standing {
     /// The model's name, for the log and for error messages.
     name: String,
+    /// The client's name for the model, for the log.
+    target_model: Option<String>,
     /// The content's `ContentHash::short`.
     content: u64,
     runs: AtomicUsize,
@@ -50,13 +52,24 @@ pub struct Standing {
 }
 
 impl Standing {
-    pub fn new(name: String, content: u64) -> Self {
+    pub fn new(name: String, target_model: Option<String>, content: u64) -> Self {
         Self {
             name,
+            target_model,
             content,
             runs: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
         }
+    }
+
+    /// The model's name, for the log.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The client's name for the model, for the log.
+    pub fn target_model(&self) -> Option<&str> {
+        self.target_model.as_deref()
     }
 
     /// Number of stuck runs.
@@ -229,6 +242,7 @@ impl Stuck {
         self.total.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             model = standing.name,
+            target_model = standing.target_model,
             on,
             stuck_runs = runs,
             "a run is stuck: it was cancelled {:?} ago and continues inside one operator; the model refuses requests \
@@ -335,6 +349,7 @@ impl Drop for StuckRun {
         drop(stuck);
         tracing::info!(
             model = self.standing.name,
+            target_model = self.standing.target_model,
             left,
             "a stuck run has ended{}",
             if left == 0 {
@@ -386,7 +401,7 @@ mod tests {
     }
 
     fn standing(name: &str, content: u64) -> Arc<Standing> {
-        Arc::new(Standing::new(name.to_owned(), content))
+        Arc::new(Standing::new(name.to_owned(), None, content))
     }
 
     #[test]

@@ -110,7 +110,8 @@ fn collect(
 
 impl ReadyRequest {
     fn run_alone(self, model: &Model, dispatch: &Dispatch<PendingRequest>) {
-        let (started, mut phases) = (thread_time(), model.recorder.work());
+        let times = self.pending.request.times();
+        let (started, mut phases) = (thread_time(), model.recorder.work(times.is_some()));
         let DecodedRequest { inputs, rows, .. } = &self.decoded;
         let run = CancellableRun::start([&self.pending], tracked(model, 1, dispatch)).and_then(|run| {
             let Some(run) = run else { return Ok(None) };
@@ -129,7 +130,7 @@ impl ReadyRequest {
             .map(Some)
         });
         if !matches!(run, Ok(None)) {
-            phases.end(Phase::Run);
+            phases.end(Phase::Run, times);
         }
         let took = thread_time().saturating_sub(started);
         match run {
@@ -152,7 +153,8 @@ impl ReadyRequest {
 
 /// Runs several requests as one, or each alone if that fails.
 fn run_together(members: Vec<ReadyRequest>, model: &Model, dispatch: &Dispatch<PendingRequest>) {
-    let (started, mut phases) = (thread_time(), model.recorder.work());
+    let is_timed = members.iter().any(|member| member.pending.request.times().is_some());
+    let (started, mut phases) = (thread_time(), model.recorder.work(is_timed));
     let rows: Vec<usize> = members
         .iter()
         .map(|member| member.decoded.rows.map_or(0, NonZeroUsize::get))
@@ -161,7 +163,7 @@ fn run_together(members: Vec<ReadyRequest>, model: &Model, dispatch: &Dispatch<P
     let took = thread_time().saturating_sub(started);
     match outcome {
         JoinedOutcome::Outputs(outputs) => {
-            phases.end_of(Phase::Run, members.len());
+            phases.end_of(Phase::Run, members.iter().map(|member| member.pending.request.times()));
             model.recorder.batch(members.len() as u64);
             note(model, |limit| {
                 let bytes = members.iter().map(|member| member.decoded.inputs.byte_len()).sum();
@@ -187,6 +189,8 @@ fn run_together(members: Vec<ReadyRequest>, model: &Model, dispatch: &Dispatch<P
 fn disable_batching(model: &Model) {
     if model.batcher.as_ref().is_some_and(Batcher::turn_off) {
         tracing::warn!(
+            model = model.standing.name(),
+            target_model = model.standing.target_model(),
             content = %model.content(),
             "batch output row count does not match its input; batching disabled for this model"
         );

@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(run.due(AFTER), Due::End);
         run.ended = true;
         let stuck = Stuck::watch(StuckLimits { after: AFTER, most: 8 }).unwrap();
-        let standing = Arc::new(Standing::new("inline".to_owned(), 7));
+        let standing = Arc::new(Standing::new("inline".to_owned(), None, 7));
         assert_eq!(
             [run.due(AFTER), run.due(AFTER), run.due(AFTER)],
             [Due::Nothing, Due::Nothing, Due::Count]

@@ -20,8 +20,8 @@ pub enum Route {
     Protocol,
     /// The page for browsers, and its data.
     Page,
-    /// The profile of a model.
-    Profile,
+    /// The profile of a model, and the level of the log.
+    Debug,
     /// An unknown path.
     Other,
 }
@@ -40,7 +40,7 @@ impl Route {
         Self::Infer,
         Self::Protocol,
         Self::Page,
-        Self::Profile,
+        Self::Debug,
         Self::Other,
     ];
 
@@ -55,7 +55,7 @@ impl Route {
             Self::Infer => "v2-infer",
             Self::Protocol => "v2",
             Self::Page => "page",
-            Self::Profile => "profile",
+            Self::Debug => "debug",
             Self::Other => "other",
         }
     }

@@ -102,6 +102,7 @@ impl Builder {
             ..Self::bare(models)
         }
         .environment("SAGEMAKER_BIND_TO_PORT", "0")
+        .environment("LONGSHORE_LOG_FORMAT", "text")
     }
 
     /// Defaults of tests: a free port of the loopback interface, and few threads, because tests
@@ -112,10 +113,12 @@ impl Builder {
         ("--allow-host", "LONGSHORE_ALLOW_HOST", "*"),
         ("--port", "SAGEMAKER_BIND_TO_PORT", "0"),
         ("--threads", "SAGEMAKER_MODEL_SERVER_WORKERS", "2"),
+        ("--log-format", "LONGSHORE_LOG_FORMAT", "text"),
     ];
     const ENDPOINT: &'static [Default] = &[
         ("--allow-host", "LONGSHORE_ENDPOINT_ALLOW_HOST", "*"),
         ("--port", "LONGSHORE_ENDPOINT_PORT", "0"),
+        ("--log-format", "LONGSHORE_LOG_FORMAT", "text"),
     ];
 
     fn bare(models: Models) -> Self {

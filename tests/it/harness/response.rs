@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// All headers that the container may send. The platform silently drops others (IN-2), so a new
 /// header must be added here deliberately.
-const HEADERS: [&str; 10] = [
+const HEADERS: [&str; 12] = [
     "allow",
     "connection",
     // Only if the operator enables compression, which the platform does not request.
@@ -14,6 +14,8 @@ const HEADERS: [&str; 10] = [
     "date",
     // Part of the Open Inference Protocol, which the platform does not use.
     "inference-header-content-length",
+    "traceparent",
+    "x-amzn-sagemaker-inference-id",
     "transfer-encoding",
     "vary",
     "x-amzn-sagemaker-custom-attributes",

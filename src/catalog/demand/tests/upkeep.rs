@@ -73,7 +73,7 @@ async fn a_newer_version_takes_the_place_of_the_old_one_whose_requests_go_on() {
     check.await.unwrap();
     assert_eq!(server.evicted(UnloadReason::Replaced), 1);
     assert_eq!(server.list(), ["a"]);
-    let statistics = server.catalog.stats("a").await.unwrap();
+    let statistics = server.catalog.listed("a").await.unwrap().stats;
     assert_eq!(statistics.failures(), 1, "the statistics are those of the name");
     server.assert_balanced();
 }

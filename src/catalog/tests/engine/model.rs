@@ -85,8 +85,8 @@ impl LoadedModel for TestModel {
         &self.standing
     }
 
-    fn called(mut self, name: String) -> Self {
-        self.standing = Arc::new(Standing::new(name, self.content.short()));
+    fn called(mut self, name: String, target_model: Option<String>) -> Self {
+        self.standing = Arc::new(Standing::new(name, target_model, self.content.short()));
         self
     }
 

@@ -6,12 +6,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use super::{ContainerLimits, this_program};
-use crate::config::DeathSignal;
+use crate::config::{DeathSignal, LogFormat};
 use crate::endpoint::fleet::FleetConfig;
 use crate::endpoint::fleet::environment::{self, Ports};
 use crate::endpoint::fleet::home::Home;
 use crate::endpoint::spec::Container;
 use crate::endpoint::tether;
+use crate::telemetry;
 
 pub(super) fn command(
     settings: &FleetConfig,
@@ -26,6 +27,8 @@ pub(super) fn command(
         ("LONGSHORE_BIND", "127.0.0.1".to_owned()),
         // Requests that bypass the endpoint are refused for the same users.
         ("LONGSHORE_ONLY_THIS_USER", (!settings.allow_other_users).to_string()),
+        // Its log becomes part of ours.
+        ("LONGSHORE_LOG_FORMAT", name_of(telemetry::format()).to_owned()),
         ("LONGSHORE_CACHE_DIR", settings.prepared.display().to_string()),
         (
             "LONGSHORE_DRAIN_TIMEOUT",
@@ -50,6 +53,14 @@ pub(super) fn command(
         // The location of `/opt/ml` here, which the model must not change.
         .env("SAGEMAKER_BASE_DIR", home.ml());
     command
+}
+
+const fn name_of(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Auto => "auto",
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
 }
 
 pub(super) fn terminate(child: &Child) {

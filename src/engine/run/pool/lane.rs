@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
 use tokio::time::{Instant, timeout_at};
+use tracing::Span;
 
 use super::{Job, PoolError, PoolShared, Task};
 
@@ -31,9 +32,11 @@ impl Lane {
     /// and its result is dropped.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PoolError> {
         let (sender, receiver) = oneshot::channel();
+        // The records of the log on that thread belong to the same operation as those on this one.
+        let span = Span::current();
         let _place = self.submit(Box::new(move || {
             if !sender.is_closed() {
-                let _ = sender.send(work());
+                let _ = sender.send(span.in_scope(work));
             }
         }))?;
         self.received(receiver.await, None)

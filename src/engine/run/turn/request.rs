@@ -20,6 +20,7 @@ use crate::engine::run::model::{Model, ModelBudget, RequestBudget, Work};
 use crate::engine::run::placement::{is_long, thread_time};
 use crate::engine::run::pool::PoolError;
 use crate::telemetry::recorder::Phase;
+use crate::telemetry::times::{RequestTimes, Step};
 use crate::tensor::{Inputs, Value};
 
 /// A request in its lane.
@@ -57,6 +58,8 @@ pub(super) trait ErasedRequest: Send {
     fn further(&self) -> &[Inputs];
     /// Like [`Work::apart`].
     fn apart(&self, outputs: Option<&[Value]>) -> Option<usize>;
+    /// Like [`Work::times`].
+    fn times(&self) -> Option<&RequestTimes>;
     fn answer(&mut self, runs: Result<&[Vec<Value>], InferenceError>);
     /// Sends an error instead.
     fn refuse(&mut self, error: InferenceError);
@@ -103,12 +106,21 @@ impl<W: Work> ErasedRequest for TypedRequest<W> {
         self.work.apart(self.plan.as_ref()?, outputs)
     }
 
+    fn times(&self) -> Option<&RequestTimes> {
+        self.work.times()
+    }
+
     fn answer(&mut self, runs: Result<&[Vec<Value>], InferenceError>) {
         let Some(plan) = self.plan.take() else { return };
+        let started = self.work.times().map(|_| std::time::Instant::now());
         let answer = match runs {
             Ok(runs) => guarded(|| self.work.encode(plan, runs)),
             Err(error) => Err(error.into()),
         };
+        // Before the caller gets the answer, and writes the record of the request.
+        if let (Some(times), Some(started)) = (self.work.times(), started) {
+            times.end(Step::Phase(Phase::Write), started);
+        }
         self.send(answer);
     }
 
@@ -172,8 +184,12 @@ impl PendingRequest {
         let decoded = match self.decoded.take() {
             Some(decoded) => decoded,
             None => {
+                let is_timed = self.request.times().is_some();
                 model.recorder.phase_since(Phase::Queue, self.queued.into_std());
-                let (started, mut phases) = (thread_time(), model.recorder.work());
+                if let Some(times) = self.request.times() {
+                    times.end(Step::Phase(Phase::Queue), self.queued.into_std());
+                }
+                let (started, mut phases) = (thread_time(), model.recorder.work(is_timed));
                 let memory = match model.resident.reserve_request(self.size) {
                     Ok(memory) => memory,
                     Err(refused) => {
@@ -185,7 +201,7 @@ impl PendingRequest {
                     model,
                     deadline: self.deadline,
                 })?;
-                phases.end(Phase::Parse);
+                phases.end(Phase::Parse, self.request.times());
                 // A run has one value of each optional input, so such a request cannot be joined.
                 let is_one_run = self.request.further().is_empty() && self.request.apart(None).is_none();
                 let is_joint = inputs.optional.is_empty() && is_one_run;
@@ -224,11 +240,11 @@ impl ReadyRequest {
 
     /// Answers the request, and records what it took in total.
     pub(super) fn answer(mut self, model: &Model, ran: Duration, runs: Result<&[Vec<Value>], InferenceError>) {
-        let (started, mut phases) = (thread_time(), model.recorder.work());
+        let (started, mut phases) = (thread_time(), model.recorder.work(false));
         // The inputs are not needed any more, and are at least as large as the body.
         self.decoded.inputs = Inputs::default();
         self.pending.request.answer(runs);
-        phases.end(Phase::Write);
+        phases.end(Phase::Write, None);
         let took = self.decoded.took + ran + thread_time().saturating_sub(started);
         let stats = &model.resident.stats;
         stats.record_exactly(took, self.pending.size);

@@ -43,7 +43,7 @@ run)
         echo "Run 'docker run --help' for more information" >&2
         exit 125
     fi
-    export SAGEMAKER_BIND_TO_PORT=0 LONGSHORE_BIND=127.0.0.1 LONGSHORE_CACHE_DIR=$here/cache
+    export SAGEMAKER_BIND_TO_PORT=0 LONGSHORE_LOG_FORMAT=text LONGSHORE_BIND=127.0.0.1 LONGSHORE_CACHE_DIR=$here/cache
     "@LONGSHORE@" serve 2> >(tee "$here/$name.log" >&2) &
     pid=$!
     echo $pid > "$here/$name.pid"
