@@ -3,8 +3,8 @@
 //! Invariants:
 //! - A response has the ids of its request: `X-Amzn-SageMaker-Inference-Id` as it came, and
 //!   `traceparent` with the server's span, or as it came if the server records none.
-//! - Requests for health, for metrics and for the page are never chosen: nobody can act on them,
-//!   and they come every few seconds.
+//! - Requests for health, for metrics and for the page are never chosen: they come every few
+//!   seconds and say nothing about a model.
 
 use std::sync::Arc;
 

@@ -262,7 +262,7 @@ impl Drop for RequestRecord {
         let attributes = self.attributes();
         let Some(span) = self.span.take() else { return };
         let status = match self.outcome.status {
-            // A client's mistake is no error of a server's span.
+            // A client's mistake does not count as an error of the server's span.
             500.. => Status::error(self.outcome.cause.map_or("", Cause::label)),
             _ => Status::Unset,
         };

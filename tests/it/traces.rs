@@ -273,7 +273,8 @@ fn a_failed_request_is_an_error_in_its_trace_and_in_the_log() {
     let failed = requests(&spans)[0];
     assert_eq!(attribute(&failed.attributes, "http.response.status_code"), "404");
     assert_eq!(attribute(&failed.attributes, "error.type"), "not_found");
-    // By OpenTelemetry's conventions, a client's mistake is no error of the server's span.
+    // By OpenTelemetry's conventions, a client's mistake does not count as an error of the server's
+    // span.
     assert_eq!(failed.status.as_ref().map_or(0, |status| status.code), 0);
     server.wait_for_log(&format!("trace_id=\"{}\"", hex(&failed.trace_id)));
 }
