@@ -58,8 +58,8 @@ fn is_of_the_server(route: Route) -> bool {
 }
 
 /// The path with a placeholder for the model's name, as OpenTelemetry's `http.route`.
-fn template(path: &str, method: &Method) -> &'static str {
-    match Resource::of(path) {
+fn template(path: &str, method: &Method) -> Option<&'static str> {
+    Some(match Resource::of(path) {
         Resource::Invocations => "/invocations",
         Resource::Models => "/models",
         Resource::Model if *method == Method::POST => "/models/{name}/invoke",
@@ -69,10 +69,12 @@ fn template(path: &str, method: &Method) -> &'static str {
         Resource::Profile => "/debug/profile/{name}",
         Resource::LogLevel => "/debug/log-level",
         Resource::Text(api) => texts::path(api),
-        Resource::Ping | Resource::ExecutionParameters | Resource::Metrics | Resource::Page(_) | Resource::Unknown => {
-            "/"
-        }
-    }
+        Resource::Ping => "/ping",
+        Resource::ExecutionParameters => "/execution-parameters",
+        Resource::Metrics => "/metrics",
+        Resource::Page(_) => "/",
+        Resource::Unknown => return None,
+    })
 }
 
 /// The part of the record that the request carries, if it was chosen.

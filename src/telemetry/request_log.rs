@@ -38,8 +38,8 @@ pub struct RequestLog {
 pub struct RequestHead<'a> {
     pub method: &'a str,
     pub path: &'a str,
-    /// The path without the name of the model.
-    pub route: &'static str,
+    /// The path without the name of the model; `None` for an unknown path.
+    pub route: Option<&'static str>,
     pub parent: Option<&'a SpanContext>,
     pub inference_id: Option<&'a str>,
 }
@@ -103,10 +103,13 @@ impl RequestLog {
             return None;
         }
         let (arrived, arrived_at) = (Instant::now(), SystemTime::now());
+        let name = || match head.route {
+            Some(route) => format!("{} {route}", head.method),
+            None => head.method.to_owned(),
+        };
         Some(RequestRecord {
             is_logged,
-            span: traces
-                .map(|traces| traces.start_request(format!("{} {}", head.method, head.route), arrived_at, head.parent)),
+            span: traces.map(|traces| traces.start_request(name(), arrived_at, head.parent)),
             method: head.method.to_owned(),
             path: head.path.to_owned(),
             route: head.route,
@@ -138,7 +141,7 @@ pub struct RequestRecord {
     span: Option<RequestSpan>,
     method: String,
     path: String,
-    route: &'static str,
+    route: Option<&'static str>,
     inference_id: Option<String>,
     trace_id: Option<String>,
     arrived: Instant,
@@ -230,10 +233,12 @@ impl RequestRecord {
         let Outcome { status, cause, .. } = self.outcome;
         let mut attributes = vec![
             KeyValue::new("http.request.method", self.method.clone()),
-            KeyValue::new("http.route", self.route),
             KeyValue::new("url.path", self.path.clone()),
             KeyValue::new("http.response.status_code", i64::from(status)),
         ];
+        if let Some(route) = self.route {
+            attributes.push(KeyValue::new("http.route", route));
+        }
         if let Some(cause) = cause {
             attributes.push(KeyValue::new("error.type", cause.label()));
         }

@@ -33,27 +33,39 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 fn requests(models: &Models, model: &std::path::Path) {
-    let servers = ["on", "off"].map(|switch| Server::start(models, &["--metrics", switch]));
+    let options: [&[&str]; 3] = [
+        &["--metrics", "off"],
+        &["--metrics", "on"],
+        &["--metrics", "on", "--access-log", "1%"],
+    ];
+    let servers = options.map(|options| Server::start(models, options));
     for server in &servers {
         server.load("mlp", model);
     }
     println!(
-        "Server CPU of a request in JSON, 1 row, with `--metrics on` and `off`: medians of {ROUNDS} rounds in which the two \
-         take turns.\n"
+        "Server CPU of a request in JSON, 1 row, with `--metrics off`, with `--metrics on`, and with `--access-log 1%` in \
+         addition: medians of {ROUNDS} rounds in which the three take turns.\n"
     );
-    head(&["connections", "on", "off", "difference"]);
+    head(&["connections", "off", "on", "difference", "and access log", "difference"]);
     let request = [bodies::json("mlp", 1, FEATURES)];
     for connections in [1, 16] {
-        let mut cpu = [Vec::new(), Vec::new()];
+        let mut cpu = options.map(|_| Vec::new());
         for round in 0..ROUNDS {
             eprintln!("  {connections} connections, round {round}");
             for (server, cpu) in servers.iter().zip(&mut cpu) {
                 cpu.push(server.measure(&request, connections, MEASURE).cpu_each());
             }
         }
-        let [on, off] = cpu.map(median);
-        let difference = 100.0 * (on.as_secs_f64() / off.as_secs_f64() - 1.0);
-        row(&[&connections, &time(on), &time(off), &format!("{difference:+.1} %")]);
+        let [off, on, logged] = cpu.map(median);
+        let difference = |on: Duration| format!("{:+.1} %", 100.0 * (on.as_secs_f64() / off.as_secs_f64() - 1.0));
+        row(&[
+            &connections,
+            &time(off),
+            &time(on),
+            &difference(on),
+            &time(logged),
+            &difference(logged),
+        ]);
     }
 }
 
