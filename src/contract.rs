@@ -12,6 +12,7 @@
 //!   bare status.
 //! - A client that hangs up cancels its request, so that an abandoned request uses no resources.
 
+mod balancer;
 mod body;
 mod coding;
 mod error;
@@ -102,6 +103,8 @@ pub struct ContractConfig {
     pub pulse: Option<Arc<Pulse>>,
     /// Whether models may be profiled.
     pub profiles: bool,
+    /// Whether statuses are those for a load balancer ([`balancer`]).
+    pub behind_balancer: bool,
     /// For `GET /execution-parameters` (BT-2).
     pub max_concurrent_transforms: usize,
     pub max_payload_in_mb: usize,
@@ -345,14 +348,21 @@ async fn observe(
                 response
             }
             None => {
-                record.answered(Error::Cut.status_code().as_u16(), Some(Cause::Unready));
+                let error = match state.settings.behind_balancer {
+                    true => Error::CutWhileBegun,
+                    false => Error::Cut,
+                };
+                record.answered(error.status_code().as_u16(), Some(Cause::Unready));
                 return Err(match is_v2 {
-                    true => v2::V2Error(Error::Cut).into(),
-                    false => Error::Cut.into(),
+                    true => v2::V2Error(error).into(),
+                    false => error.into(),
                 });
             }
         },
     };
+    if state.settings.behind_balancer {
+        response = balancer::adapt(response, is_v2);
+    }
     pages::add(&mut response, state.settings.pages.vary().into_iter().collect());
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {

@@ -393,6 +393,7 @@ fn contract_config(
         only_this_user: args.only_this_user,
         pulse,
         profiles: args.telemetry.profiles,
+        behind_balancer: args.behind_balancer,
         max_concurrent_transforms,
         max_payload_in_mb,
     }
