@@ -103,7 +103,11 @@ mod tests {
             (Error::NoMemoryForBody, 507, Some(503)),
             (on_demand(PrepareError::Killed.into()), 507, None),
             (on_demand(rejected.into()), 503, Some(500)),
-            (on_demand(LoadError::Pool(PoolError::QueueFull { waiting: 1 })), 503, None),
+            (
+                on_demand(LoadError::Pool(PoolError::QueueFull { waiting: 1 })),
+                503,
+                None,
+            ),
             (Error::Draining, 503, None),
             (Error::Crowded, 503, None),
             (Error::CutWhileBegun, 504, None),

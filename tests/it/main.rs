@@ -52,6 +52,7 @@ mod endpoint;
 mod exchange;
 mod exit;
 mod exports;
+mod fleet;
 mod formats;
 mod fuzz;
 mod golden;

@@ -139,6 +139,9 @@ mod tests {
             let now = start + Duration::from_secs(second);
             readings.signals(&totals, &facts, evictions, now).load
         };
-        assert_eq!([load(10, 5), load(40, 5), load(70, 5), load(101, 5)], [5.0, 5.0, 0.0, 0.0]);
+        assert_eq!(
+            [load(10, 5), load(40, 5), load(70, 5), load(101, 5)],
+            [5.0, 5.0, 0.0, 0.0]
+        );
     }
 }

@@ -1,7 +1,7 @@
 """Makes monitors.json, an excerpt of the Prometheus operator's custom resource definitions with the
 parts that the manifests could use.
 
-usage: excerpt.py SERVICEMONITORS.yaml PODMONITORS.yaml > monitors.json
+usage: monitors.py SERVICEMONITORS.yaml PODMONITORS.yaml > monitors.json
 
 Both files are in example/prometheus-operator-crd of the Prometheus operator (Apache-2.0).
 """
