@@ -219,7 +219,7 @@ class Fleet:
             return {}
         rows = csv.DictReader(io.StringIO(text))
         names = {f"longshore-{server}": server for server in range(SLOTS)}
-        return {names[row["svname"]]: row for row in rows if row["svname"] in names}
+        return {names[row["svname"]]: row for row in rows if row["pxname"] == "models" and row["svname"] in names}
 
     def up(self) -> set[int]:
         return {server for server, row in self.statistics().items() if row["status"].startswith("UP")}

@@ -143,7 +143,7 @@ impl Fleet {
         let (page, _) = send(self.status, &Request::get("/;csv")).ok()?;
         let text = page.expect(200).text();
         let rows = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
-        let up = rows.filter(|row| row.get(17).is_some_and(|status| status.starts_with("UP")));
+        let up = rows.filter(|row| row[0] == "models" && row.get(17).is_some_and(|status| status.starts_with("UP")));
         Some(
             up.filter_map(|row| row[1].strip_prefix("longshore-")?.parse().ok())
                 .collect(),
@@ -166,7 +166,14 @@ impl Fleet {
 
 fn send(address: SocketAddr, request: &Request) -> io::Result<(Response, Option<usize>)> {
     let mut connection = Connection::open(address)?;
-    connection.write(&request.clone().header("Connection", "close").to_bytes())?;
+    let bytes = request.clone().header("Connection", "close").to_bytes();
+    // Clients may send head and body one after the other, and HAProxy must repeat such requests too.
+    let body = bytes
+        .windows(4)
+        .position(|end| end == b"\r\n\r\n")
+        .map_or(bytes.len(), |end| end + 4);
+    connection.write(&bytes[..body])?;
+    connection.write(&bytes[body..])?;
     let response = connection.read_unchecked(request.method())?;
     let server = response.header("x-longshore-server");
     let server = server.and_then(|name| name.strip_prefix("longshore-")?.parse().ok());

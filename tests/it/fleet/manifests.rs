@@ -110,11 +110,17 @@ fn assert_known(variables: impl IntoIterator<Item = String>) {
     }
 }
 
+/// The number of servers that HAProxy's configuration has: the same ones in both backends.
 fn servers_of_config() -> usize {
     let text = fs::read_to_string(config()).unwrap();
-    text.lines()
-        .filter(|line| line.trim().starts_with("server longshore-"))
-        .count()
+    let all = text.lines().filter_map(|line| line.trim().strip_prefix("server "));
+    let (tracking, checked): (Vec<_>, Vec<_>) = all.partition(|server| server.contains(" track "));
+    for (server, other) in checked.iter().zip(&tracking) {
+        let name = server.split(' ').next().unwrap();
+        assert_eq!(*other, format!("{server} track models/{name}"));
+    }
+    assert_eq!(checked.len(), tracking.len());
+    checked.len()
 }
 
 #[test]
