@@ -57,7 +57,7 @@ class Client:
             status = response.status
         except (OSError, http.client.HTTPException) as error:
             self.connection.close()
-            # HAProxy answers 502 only to the first request of a connection, and closes it otherwise.
+            # HAProxy answers 502 to the first request of a connection only, and else closes it.
             answer, server, status = CUT, "", 0
         return Answer(model, status, server, time.perf_counter() - started, CUT in answer)
 
@@ -164,7 +164,7 @@ class Bench:
             fleet = self.fleet()
             try:
                 fleet.balance(variables=variables, in_turn=in_turn)
-                # Each server first meets all models that it will serve, so that all are on its disk.
+                # Each server first meets the models that it will serve, and has them on disk then.
                 for server in range(SERVERS if in_turn else 1):
                     drive(fleet, 4, lambda client: iter(range(client, self.models, 4)), self.models // 4 * 4)
                 drive(fleet, self.clients, lambda client: zipf(self.models, client), self.requests // 2)

@@ -167,7 +167,7 @@ impl Fleet {
 fn send(address: SocketAddr, request: &Request) -> io::Result<(Response, Option<usize>)> {
     let mut connection = Connection::open(address)?;
     let bytes = request.clone().header("Connection", "close").to_bytes();
-    // Clients may send head and body one after the other, and HAProxy must repeat such requests too.
+    // Some clients send head and body one after the other. HAProxy must repeat these, too.
     let body = bytes
         .windows(4)
         .position(|end| end == b"\r\n\r\n")
