@@ -179,9 +179,8 @@ class Bench:
             row(name, f"{100 * warm / (warm + cold):.2f} %", int(cold), milliseconds(p50), milliseconds(p99),
                 f"{len(answers) / took:.0f}", failed(answers), " + ".join(map(str, loaded)))
         first, best = measured["round robin"], measured["model"]
-        colder = f"{first[0] / best[0]:.0f} times as many" if best[0] else "all"
-        print(f"\nRound robin has {colder} cold requests as consistent hashing, and {first[1] / best[1]:.1f} "
-              "times its p99.\n")
+        print(f"\nRound robin has {100 * first[0]:.1f} % cold requests, and consistent hashing {100 * best[0]:.1f} %. Its p99 is "
+              f"{first[1] / best[1]:.1f} times as long.\n")
 
     def changes(self) -> None:
         """A server is killed, comes back, and another one is added, all under load."""
@@ -221,13 +220,14 @@ class Bench:
             under_load("server 0 stops (SIGTERM)", lambda: fleet.drain_server(0), {1, 2, 3})
         finally:
             fleet.stop()
-        head("under load", "requests", "failed", "of these in the killed process", "models that moved",
+        head("under load", "requests", "failed", "of these, cut off in that server", "models that moved",
              "moved, not from or to that server", "p99")
         for name, answers, before, after in steps:
             server = f"longshore-{next(digit for digit in name if digit.isdigit())}"
             moved = {model for model in before if before[model] != after[model]}
             others = sum(server not in (before[model], after[model]) for model in moved)
-            row(name, len(answers), failed(answers), sum(answer.was_cut for answer in answers),
+            cut = sum(answer.was_cut and before[answer.model] == server for answer in answers)
+            row(name, len(answers), failed(answers), cut,
                 f"{len(moved)} of {self.models} ({100 * len(moved) / self.models:.0f} %)", others,
                 milliseconds(quantile(answers, 0.99)))
         print()
@@ -260,9 +260,9 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help="routing, changes, skew (all)")
     parser.add_argument("--models", type=int, default=300, help="number of models, of 1 MB each (300)")
-    parser.add_argument("--memory", default="192MiB", help="memory limit of a server, which holds some 120 models (192MiB)")
+    parser.add_argument("--memory", default="288MiB", help="memory limit of a server, for some 120 models (288MiB)")
     parser.add_argument("--clients", type=int, default=8, help="number of parallel clients (8)")
-    parser.add_argument("--requests", type=int, default=20_000, help="number of requests of each row (20000)")
+    parser.add_argument("--requests", type=int, default=10_000, help="number of requests of each row (10000)")
     arguments = parser.parse_args()
     parts = {"routing": Bench.routing, "changes": Bench.changes, "skew": Bench.skew}
     if unknown := set(arguments.parts) - set(parts):
