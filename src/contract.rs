@@ -12,6 +12,7 @@
 //!   bare status.
 //! - A client that hangs up cancels its request, so that an abandoned request uses no resources.
 
+mod balancer;
 mod body;
 mod coding;
 mod error;
@@ -113,6 +114,8 @@ pub struct ContractConfig {
     pub log_level: LogLevel,
     /// Chooses the requests that are logged and traced.
     pub request_log: Arc<RequestLog>,
+    /// Whether statuses are those for a load balancer ([`balancer`]).
+    pub behind_balancer: bool,
     /// For `GET /execution-parameters` (BT-2).
     pub max_concurrent_transforms: usize,
     pub max_payload_in_mb: usize,
@@ -359,18 +362,25 @@ async fn observe(
                 response
             }
             None => {
-                let status = Error::Cut.status_code().as_u16();
+                let error = match state.settings.behind_balancer {
+                    true => Error::CutWhileBegun,
+                    false => Error::Cut,
+                };
+                let status = error.status_code().as_u16();
                 record.answered(status, Some(Cause::Unready));
                 if let Some(logged) = &mut logged {
                     logged.answered(status, Some(Cause::Unready), None);
                 }
                 return Err(match is_v2 {
-                    true => v2::V2Error(Error::Cut).into(),
-                    false => Error::Cut.into(),
+                    true => v2::V2Error(error).into(),
+                    false => error.into(),
                 });
             }
         },
     };
+    if state.settings.behind_balancer {
+        response = balancer::adapt(response, is_v2);
+    }
     pages::add(&mut response, state.settings.pages.vary().into_iter().collect());
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();

@@ -420,6 +420,7 @@ fn contract_config(
         log_control: args.traces.log_control,
         log_level: args.log_level.clone(),
         request_log,
+        behind_balancer: args.behind_balancer,
         max_concurrent_transforms,
         max_payload_in_mb,
     }

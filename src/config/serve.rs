@@ -169,6 +169,16 @@ pub struct ServeArgs {
     )]
     pub no_ui: bool,
 
+    /// Choose statuses for a load balancer that repeats a request at another server after a 503:
+    /// 503 instead of 507 for lack of memory, 500 instead of 503 for a model that no server can
+    /// load, and 504 for a request that does not end within --drain-timeout
+    #[arg(
+        long, env = "LONGSHORE_BEHIND_BALANCER", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true",
+        value_parser = BoolishValueParser::new(), help_heading = "HTTP"
+    )]
+    pub behind_balancer: bool,
+
     /// Media type of requests without a Content-Type
     #[arg(
         long,

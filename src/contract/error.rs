@@ -102,6 +102,9 @@ pub(super) enum Error {
     Draining,
     #[error("the server is stopping, and the request did not end within --drain-timeout")]
     Cut,
+    /// [`Self::Cut`] behind a load balancer, which must not repeat the request.
+    #[error("the server is stopping, and the request did not end within --drain-timeout")]
+    CutWhileBegun,
     #[error(
         "all connections are busy with requests, so only health checks are answered; try again later, or raise \
          --max-connections and the limit of open files (ulimit -n)"
@@ -202,10 +205,20 @@ impl Error {
         if let Self::MethodNotAllowed { allowed, .. } = self {
             response.insert_header((ALLOW, *allowed));
         }
-        if matches!(self, Self::Cut | Self::Crowded) {
+        if matches!(self, Self::Cut | Self::CutWhileBegun | Self::Crowded) {
             response.force_close();
         }
         response.content_type(ContentType::json()).body(json)
+    }
+
+    /// The body of a response with `status`.
+    pub(super) fn json(&self, status: StatusCode) -> String {
+        let body = ErrorBody {
+            code: status.as_u16(),
+            kind: self.reply().1.to_owned(),
+            message: self.to_string(),
+        };
+        body.to_json()
     }
 
     /// The cause by which the error is counted.
@@ -248,6 +261,7 @@ impl Error {
             | Self::Starting
             | Self::Draining
             | Self::Cut
+            | Self::CutWhileBegun
             | Self::Crowded
             | Self::Watchers(_)
             | Self::Catalog(_)
@@ -279,6 +293,7 @@ impl Error {
             | Self::NoModelChosen
             | Self::NoTargetModel => BAD_REQUEST,
             Self::Starting | Self::Draining | Self::Cut => UNREADY,
+            Self::CutWhileBegun => (DEADLINE.0, DEADLINE.1, Cause::Unready),
             Self::Crowded | Self::Watchers(_) => EXHAUSTED,
             Self::Page(_) => FORBIDDEN,
             Self::Decode(error) => decode(error),
@@ -511,12 +526,6 @@ impl ResponseError for Error {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let (status, kind, _) = self.reply();
-        let body = ErrorBody {
-            code: status.as_u16(),
-            kind: kind.to_owned(),
-            message: self.to_string(),
-        };
-        self.response(body.to_json())
+        self.response(self.json(self.status_code()))
     }
 }

@@ -35,7 +35,8 @@ pub(super) fn cause(response: &ServiceResponse<impl MessageBody>) -> Cause {
     }
 }
 
-fn error(response: &ServiceResponse<impl MessageBody>) -> Option<&Error> {
+/// The error of a response; `None` for a response of a handler or of actix itself.
+pub(super) fn error(response: &ServiceResponse<impl MessageBody>) -> Option<&Error> {
     let error = response.response().error()?;
     let of_protocol = || error.as_error::<V2Error>().map(|error| &error.0);
     error.as_error::<Error>().or_else(of_protocol)

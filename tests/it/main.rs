@@ -23,8 +23,10 @@
 //! Tests of the page use headless Chromium, tests of `longshore top` tmux. axe, which `scripts/axe`
 //! installs, checks the page's accessibility.
 //!
-//! Some tests need features that a machine may lack (namespaces, strace, Chromium, tmux). These
-//! print that they were skipped.
+//! Tests of a fleet run servers behind HAProxy.
+//!
+//! Some tests need features that a machine may lack (namespaces, strace, Chromium, tmux, HAProxy).
+//! These print that they were skipped.
 
 #![expect(
     clippy::unwrap_used,
@@ -52,6 +54,7 @@ mod endpoint;
 mod exchange;
 mod exit;
 mod exports;
+mod fleet;
 mod formats;
 mod fuzz;
 mod golden;

@@ -60,7 +60,7 @@ impl Metrics {
             (&REQUEST_BOUNDS, 1e3),
             (&totals.requests, totals.requests.sum as f64 / 1e9),
         );
-        let (queue_wait, saturation) = readings.signals(totals, facts, now);
+        let signals = readings.signals(totals, facts, self.unloads(UnloadReason::Memory), now);
         let phases = Phase::ALL.into_iter().zip(&totals.phases);
         for ((phase, total), window) in phases.zip(&mut readings.phases) {
             let recent = total.since(window.advance(now, total).0);
@@ -78,8 +78,9 @@ impl Metrics {
         );
         page.gauge(&table::REQUESTS_RUNNING, &[], facts.running as f64);
         page.gauge(&table::REQUESTS_WAITING, &[], facts.waiting as f64);
-        page.gauge(&table::QUEUE_WAIT_SECONDS, &[], queue_wait.as_secs_f64());
-        page.gauge(&table::COMPUTE_SATURATION, &[], saturation);
+        page.gauge(&table::QUEUE_WAIT_SECONDS, &[], signals.queue_wait.as_secs_f64());
+        page.gauge(&table::COMPUTE_SATURATION, &[], signals.saturation);
+        page.gauge(&table::LOAD, &[], signals.load);
         if facts.stuck_total > 0 {
             page.gauge(&table::STUCK_RUNS, &[], facts.stuck_runs as f64);
             page.gauge(&table::STUCK_MODELS, &[], facts.stuck_models as f64);

@@ -35,7 +35,7 @@ impl Metrics {
         let now = Instant::now();
         let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
         let totals = self.recorder.totals();
-        let (queue_wait, saturation) = readings.signals(&totals, facts, now);
+        let signals = readings.signals(&totals, facts, self.unloads(UnloadReason::Memory), now);
         readings.busiest.update(now, &facts.models, self.counted(&totals));
         let count = |counts: &[AtomicU64]| counts.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
         let requested = self.unloads(UnloadReason::Request);
@@ -46,8 +46,8 @@ impl Metrics {
             load_errors: self.loads[LoadOutcome::Failed as usize].load(Ordering::Relaxed),
             unloads: count(&self.unloads),
             evictions: count(&self.unloads).saturating_sub(requested),
-            queue_wait,
-            saturation,
+            queue_wait: signals.queue_wait,
+            saturation: signals.saturation,
             latency: totals.latency,
         };
         (report, readings.busiest.report())

@@ -74,6 +74,9 @@ metrics! {
     COMPUTE_SATURATION = "longshore_compute_saturation_ratio", Gauge, [], true,
         "Time spent on requests in the last minute, over the time that the compute threads have: from 0 to 1. A signal for \
          scaling.";
+    LOAD = "longshore_load", Gauge, [], true,
+        "The load of the server in one number, of the last minute: requests that ran or waited for each compute thread, or \
+         evicted models over models in memory, whichever is larger. A signal for scaling.";
     STUCK_RUNS = "longshore_stuck_runs", Gauge, [], false,
         "Runs that continue although they were cancelled.";
     STUCK_MODELS = "longshore_stuck_models", Gauge, [], false,

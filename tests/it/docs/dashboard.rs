@@ -100,6 +100,11 @@ const ROWS: [Row; 5] = [
                 queries: &[("longshore_compute_saturation_ratio{$server}", "{{instance}}")],
             },
             Panel {
+                title: "Load",
+                unit: "short",
+                queries: &[("longshore_load{$server}", "{{instance}}")],
+            },
+            Panel {
                 title: "Stuck runs",
                 unit: "short",
                 queries: &[

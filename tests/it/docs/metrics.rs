@@ -34,15 +34,26 @@ const INTRODUCTION: &str = "\
 
 ## Signals for scaling
 
-Three gauges are made for an autoscaler. They are there from the start, the last one where the memory has a limit.
+These gauges are made for an autoscaler. They are there from the start, the last one where the memory has a limit.
 
 | signal | add a server when it is |
 |---|---|
+| `longshore_load` | above 0.7 for minutes: one number for all of the following, as below |
 | `longshore_compute_saturation_ratio` | above 0.8 for minutes: the compute threads are busy |
 | `longshore_queue_wait_seconds` | above the time that a client may wait: requests queue for a thread |
 | `longshore_memory_used_ratio` | near 1, and models are evicted and loaded again: the models do not fit |
 
 A multi-model endpoint with many models is normally full, so memory alone is not a reason to add a server.
+
+`longshore_load` is the larger one of two figures of the last minute. It has no upper bound, so an autoscaler can compute the number of
+servers from it: *servers x load / 0.7*.
+
+- **Compute**: the time that requests ran, and the time that they waited for a thread, over the time that the compute threads have. 0.5
+  means that half of the threads are busy. 3 means that for each thread one request runs and two wait.
+- **Memory**: models that were evicted for lack of memory, over the models in memory. 0.1 means that a tenth of the models in memory was
+  replaced within a minute. A server whose memory is full of models that are in use evicts none.
+
+[A fleet of servers](fleet.md) scales by it.
 ";
 
 const EMF: &str = "
