@@ -37,6 +37,8 @@ use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{Instant as Deadline, timeout_at};
 
+pub use eviction::{Evicted, PAUSE as EVICTION_PAUSE, PAUSES as EVICTION_PAUSES};
+
 use super::model_engine::{LoadedModel, ModelEngine};
 use super::{Catalog, CatalogError, Handle, Lookup, ModelStatus, load_error, shortened};
 use crate::engine::{ArtifactPath, LoadError, LoadedMemory, Model, PoolError};
