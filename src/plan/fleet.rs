@@ -219,7 +219,13 @@ impl<'a> Fleet<'a> {
 
     /// Fills each server with the models that belong to it.
     fn fill(&mut self, order: &[u32]) {
-        let Self { servers, balancer, models, config, .. } = self;
+        let Self {
+            servers,
+            balancer,
+            models,
+            config,
+            ..
+        } = self;
         let mut belonging = vec![Vec::new(); servers.len()];
         for &name in order {
             match balancer.home(name) {
@@ -270,7 +276,9 @@ impl<'a> Fleet<'a> {
                     next = self.arrivals.next(self.now);
                 }
                 _ => {
-                    let Some(Reverse((time, _, event))) = self.events.pop() else { break };
+                    let Some(Reverse((time, _, event))) = self.events.pop() else {
+                        break;
+                    };
                     self.now = time;
                     let answered = self.handle(event);
                     if clients.is_some() {

@@ -74,7 +74,10 @@ mod tests {
             for (rank, count) in counts(&weights, CHOICES).into_iter().enumerate() {
                 let expected = f64::from(CHOICES) * weights[rank] / total;
                 let deviation = 5.5 * expected.sqrt() + 1.0;
-                assert!((count - expected).abs() < deviation, "{skew} {rank}: {count} {expected}");
+                assert!(
+                    (count - expected).abs() < deviation,
+                    "{skew} {rank}: {count} {expected}"
+                );
             }
         }
     }

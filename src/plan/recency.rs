@@ -57,7 +57,13 @@ impl Recency {
         self.remove(model);
         let code = model + FIRST;
         let newest = self.older[END as usize];
-        self.set(code, Link { older: newest, newer: END });
+        self.set(
+            code,
+            Link {
+                older: newest,
+                newer: END,
+            },
+        );
         self.newer[newest as usize] = code;
         self.older[END as usize] = code;
         self.count += 1;
@@ -72,7 +78,13 @@ impl Recency {
         }
         self.newer[older as usize] = newer;
         self.older[newer as usize] = older;
-        self.set(code, Link { older: ABSENT, newer: ABSENT });
+        self.set(
+            code,
+            Link {
+                older: ABSENT,
+                newer: ABSENT,
+            },
+        );
         self.count -= 1;
         true
     }

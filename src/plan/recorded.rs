@@ -55,7 +55,11 @@ pub enum RecordedError {
     )]
     CloudWatch(serde_json::Error),
     #[error("the metric {label:?} has {timestamps} timestamps and {values} values")]
-    Uneven { label: String, timestamps: usize, values: usize },
+    Uneven {
+        label: String,
+        timestamps: usize,
+        values: usize,
+    },
     #[error("the metric {label:?} has a timestamp that is not a time: {found}")]
     CloudWatchTime { label: String, found: String },
     #[error("it has no requests: each value is 0 or missing")]
@@ -91,9 +95,8 @@ fn time(value: &Value) -> Option<u64> {
 fn value<'a>(line: &'a Map<String, Value>, keys: &[&str]) -> Option<&'a Value> {
     let fields = line.get("fields").and_then(Value::as_object);
     let objects = [Some(line), fields];
-    keys.iter()
-        .find_map(|key| objects.into_iter().flatten().find_map(|object| object.get(*key)))
-        .filter(|value| !value.is_null())
+    let found = |key: &&str| objects.into_iter().flatten().find_map(|object| object.get(*key));
+    keys.iter().filter_map(found).find(|value| !value.is_null())
 }
 
 /// Reads an access log: a JSON object a line, with a model and a time. Lines without a model are
@@ -164,10 +167,19 @@ struct MetricDataResult {
 pub fn cloudwatch(text: &[u8]) -> Result<Recorded, RecordedError> {
     let data: MetricData = serde_json::from_slice(text).map_err(RecordedError::CloudWatch)?;
     let (mut models, mut times): (Vec<(String, f64)>, Vec<u64>) = Default::default();
-    for MetricDataResult { label, timestamps, values } in data.metric_data_results {
+    for MetricDataResult {
+        label,
+        timestamps,
+        values,
+    } in data.metric_data_results
+    {
         if timestamps.len() != values.len() {
             let (timestamps, values) = (timestamps.len(), values.len());
-            return Err(RecordedError::Uneven { label, timestamps, values });
+            return Err(RecordedError::Uneven {
+                label,
+                timestamps,
+                values,
+            });
         }
         for timestamp in &timestamps {
             let unreadable = || RecordedError::CloudWatchTime {
@@ -205,9 +217,12 @@ mod tests {
 
     fn requests(log: &str) -> Result<(Vec<(u64, String)>, usize), String> {
         match access_log(log.as_bytes()).map_err(|error| error.to_string())? {
-            Recorded::Requests { requests, without_model } => {
+            Recorded::Requests {
+                requests,
+                without_model,
+            } => {
                 let start = requests[0].time;
-                let request = |request: LogRequest| ((request.time - start) / 1_000_000, request.model);
+                let request = |request: LogRequest| ((request.time - start + 500_000) / 1_000_000, request.model);
                 Ok((requests.into_iter().map(request).collect(), without_model))
             }
             counts @ Recorded::Counts { .. } => panic!("{counts:?}"),
@@ -234,7 +249,10 @@ mod tests {
             ("{\"timestamp\": \"2026-01-31T12:00:00Z\"}\n", "no line names a model"),
             ("127.0.0.1 - - GET /\n{}\n", "line 1 is not JSON"),
             ("{\"model\": \"a\"}\n", "line 1 names a model but has no time"),
-            ("\n{\"model\": \"a\", \"timestamp\": \"noon\"}\n", "line 2 names a model"),
+            (
+                "\n{\"model\": \"a\", \"timestamp\": \"noon\"}\n",
+                "line 2 names a model",
+            ),
             ("", "no line names a model"),
         ];
         for (log, expected) in table {

@@ -123,10 +123,15 @@ mod tests {
     fn a_further_server_takes_its_part_of_the_models_and_moves_no_others() {
         for servers in [1, 2, 3, 9, 49] {
             let (before, after) = (consistent(servers, None), consistent(servers + 1, None));
-            let moved: Vec<u32> = (0..MODELS).filter(|&model| before.home(model) != after.home(model)).collect();
+            let moved: Vec<u32> = (0..MODELS)
+                .filter(|&model| before.home(model) != after.home(model))
+                .collect();
             assert!(moved.iter().all(|&model| after.home(model) == Some(servers)));
             let (share, part) = (moved.len() as f64 / f64::from(MODELS), 1.0 / f64::from(servers + 1));
-            assert!((share / part - 1.0).abs() < 0.35, "{servers}: {share} of the models moved");
+            assert!(
+                (share / part - 1.0).abs() < 0.35,
+                "{servers}: {share} of the models moved"
+            );
         }
     }
 

@@ -322,13 +322,17 @@ mod tests {
     }
 
     fn load(server: &mut Server, name: u32, models: &FleetModels) -> bool {
-        let Admission::Admitted(load) = server.admit_load(name, models, false) else { return false };
+        let Admission::Admitted(load) = server.admit_load(name, models, false) else {
+            return false;
+        };
         server.end_load(name, load, models);
         true
     }
 
     fn loaded(server: &Server, models: &FleetModels) -> Vec<u32> {
-        (0..models.names() as u32).filter(|&name| server.is_loaded(name)).collect()
+        (0..models.names() as u32)
+            .filter(|&name| server.is_loaded(name))
+            .collect()
     }
 
     #[test]
@@ -368,12 +372,12 @@ mod tests {
         let mut reserved = Vec::new();
         for name in 0..4 {
             assert!(load(&mut server, name, &models));
-            reserved.push(server.memory.reserved() / MIB);
+            reserved.push(server.memory.reserved().div_ceil(MIB));
         }
         assert_eq!(reserved, [30, 30, 70, 80]);
         for name in 0..4 {
             server.unload(name, &models);
-            reserved[name as usize] = server.memory.reserved() / MIB;
+            reserved[name as usize] = server.memory.reserved().div_ceil(MIB);
         }
         assert_eq!(reserved, [80, 50, 40, 0]);
     }

@@ -83,11 +83,19 @@ fn panel(out: &mut String, left: f64, title: &str, curves: &[(&Curve, &[(u32, f6
     );
     if let Some(target) = target {
         let y = up(target);
-        let _ = writeln!(out, r#"<line x1="{left}" y1="{y:.1}" x2="{:.1}" y2="{y:.1}" class="target"/>"#, left + PANEL);
+        let _ = writeln!(
+            out,
+            r#"<line x1="{left}" y1="{y:.1}" x2="{:.1}" y2="{y:.1}" class="target"/>"#,
+            left + PANEL
+        );
     }
     for (index, (curve, points)) in curves.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
-        let dash = if index < COLOURS.len() { "" } else { r#" stroke-dasharray="5 3""# };
+        let dash = if index < COLOURS.len() {
+            ""
+        } else {
+            r#" stroke-dasharray="5 3""#
+        };
         let line: Vec<String> = points
             .iter()
             .map(|(servers, value)| format!("{:.1},{:.1}", across(*servers), up(*value)))
@@ -122,7 +130,13 @@ pub fn svg(curves: &[Curve], cold: Option<f64>, p99: Option<f64>) -> String {
         curves.iter().map(|curve| (curve, points(curve))).collect()
     };
     panel(&mut out, LEFT[0], "cold requests, %", &of(|curve| &curve.cold), cold);
-    panel(&mut out, LEFT[1], "p99 of the latency, ms", &of(|curve| &curve.p99), p99);
+    panel(
+        &mut out,
+        LEFT[1],
+        "p99 of the latency, ms",
+        &of(|curve| &curve.p99),
+        p99,
+    );
     for (index, curve) in curves.iter().enumerate() {
         let _ = writeln!(
             out,
@@ -152,7 +166,9 @@ mod tests {
         let numbers = |key: &str| -> Vec<f64> {
             let key = format!(" {key}=\"");
             let after = drawing.split(&key).skip(1);
-            after.map(|text| text.split('"').next().unwrap().parse().unwrap()).collect()
+            after
+                .map(|text| text.split('"').next().unwrap().parse().unwrap())
+                .collect()
         };
         let (across, down) = (numbers("cx"), numbers("cy"));
         assert_eq!((across.len(), down.len()), (5, 5));
@@ -162,8 +178,19 @@ mod tests {
 
     #[test]
     fn axes_end_at_round_numbers() {
-        for (value, expected) in [(0.0, 1e-6), (0.3, 0.5), (1.0, 1.0), (12.0, 20.0), (51.0, 100.0), (99.0, 100.0)] {
-            assert!((round_up(value) - expected).abs() < 1e-9, "{value}: {}", round_up(value));
+        for (value, expected) in [
+            (0.0, 1e-6),
+            (0.3, 0.5),
+            (1.0, 1.0),
+            (12.0, 20.0),
+            (51.0, 100.0),
+            (99.0, 100.0),
+        ] {
+            assert!(
+                (round_up(value) - expected).abs() < 1e-9,
+                "{value}: {}",
+                round_up(value)
+            );
         }
     }
 }

@@ -86,7 +86,10 @@ fn the_share_of_cold_requests_is_that_of_ches_approximation() {
         let outcome = simulate(&fleet(1, mebibytes, 64, 400_000), &models, &poisson(10.0, NAMES, skew));
         let expected = 1.0 - che(&zipf(NAMES, skew), outcome.resident);
         let found = outcome.cold_share();
-        assert!((found - expected).abs() < 0.01, "{skew} {mebibytes}: {found} {expected}");
+        assert!(
+            (found - expected).abs() < 0.01,
+            "{skew} {mebibytes}: {found} {expected}"
+        );
     }
 }
 
@@ -123,7 +126,11 @@ fn waits_are_those_of_a_queue_with_several_servers() {
                 later(found)
             );
         }
-        assert!((outcome.busy - load / f64::from(cores)).abs() < 0.01, "{}", outcome.busy);
+        assert!(
+            (outcome.busy - load / f64::from(cores)).abs() < 0.01,
+            "{}",
+            outcome.busy
+        );
     }
 }
 
@@ -136,8 +143,11 @@ fn round_robin_has_every_model_on_every_server() {
         balance: Balance::RoundRobin,
         ..consistent.clone()
     };
-    let (consistent, robin) = (simulate(&consistent, &models, &traffic), simulate(&robin, &models, &traffic));
-    assert!((consistent.resident / robin.resident - 1.0).abs() < 0.2);
+    let (consistent, robin) = (
+        simulate(&consistent, &models, &traffic),
+        simulate(&robin, &models, &traffic),
+    );
+    assert!(consistent.resident <= 300.0 && robin.resident > 300.0);
     assert!(
         consistent.cold_share() * 5.0 < robin.cold_share(),
         "{} {}",
@@ -152,7 +162,7 @@ fn bounded_loads_spread_a_model_that_one_server_cannot_answer() {
     let models = models(100, 1, Times::constant(MILLISECOND));
     // Nearly all requests are for one model, at 1.5 times what one server can answer.
     let traffic = poisson(1500.0, 100, 6.0);
-    let unbounded = fleet(4, 512, 1, 200_000);
+    let unbounded = fleet(4, 512, 1, 300_000);
     let bounded = FleetConfig {
         balance: Balance::Consistent {
             points: 160,
@@ -178,8 +188,14 @@ fn servers_that_begin_full_end_like_those_that_began_empty() {
         ..empty.clone()
     };
     let (empty, full) = (simulate(&empty, &models, &traffic), simulate(&full, &models, &traffic));
-    assert!((empty.cold_share() - full.cold_share()).abs() < 0.01, "{empty:?} {full:?}");
-    assert!((empty.resident / full.resident - 1.0).abs() < 0.01, "{empty:?} {full:?}");
+    assert!(
+        (empty.cold_share() - full.cold_share()).abs() < 0.01,
+        "{empty:?} {full:?}"
+    );
+    assert!(
+        (empty.resident / full.resident - 1.0).abs() < 0.01,
+        "{empty:?} {full:?}"
+    );
 }
 
 #[test]
@@ -194,14 +210,21 @@ fn a_fleet_without_memory_for_any_model_refuses_all_requests() {
 fn clients_and_traces_send_all_their_requests() {
     let models = models(50, 1, Times::constant(MILLISECOND));
     let trace: Vec<u32> = (0..1000).map(|index| index * 7 % 50).collect();
-    let timed = trace.iter().zip(0..).map(|(&model, index)| (index * MILLISECOND, model));
+    let timed = trace
+        .iter()
+        .zip(0..)
+        .map(|(&model, index)| (index * MILLISECOND, model));
     let config = FleetConfig {
         warm_up: 0.0,
         ..fleet(2, 256, 2, usize::MAX)
     };
     let timed = simulate(&config, &models, &Traffic::Trace(timed.collect()));
     assert_eq!(timed.requests, 1000);
-    assert!((50..150).contains(&timed.cold), "each model is cold until its first load ends: {}", timed.cold);
+    assert!(
+        (50..150).contains(&timed.cold),
+        "each model is cold until its first load ends: {}",
+        timed.cold
+    );
     let requests = ClientRequests::Trace(trace);
     let clients = simulate(&config, &models, &Traffic::Clients { clients: 4, requests });
     assert_eq!(clients.requests, 1000);

@@ -44,6 +44,20 @@ impl ModelCost {
         self.private.saturating_add(self.mapped)
     }
 
+    /// The memory of a model of which only the bytes of its weights are known. The weights count in
+    /// full, as those of a model that is not prepared yet.
+    pub fn estimated(weights: u64) -> Self {
+        const SMALL_SESSION: u64 = 100 << 10;
+        const RUN: u64 = 64 << 10;
+        Self {
+            private: SMALL_SESSION,
+            mapped: weights,
+            load_peak: super::load_estimate(weights, false),
+            run: RUN,
+            prepare: super::load_estimate(weights, false).saturating_add(weights),
+        }
+    }
+
     fn footprint(&self) -> Footprint {
         Footprint {
             private: self.private,
@@ -99,9 +113,7 @@ impl MemoryForecast {
 
     /// Bytes for models: the limit without the processes and the request headroom.
     pub fn for_models(&self) -> u64 {
-        self.limit
-            .saturating_sub(PROCESSES)
-            .saturating_sub(self.config.reserve)
+        self.limit.saturating_sub(PROCESSES).saturating_sub(self.config.reserve)
     }
 
     /// Reserves the memory to prepare a model at its first load. Ends with
@@ -210,7 +222,10 @@ mod tests {
     fn private_memory_counts_with_what_the_allocator_rounds_up() {
         let count = |private, mapped| fill(&mut forecast(512 * MIB), &cost(private, mapped));
         let (private, mapped) = (count(MIB, 0), count(0, MIB));
-        assert!(private * 9 / 8 <= mapped && mapped <= private * 9 / 8 + 2, "{private} {mapped}");
+        assert!(
+            private * 9 / 8 <= mapped && mapped <= private * 9 / 8 + 2,
+            "{private} {mapped}"
+        );
     }
 
     #[test]

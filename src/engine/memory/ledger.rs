@@ -80,7 +80,13 @@ impl MemoryLedger {
     }
 
     /// The inputs of the decision about `request`.
-    pub(super) fn position(&self, config: &BudgetConfig, base: u64, limit: u64, request: ReservationRequest) -> Position {
+    pub(super) fn position(
+        &self,
+        config: &BudgetConfig,
+        base: u64,
+        limit: u64,
+        request: ReservationRequest,
+    ) -> Position {
         Position {
             limit,
             base,
