@@ -16,6 +16,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
+use super::serve::WAIT_BEFORE_EVICTION;
 use super::table::print;
 use crate::config::{BalanceKind, PlanArgs, PlannedServerArgs, StartState, default_memory_reserve};
 use crate::engine::ForecastConfig;
@@ -117,6 +118,7 @@ fn candidates(args: &PlannedServerArgs) -> Result<Vec<(InstanceType, Option<f64>
             },
             cores: instance.cores,
             load_threads: args.load_threads as u32,
+            patience: inputs::nanoseconds(WAIT_BEFORE_EVICTION),
             disk: 0,
         };
         let price = args.price.iter().find(|(name, _)| *name == instance.name);

@@ -194,8 +194,8 @@ pub struct PlannedServerArgs {
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=10_000), default_value_t = 150)]
     pub balance_factor: u32,
 
-    /// Points of a server on the ring of hashes; HAProxy has 16 times the weight of a server
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), default_value_t = 160)]
+    /// Points of a server on the ring of hashes: in HAProxy, 16 times the weight of a server
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), default_value_t = 1024)]
     pub ring_points: u32,
 
     /// Number of models that a server loads in parallel, as for serve

@@ -19,7 +19,7 @@ use std::collections::BinaryHeap;
 use super::models::FleetModels;
 use super::random::Random;
 use super::ring::{Balance, Balancer};
-use super::server::{Admission, Server, ServerConfig};
+use super::server::{Admission, Pressure, Server, ServerConfig};
 use super::times::Histogram;
 use super::traffic::{Arrivals, Traffic};
 use crate::catalog::{EVICTION_PAUSE, EVICTION_PAUSES};
@@ -93,6 +93,10 @@ struct Load {
     server: u32,
     model: u32,
     pauses: usize,
+    /// Time at which a load that waits for others becomes impatient.
+    patient_until: Option<u64>,
+    /// Number of the only event that may continue the load; others are out of date.
+    turn: u64,
     is_on_disk: bool,
     reserved: Option<ForecastLoad>,
 }
@@ -102,8 +106,8 @@ enum Event {
     RunEnd(u32),
     PreparationEnd(u32),
     LoadEnd(u32),
-    /// A load tries again to get memory.
-    Retry(u32),
+    /// A load tries again to get memory, if it is still its turn.
+    Retry(u32, u64),
 }
 
 /// Places in a vector that are used again.
@@ -164,8 +168,11 @@ struct Fleet<'a> {
     shares: Vec<u64>,
     requests: Slab<Request>,
     loads: Slab<Load>,
+    /// Loads of each server that wait for other loads.
+    patient: Vec<Vec<u32>>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     order: u64,
+    turns: u64,
     now: u64,
     random: Random,
     arrived: usize,
@@ -202,8 +209,10 @@ impl<'a> Fleet<'a> {
             shares: vec![0; servers],
             requests: Slab::new(),
             loads: Slab::new(),
+            patient: vec![Vec::new(); servers],
             events: BinaryHeap::new(),
             order: 0,
+            turns: 0,
             now: 0,
             random: Random::new(config.seed ^ 1),
             arrived: 0,
@@ -251,6 +260,26 @@ impl<'a> Fleet<'a> {
     fn at(&mut self, delay: f64, event: Event) {
         self.order += 1;
         self.events.push(Reverse((self.now + delay as u64, self.order, event)));
+    }
+
+    /// Has a load try again to get memory, after `delay` or before.
+    fn retry(&mut self, place: u32, delay: f64) {
+        let load = &mut self.loads.items[place as usize];
+        if load.turn == 0 {
+            self.turns += 1;
+            load.turn = self.turns;
+        }
+        let turn = load.turn;
+        self.at(delay, Event::Retry(place, turn));
+    }
+
+    /// Wakes the loads of a server that wait for others, because one has ended.
+    fn wake(&mut self, server: u32) {
+        let mut patient = std::mem::take(&mut self.patient[server as usize]);
+        for place in patient.drain(..) {
+            self.retry(place, 0.0);
+        }
+        self.patient[server as usize] = patient;
     }
 
     fn run(mut self) -> Outcome {
@@ -344,13 +373,20 @@ impl<'a> Fleet<'a> {
     fn handle(&mut self, event: Event) -> u32 {
         match event {
             Event::RunEnd(place) => self.end_run(place),
-            Event::Retry(load) => return self.step(load),
+            Event::Retry(place, turn) => {
+                if self.loads.items[place as usize].turn != turn {
+                    return 0;
+                }
+                return self.step(place);
+            }
             Event::PreparationEnd(place) => {
                 let load = &mut self.loads.items[place as usize];
                 load.is_on_disk = true;
-                let server = &mut self.servers[load.server as usize];
-                server.end_preparation(load.model, self.models);
-                server.put_on_disk(load.model, self.models);
+                let (server, model) = (load.server, load.model);
+                let state = &mut self.servers[server as usize];
+                state.end_preparation(model, self.models);
+                state.put_on_disk(model, self.models);
+                self.wake(server);
                 return self.step(place);
             }
             Event::LoadEnd(place) => return self.end_load(place),
@@ -369,49 +405,69 @@ impl<'a> Fleet<'a> {
             server,
             model,
             pauses: 0,
+            patient_until: None,
+            turn: 0,
             is_on_disk,
             reserved: None,
         });
         // A load that fails at once is found again at its first retry.
-        self.at(0.0, Event::Retry(place));
+        self.retry(place, 0.0);
     }
 
     /// Begins the next step of a load: its preparation, or the load itself. Returns the number of
     /// requests that were refused.
     fn step(&mut self, place: u32) -> u32 {
+        self.loads.items[place as usize].turn = 0;
         let load = self.loads.items[place as usize];
+        self.patient[load.server as usize].retain(|other| *other != place);
         let server = &mut self.servers[load.server as usize];
-        let is_pressing = load.pauses >= EVICTION_PAUSES;
+        let pressure = match load.patient_until {
+            _ if load.pauses >= EVICTION_PAUSES => Pressure::Pressing,
+            Some(until) if until <= self.now => Pressure::Evicting,
+            Some(_) | None => Pressure::Patient,
+        };
         let (_, speed) = speeds(self.config.server.cores, server.running, server.loading);
         let times = &self.models.times;
         let admission = match load.is_on_disk {
-            false => match server.admit_preparation(load.model, self.models, is_pressing) {
+            false => match server.admit_preparation(load.model, self.models, pressure) {
                 Admission::Admitted(()) => {
                     let duration = times.first.choose(&mut self.random) as f64;
                     Admission::Admitted((duration, Event::PreparationEnd(place)))
                 }
+                Admission::InTheWay => Admission::InTheWay,
                 Admission::Wait => Admission::Wait,
                 Admission::TooLarge => Admission::TooLarge,
             },
-            true => match server.admit_load(load.model, self.models, is_pressing) {
+            true => match server.admit_load(load.model, self.models, pressure) {
                 Admission::Admitted(reserved) => {
                     self.loads.items[place as usize].reserved = reserved;
                     let duration = times.load.choose(&mut self.random) as f64;
                     Admission::Admitted((duration, Event::LoadEnd(place)))
                 }
+                Admission::InTheWay => Admission::InTheWay,
                 Admission::Wait => Admission::Wait,
                 Admission::TooLarge => Admission::TooLarge,
             },
         };
         match admission {
             Admission::Admitted((duration, event)) => {
-                self.loads.items[place as usize].pauses = 0;
+                let load = &mut self.loads.items[place as usize];
+                (load.pauses, load.patient_until) = (0, None);
                 self.at(duration / speed, event);
+                0
+            }
+            Admission::InTheWay => {
+                let patience = self.config.server.patience;
+                let until = *self.loads.items[place as usize]
+                    .patient_until
+                    .get_or_insert(self.now + patience);
+                self.patient[load.server as usize].push(place);
+                self.retry(place, (until - self.now) as f64);
                 0
             }
             Admission::Wait if load.pauses < MOST_PAUSES => {
                 self.loads.items[place as usize].pauses += 1;
-                self.at(EVICTION_PAUSE.as_nanos() as f64, Event::Retry(place));
+                self.retry(place, EVICTION_PAUSE.as_nanos() as f64);
                 0
             }
             Admission::Wait | Admission::TooLarge => self.refuse(place),
@@ -431,6 +487,7 @@ impl<'a> Fleet<'a> {
             self.failed += u64::from(request.is_counted);
             refused += 1;
         }
+        self.wake(load.server);
         self.next_load(load.server);
         refused
     }
@@ -444,6 +501,7 @@ impl<'a> Fleet<'a> {
         }
         self.loads.remove(place);
         let mut waiting = server.end_pending(load.model);
+        self.wake(load.server);
         // The list has the last request first.
         let mut first = 0;
         while let Some(place) = waiting.checked_sub(1) {

@@ -21,6 +21,8 @@ pub struct ServerConfig {
     pub cores: u32,
     /// `--load-threads`.
     pub load_threads: u32,
+    /// Nanoseconds for which a load without memory waits for other loads before it evicts models.
+    pub patience: u64,
     /// `--archive-cache-size`, in bytes.
     pub disk: u64,
 }
@@ -35,10 +37,23 @@ struct Name {
     is_pending: bool,
 }
 
+/// Ways in which a load that lacks memory may get it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pressure {
+    /// It waits for loads in progress, if there are any.
+    Patient,
+    /// It evicts idle models.
+    Evicting,
+    /// It evicts a busy model if no other is left.
+    Pressing,
+}
+
 /// Result of an attempt to begin a step of a load.
 #[derive(Debug)]
 pub enum Admission<T> {
     Admitted(T),
+    /// Loads in progress may turn out to need less than they reserved.
+    InTheWay,
     /// All other models have requests.
     Wait,
     /// The model fits no empty server.
@@ -147,9 +162,9 @@ impl Server {
     }
 
     /// Reserves the memory of a preparation, and evicts models for it.
-    pub fn admit_preparation(&mut self, name: u32, models: &FleetModels, is_pressing: bool) -> Admission<()> {
+    pub fn admit_preparation(&mut self, name: u32, models: &FleetModels, pressure: Pressure) -> Admission<()> {
         let cost = models.cost(name).memory;
-        self.admit(name, models, is_pressing, |memory| memory.prepare(&cost))
+        self.admit(name, models, pressure, |memory| memory.prepare(&cost))
     }
 
     pub fn end_preparation(&mut self, name: u32, models: &FleetModels) {
@@ -161,13 +176,13 @@ impl Server {
         &mut self,
         name: u32,
         models: &FleetModels,
-        is_pressing: bool,
+        pressure: Pressure,
     ) -> Admission<Option<ForecastLoad>> {
         if self.sessions[models.contents[name as usize] as usize] > 0 {
             return Admission::Admitted(None);
         }
         let cost = models.cost(name).memory;
-        self.admit(name, models, is_pressing, |memory| memory.load(&cost).map(Some))
+        self.admit(name, models, pressure, |memory| memory.load(&cost).map(Some))
     }
 
     /// Ends a load. The model is in memory then.
@@ -206,7 +221,7 @@ impl Server {
         &mut self,
         name: u32,
         models: &FleetModels,
-        is_pressing: bool,
+        pressure: Pressure,
         attempt: impl Fn(&mut MemoryForecast) -> Result<T, NoRoom>,
     ) -> Admission<T> {
         loop {
@@ -217,8 +232,11 @@ impl Server {
             if refused.needed > self.memory.for_models() {
                 return Admission::TooLarge;
             }
+            if pressure == Pressure::Patient && self.memory.is_loading() {
+                return Admission::InTheWay;
+            }
             let missing = refused.needed.saturating_sub(refused.available);
-            if self.evict(name, missing, models, is_pressing) == 0 {
+            if self.evict(name, missing, models, pressure == Pressure::Pressing) == 0 {
                 return Admission::Wait;
             }
         }
@@ -266,7 +284,7 @@ impl Server {
             self.put_on_disk(name, models);
         }
         for name in names {
-            if let Admission::Admitted(load) = self.admit_load(name, models, true) {
+            if let Admission::Admitted(load) = self.admit_load(name, models, Pressure::Pressing) {
                 self.end_load(name, load, models);
             }
         }
@@ -316,13 +334,14 @@ mod tests {
             },
             cores: 1,
             load_threads: 1,
+            patience: 0,
             disk: disk * MIB,
         };
         Server::new(&config, models)
     }
 
     fn load(server: &mut Server, name: u32, models: &FleetModels) -> bool {
-        let Admission::Admitted(load) = server.admit_load(name, models, false) else {
+        let Admission::Admitted(load) = server.admit_load(name, models, Pressure::Patient) else {
             return false;
         };
         server.end_load(name, load, models);
@@ -346,9 +365,31 @@ mod tests {
         assert!(load(&mut server, 2, &models));
         assert_eq!(loaded(&server, &models), [0, 2], "0 is older and busy");
         server.hold(2);
-        assert!(matches!(server.admit_load(1, &models, false), Admission::Wait));
-        assert!(matches!(server.admit_load(1, &models, true), Admission::Admitted(_)));
+        assert!(matches!(
+            server.admit_load(1, &models, Pressure::Evicting),
+            Admission::Wait
+        ));
+        assert!(matches!(
+            server.admit_load(1, &models, Pressure::Pressing),
+            Admission::Admitted(_)
+        ));
         assert_eq!(loaded(&server, &models), [2]);
+    }
+
+    #[test]
+    fn a_patient_load_waits_for_loads_in_progress() {
+        let models = models(&[40, 40, 40]);
+        let mut server = server(&models, 128, 100);
+        assert!(load(&mut server, 0, &models));
+        let Admission::Admitted(pending) = server.admit_load(1, &models, Pressure::Patient) else {
+            panic!("two models fit");
+        };
+        let waits = server.admit_load(2, &models, Pressure::Patient);
+        assert!(matches!(waits, Admission::InTheWay));
+        assert_eq!(loaded(&server, &models), [0]);
+        server.end_load(1, pending, &models);
+        assert!(load(&mut server, 2, &models));
+        assert_eq!(loaded(&server, &models), [1, 2]);
     }
 
     #[test]
@@ -356,7 +397,10 @@ mod tests {
         let models = models(&[40, 400]);
         let mut server = server(&models, 128, 100);
         assert!(load(&mut server, 0, &models));
-        assert!(matches!(server.admit_load(1, &models, true), Admission::TooLarge));
+        assert!(matches!(
+            server.admit_load(1, &models, Pressure::Pressing),
+            Admission::TooLarge
+        ));
         assert_eq!(loaded(&server, &models), [0]);
     }
 

@@ -41,6 +41,7 @@ fn fleet(servers: u32, mebibytes: u64, cores: u32, requests: usize) -> FleetConf
             },
             cores,
             load_threads: 8,
+            patience: 100 * MILLISECOND,
             disk: u64::MAX,
         },
         balance: Balance::Consistent {

@@ -1,8 +1,11 @@
 //! Measures models of a store as a server gets them: it fetches, prepares, loads and runs them.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tokio::task;
 
 use super::cost::Sample;
 use super::inputs::{nanoseconds, store_config};
@@ -34,7 +37,7 @@ pub async fn measure(args: &PlanArgs, url: &str, models: &[ListedModel], count: 
         .context("create a folder for models; set TMPDIR to use another directory")?;
     let disk = Disk::open(folder.path(), u64::MAX)?;
     let store = Store::open(store_config(args, url), &disk).context("open the model store")?;
-    let examiner = super::super::examiner(&args.examine)?;
+    let examiner = Arc::new(super::super::examiner(&args.examine)?);
     // Constants count as shared with the other samples, not with models of a cache.
     let no_cache = folder.path().join("prepared");
     let (mut samples, mut failed) = (Vec::new(), None);
@@ -53,7 +56,7 @@ pub async fn measure(args: &PlanArgs, url: &str, models: &[ListedModel], count: 
     }
 }
 
-async fn sample(store: &Store, examiner: &Examiner, model: &ListedModel, cache: &std::path::Path) -> Result<Sample> {
+async fn sample(store: &Store, examiner: &Arc<Examiner>, model: &ListedModel, cache: &Path) -> Result<Sample> {
     let name = model.parsed().context("the name is not one that a request can have")?;
     let started = Instant::now();
     let lease = match store.find(&name).await? {
@@ -61,7 +64,14 @@ async fn sample(store: &Store, examiner: &Examiner, model: &ListedModel, cache: 
         Located::InStore(arrival) => store.fetch(arrival).await?,
     };
     let fetched = started.elapsed();
-    let examination = examiner.examine(lease.path(), cache)?;
+    let (examiner, cache, bytes) = (Arc::clone(examiner), cache.to_owned(), model.bytes);
+    // The examiner blocks the thread.
+    let examined = task::spawn_blocking(move || examined(&examiner, lease.path(), &cache, bytes, fetched));
+    examined.await.context("the measurement failed")?
+}
+
+fn examined(examiner: &Examiner, path: &Path, cache: &Path, bytes: u64, fetched: Duration) -> Result<Sample> {
+    let examination = examiner.examine(path, cache)?;
     let cost = examination.cost();
     let (loaded, cost) = match (examination.loaded, cost) {
         (Ok(loaded), Some(cost)) => (loaded, cost),
@@ -70,18 +80,14 @@ async fn sample(store: &Store, examiner: &Examiner, model: &ListedModel, cache: 
     };
     let constants = loaded.constants.iter().filter(|constant| constant.is_read);
     Ok(Sample {
-        bytes: model.bytes,
+        bytes,
         cost,
         constants: constants
             .map(|constant| (constant.hash.clone(), constant.bytes))
             .collect(),
         first: nanoseconds(fetched + loaded.prepared_in),
         load: nanoseconds(loaded.opened_in),
-        runs: loaded
-            .time_runs(RUNS)
-            .into_iter()
-            .map(|time: Duration| nanoseconds(time))
-            .collect(),
+        runs: loaded.time_runs(RUNS).into_iter().map(nanoseconds).collect(),
     })
 }
 

@@ -97,12 +97,13 @@ impl Plan<'_> {
             bytes(server.memory.limit)
         );
         let price = if candidate.price.is_some() { "an hour" } else { "" };
+        let width = if candidate.price.is_some() { 10 } else { 0 };
         let target = if self.target.is_set() { "target" } else { "" };
-        let _ = writeln!(
-            text,
-            "{:>7}{:>11}{:>10}{:>11}{:>11}{:>12}{:>9}{:>10}{target:>9}",
-            "servers", "resident", "cold", "p50", "p99", "requests/s", "cores", price
+        let header = format!(
+            "{:>7}{:>11}{:>10}{:>11}{:>11}{:>12}{:>9}{price:>width$}{target:>9}",
+            "servers", "resident", "cold", "p50", "p99", "requests/s", "cores"
         );
+        let _ = writeln!(text, "{}", header.trim_end());
         for row in rows {
             let outcome = &row.outcome;
             let target = match (self.target.is_set(), row.is_met) {
@@ -116,7 +117,7 @@ impl Plan<'_> {
                 false => (shown(outcome.p50 as f64), shown(outcome.p99 as f64)),
             };
             let line = format!(
-                "{:>7}{:>11}{:>10}{p50:>11}{p99:>11}{:>12}{:>9}{price:>10}{target:>9}",
+                "{:>7}{:>11}{:>10}{p50:>11}{p99:>11}{:>12}{:>9}{price:>width$}{target:>9}",
                 row.servers,
                 grouped(outcome.resident),
                 percent(outcome.cold_share()),

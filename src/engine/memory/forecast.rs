@@ -4,13 +4,19 @@
 //! a planned server admits and refuses as a real one does. Only the reading of the system differs:
 //! no memory is in use that could be read, so an estimate stands in for it.
 
-use super::ledger::{MemoryLedger, percent};
+use super::ledger::MemoryLedger;
 use super::position::{Decision, ReservationRequest};
 use super::{BudgetConfig, Footprint, LoadNeeds, LoadRequest, MemoryLimit, MemoryUsage, NoRoom, Replacement};
+use crate::engine::load::prepare::{CHILD, SLACK};
 
-/// Private bytes of a worker before it has a model, and of its supervisor. Measured with
-/// `scripts/plan-check`, which prints them: 21 MB and 3 MB.
-const PROCESSES: u64 = 24 << 20;
+/// Private bytes of a worker before it has a model, and of its supervisor. `scripts/plan-check`
+/// prints them: 14 MiB and 4 MiB.
+const PROCESSES: u64 = 18 << 20;
+
+/// Part of the private memory of sessions by which the allocator rounds it up in the end. Measured
+/// with `scripts/plan-check`: a twentieth for models of 1 MB. [`Position::decide`] is more careful,
+/// because it does not look at the memory in use.
+const ROUNDING: u64 = 16;
 
 /// The options of a planned server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +60,9 @@ impl ModelCost {
             mapped: weights,
             load_peak: super::load_estimate(weights, false),
             run: RUN,
-            prepare: super::load_estimate(weights, false).saturating_add(weights),
+            prepare: super::load_estimate(weights, false)
+                .saturating_add(weights)
+                .saturating_add(CHILD + SLACK),
         }
     }
 
@@ -72,8 +80,8 @@ impl ModelCost {
             private: self.private,
             mapped: self.mapped,
             replacement: Replacement {
-                peak: self.prepare,
-                child: 0,
+                peak: self.prepare.saturating_sub(CHILD),
+                child: CHILD,
             },
         }
     }
@@ -156,17 +164,24 @@ impl MemoryForecast {
         self.ledger.mapped -= bytes;
     }
 
+    /// Whether loads or preparations are in progress.
+    pub fn is_loading(&self) -> bool {
+        self.ledger.loading > 0
+    }
+
     /// Bytes of models and of loads in progress.
     pub fn reserved(&self) -> u64 {
-        let mapped = percent(self.ledger.mapped, self.config.mapped_percent);
-        self.ledger.loaded + self.ledger.loading + mapped
+        self.ledger.loaded + self.ledger.loading + self.ledger.mapped
     }
 
     fn decide(&self, request: ReservationRequest) -> Result<(), NoRoom> {
         let position = self.ledger.position(&self.config, PROCESSES, self.limit, request);
         match position.decide() {
             Decision::Admit => Ok(()),
-            Decision::CheckUsage => position.decide_without_usage(),
+            Decision::CheckUsage => {
+                let loaded = self.ledger.loaded;
+                position.decide_by_usage(PROCESSES + loaded + loaded / ROUNDING + self.ledger.requests)
+            }
         }
     }
 }
