@@ -3,7 +3,7 @@
 //!
 //! - `cost`: what a model of a size costs, from measured models. `measure` makes these
 //!   measurements, `metrics` reads those of a running server.
-//! - `inputs`: the models and the traffic, and where each number comes from.
+//! - `inputs`: the models, and where each number comes from. `requests`: the traffic.
 //! - `report`: the table, the JSON and the drawing.
 
 mod cost;
@@ -11,6 +11,7 @@ mod inputs;
 mod measure;
 mod metrics;
 mod report;
+mod requests;
 
 use std::fs;
 

@@ -137,7 +137,7 @@ pub struct Replacement {
     pub child: u64,
 }
 
-/// What admission compares with the limit for a load.
+/// The numbers of a load that admission compares with the limit.
 #[derive(Debug, Clone, Copy)]
 struct LoadNeeds {
     /// Peak of the load.

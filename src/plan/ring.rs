@@ -1,4 +1,4 @@
-//! How the balancer in front of the servers chooses one: a ring of hashes with bounded loads, as
+//! The balancer in front of the servers: a ring of hashes with bounded loads, as
 //! HAProxy's `hash-type consistent` with `hash-balance-factor`, or one server after the other.
 //!
 //! Each server has points on a ring. A model belongs to the server of the nearest point, so a
@@ -11,7 +11,7 @@
 
 use super::random::mix;
 
-/// How requests are spread over servers.
+/// The rule by which requests are spread over servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
     Consistent {

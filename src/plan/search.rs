@@ -1,4 +1,4 @@
-//! How many servers of which type a target needs.
+//! The search for the number and the type of servers that a target needs.
 //!
 //! More servers do not make a fleet slower or colder, so the smallest number that meets a target
 //! is found by bisection between the numbers that the table shows.
@@ -8,7 +8,7 @@ use super::instances::InstanceType;
 use super::models::FleetModels;
 use super::traffic::Traffic;
 
-/// What a fleet has to reach.
+/// The bounds that a fleet has to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Target {
     /// Longest 99th percentile of the latency, in nanoseconds.

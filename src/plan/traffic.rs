@@ -14,7 +14,7 @@ pub enum Traffic {
     Clients { clients: u32, requests: ClientRequests },
 }
 
-/// What clients ask for.
+/// The models that clients request.
 #[derive(Debug, Clone)]
 pub enum ClientRequests {
     Random(Popularity),

@@ -1,4 +1,4 @@
-//! What a model of a given size costs, from models that were measured.
+//! The costs of a model of a given size, from models that were measured.
 //!
 //! Between two measured sizes the costs lie on a straight line; beyond them they grow with the
 //! size.

@@ -6,7 +6,7 @@ use super::super::top::client::Client;
 use crate::engine::ModelCost;
 use crate::plan::Times;
 
-/// What a server says about its models.
+/// Measurements of a running server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
     /// Loads, with the first ones of a model; `None` if there was none.
