@@ -2,9 +2,9 @@
 //! container.
 //!
 //! ```text
-//! cli  ->  contract, endpoint, plan, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
-//!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task  ->  disk_cache,
-//!          page
+//! cli  ->  contract, endpoint, plan, supervisor  ->  catalog  ->  handler
+//!      ->  engine, codec, store  ->  telemetry  ->  config  ->  manifest
+//!      ->  vision, text, audio, task  ->  disk_cache, page
 //!      ->  archive, background, backoff, connections, peer, private, shared, tensor, wire
 //! ```
 //!

@@ -116,13 +116,18 @@ impl Plan<'_> {
                 true => ("overload".to_owned(), "overload".to_owned()),
                 false => (shown(outcome.p50 as f64), shown(outcome.p99 as f64)),
             };
+            // Requests that are not answered yet are neither warm nor cold.
+            let counted = |text: String| match outcome.requests {
+                0 => "-".to_owned(),
+                _ => text,
+            };
             let line = format!(
                 "{:>7}{:>11}{:>10}{p50:>11}{p99:>11}{:>12}{:>9}{price:>width$}{target:>9}",
                 row.servers,
                 grouped(outcome.resident),
-                percent(outcome.cold_share()),
-                grouped(outcome.rate),
-                percent(outcome.busy),
+                counted(percent(outcome.cold_share())),
+                counted(grouped(outcome.rate)),
+                counted(percent(outcome.busy)),
             );
             let _ = writeln!(text, "{}", line.trim_end());
             if outcome.failed > 0 {

@@ -10,8 +10,8 @@ use super::{BudgetConfig, Footprint, LoadNeeds, LoadRequest, MemoryLimit, Memory
 use crate::engine::load::prepare::{CHILD, SLACK};
 
 /// Private bytes of a worker before it has a model, and of its supervisor. `scripts/plan-check`
-/// prints them: 14 MiB and 4 MiB.
-const PROCESSES: u64 = 18 << 20;
+/// prints them: 12 MiB and 3 MiB.
+const PROCESSES: u64 = 15 << 20;
 
 /// Part of the private memory of sessions by which the allocator rounds it up in the end. Measured
 /// with `scripts/plan-check`: a twentieth for models of 1 MB. [`Position::decide`] is more careful,
