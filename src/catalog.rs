@@ -77,7 +77,7 @@ use state::{Action, Change, End, JournalLine, ModelOperation, ModelState};
 use tokenizers::CountedTokenizer;
 use usage::RecentUse;
 
-pub use demand::{Demand, DemandConfig};
+pub use demand::{Demand, DemandConfig, EVICTION_PAUSE, EVICTION_PAUSES, Evicted};
 pub use entry::{Handle, ModelInfo};
 pub use error::CatalogError;
 pub use status::{ModelOverview, ModelStatus};

@@ -6,6 +6,7 @@
 mod endpoint;
 mod inspect;
 mod pack;
+mod plan;
 mod serve;
 mod snapshot;
 mod source;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Some(Command::Pack(args)) => end(pack::run(&args)),
         Some(Command::Inspect(args)) => end(inspect::run(&args)),
         Some(Command::Top(args)) => end(System::new().block_on(top::run(&args))),
+        Some(Command::Plan(args)) => end(System::new().block_on(plan::run(&args))),
         Some(Command::Schema) => end(table::print(format_args!("{:#}\n", manifest::schema())).map_err(Into::into)),
         None => (cli.serve, false),
     };

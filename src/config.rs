@@ -12,6 +12,7 @@ mod examine;
 mod fetch;
 mod logging;
 mod media;
+mod plan;
 mod serve;
 mod telemetry;
 #[cfg(test)]
@@ -33,7 +34,8 @@ pub use examine::{ExamineArgs, InspectArgs, PackArgs, PrepareArgs};
 pub use fetch::{ArchiveArgs, FetchArgs};
 pub use logging::{LogFormat, LogLevel, Share, TraceArgs};
 pub use media::MediaArgs;
-pub use serve::{Conventions, OnFull, Prepare, Provider, ServeArgs};
+pub use plan::{BalanceKind, PlanArgs, PlannedModelArgs, PlannedServerArgs, StartState, TrafficArgs};
+pub use serve::{Conventions, OnFull, Prepare, Provider, ServeArgs, default_memory_reserve};
 pub use telemetry::{EmfDimension, MetricsArgs, MetricsSwitch};
 pub use top::{TopArgs, TopSort};
 
@@ -65,6 +67,9 @@ pub enum Command {
     /// Show the models of a running server, their latency and memory, live in the terminal
     #[command(after_help = top::TOP_EXAMPLE)]
     Top(TopArgs),
+    /// Say how many servers a set of models and their traffic need, by a simulation
+    #[command(after_help = plan::PLAN_EXAMPLE)]
+    Plan(Box<PlanArgs>),
     /// Print the JSON Schema of longshore.json, the file that describes a model's inputs and
     /// outputs beyond its graph
     #[command(after_help = SCHEMA_HELP)]

@@ -38,8 +38,8 @@ pub use load::quarantine::Quarantined;
 #[cfg(test)]
 pub use memory::allocator::with_peak;
 pub use memory::{
-    Footprint, LoadReservation, MemoryLimit, MemoryUsage, ModelReservation, NoRoom, RequestMemory, Reserved,
-    raise_open_files, system_limit,
+    Footprint, ForecastConfig, ForecastLoad, LoadReservation, MemoryForecast, MemoryLimit, MemoryUsage, ModelCost,
+    ModelReservation, NoRoom, RequestMemory, Reserved, raise_open_files, system_limit,
 };
 pub use onnxruntime::gpu::{Gpu, GpuProvider};
 pub use onnxruntime::raw::{disable_telemetry, exit_now};

@@ -2,9 +2,9 @@
 //! container.
 //!
 //! ```text
-//! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
-//!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task  ->  disk_cache,
-//!          page
+//! cli  ->  contract, endpoint, plan, supervisor  ->  catalog  ->  handler
+//!      ->  engine, codec, store  ->  telemetry  ->  config  ->  manifest
+//!      ->  vision, text, audio, task  ->  disk_cache, page
 //!      ->  archive, background, backoff, connections, peer, private, shared, tensor, tls,
 //!          wire
 //! ```
@@ -17,6 +17,7 @@
 //! | [`cli`] | the commands: connects the modules, controls start and stop |
 //! | [`contract`] | the container's HTTP server: routes, handlers, the table from causes to statuses |
 //! | [`endpoint`] | the local SageMaker endpoint: starts containers, checks their health, routes requests to them |
+//! | [`plan`] | a simulation of a fleet of servers, for `longshore plan`; pure functions |
 //! | [`supervisor`] | the first of `serve`'s two processes: holds the socket, restarts the worker that serves |
 //! | [`catalog`] | the model directory, from name to loaded model: load, list, get, unload |
 //! | [`handler`] | the conversion between request bodies and the tensors of one model, by its manifest |
@@ -63,6 +64,7 @@ pub mod handler;
 pub mod manifest;
 pub mod page;
 pub mod peer;
+pub mod plan;
 pub mod private;
 pub mod shared;
 pub mod store;

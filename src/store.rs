@@ -21,6 +21,7 @@ mod exchange;
 mod folder;
 mod found;
 mod google;
+mod inventory;
 mod listing;
 mod local;
 mod location;
@@ -53,6 +54,7 @@ use crate::disk_cache::FolderError;
 pub use cache::{DiskCacheError, Lease, Usage};
 pub use environment::Environment;
 pub use error::{LocationError, StoreError};
+pub use inventory::{InventoryError, ListedModel};
 pub use name::{Name, NameError};
 pub use objects::{ObjectError, Objects};
 pub use version::Version;
@@ -175,6 +177,26 @@ impl Disk {
     }
 }
 
+impl StoreConfig {
+    fn remote(&self) -> RemoteSettings {
+        RemoteSettings {
+            url: self.url.clone(),
+            environment: self.environment.clone(),
+            timeout: self.timeout,
+            retries: self.retries,
+            part_bytes: PART_BYTES,
+            parts: PARTS,
+            max_files: self.bounds.entries,
+            max_bytes: self.bounds.bytes,
+        }
+    }
+
+    /// Lists the models of the store, whatever its size.
+    pub async fn inventory(&self) -> Result<Vec<ListedModel>, InventoryError> {
+        inventory::inventory(&self.remote()).await
+    }
+}
+
 /// A model store and its cache on disk.
 pub struct Store {
     remote: Remote,
@@ -195,16 +217,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     pub fn open(settings: StoreConfig, disk: &Disk) -> Result<Self, OpenError> {
-        let remote = Remote::open(&RemoteSettings {
-            url: settings.url,
-            environment: settings.environment,
-            timeout: settings.timeout,
-            retries: settings.retries,
-            part_bytes: PART_BYTES,
-            parts: PARTS,
-            max_files: settings.bounds.entries,
-            max_bytes: settings.bounds.bytes,
-        })?;
+        let remote = Remote::open(&settings.remote())?;
         Ok(Self {
             remote,
             cache: Arc::clone(&disk.0),

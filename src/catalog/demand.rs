@@ -38,6 +38,8 @@ use tokio::task;
 use tokio::time::{Instant as Deadline, timeout_at};
 use tracing::Instrument;
 
+pub use eviction::{Evicted, PAUSE as EVICTION_PAUSE, PAUSES as EVICTION_PAUSES};
+
 use super::model_engine::{LoadedModel, ModelEngine};
 use super::{Catalog, CatalogError, Handle, Lookup, ModelStatus, Operation, load_error, model_span, shortened};
 use crate::engine::{ArtifactPath, LoadError, LoadedMemory, Model, PoolError};

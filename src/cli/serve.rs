@@ -49,7 +49,7 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(360);
 /// other model has to be unloaded: by the platform, which is expensive, or by our own eviction,
 /// which is cheap.
 const WAIT_BEFORE_REFUSAL: Duration = Duration::from_secs(5);
-const WAIT_BEFORE_EVICTION: Duration = Duration::from_millis(100);
+pub(super) const WAIT_BEFORE_EVICTION: Duration = Duration::from_millis(100);
 
 /// Most dimensions of all metrics that `--emf` writes.
 const MOST_DIMENSIONS: usize = 8;

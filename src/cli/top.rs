@@ -7,7 +7,7 @@
 //! - `rows`: sorts, filters and formats; pure functions.
 //! - `view`: what is on the screen, and what a key does; pure functions.
 
-mod client;
+pub(super) mod client;
 mod rows;
 mod view;
 

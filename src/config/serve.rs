@@ -19,6 +19,7 @@ use super::{
 use crate::manifest::Overlay;
 
 pub use conventions::Conventions;
+pub use effective::default_memory_reserve;
 
 /// `longshore serve`.
 #[derive(Debug, Clone, Args)]

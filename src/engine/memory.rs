@@ -21,6 +21,7 @@
 mod admission;
 pub(in crate::engine) mod allocator;
 mod data_bound;
+mod forecast;
 mod ledger;
 mod limits;
 mod position;
@@ -36,6 +37,7 @@ use ledger::{MemoryLedger, percent};
 use position::{ReservationRequest, ResidentMemory};
 
 pub use data_bound::{DataLimit, MappedFile, limit_data, mapped_data};
+pub use forecast::{ForecastConfig, ForecastLoad, MemoryForecast, ModelCost};
 pub use limits::{MemoryLimit, MemoryUsage, private_memory_of, raise_open_files, resident_anonymous, system_limit};
 pub use reservation::{LoadReservation, ModelReservation, RequestMemory};
 
@@ -135,6 +137,47 @@ pub struct Replacement {
     pub child: u64,
 }
 
+/// The numbers of a load that admission compares with the limit.
+#[derive(Debug, Clone, Copy)]
+struct LoadNeeds {
+    /// Peak of the load.
+    peak: u64,
+    /// Bytes that are expected to stay.
+    resident: u64,
+    /// Bytes that loading a replacement would need in addition.
+    replacement: u64,
+    /// Bytes of the child process that prepares the replacement.
+    child: u64,
+}
+
+impl LoadRequest {
+    fn needs(&self, config: &BudgetConfig, limit: u64) -> LoadNeeds {
+        let mapped = percent(self.mapped, config.mapped_percent);
+        let resident = self.private.saturating_add(mapped);
+        let replacement = self.replacement.peak.saturating_sub(resident);
+        LoadNeeds {
+            peak: resident.max(self.peak.saturating_add(mapped)),
+            resident,
+            // With large models, few fit; headroom for a multiple of one would waste memory.
+            replacement: replacement.min(limit / REPLACEMENT_DIVISOR),
+            child: self.replacement.child,
+        }
+    }
+}
+
+impl LoadNeeds {
+    fn request(&self, config: &BudgetConfig, ledger: &MemoryLedger) -> ReservationRequest {
+        let headroom = ledger.headroom(config, self.resident, self.replacement);
+        ReservationRequest {
+            peak: self.peak,
+            resident: Some(ResidentMemory {
+                bytes: self.resident,
+                headroom: headroom.saturating_add(self.child),
+            }),
+        }
+    }
+}
+
 /// Current state of the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reserved {
@@ -184,30 +227,10 @@ impl Budget {
     /// Reserves the memory of a load without waiting.
     pub fn load_now(&self, load: &LoadRequest) -> Result<LoadReservation, NoRoom> {
         let config = &self.shared.config;
-        let mapped = percent(load.mapped, config.mapped_percent);
-        let resident = load.private.saturating_add(mapped);
-        let peak = resident.max(load.peak.saturating_add(mapped));
-        // With large models, few fit; headroom for a multiple of one would waste memory.
-        let replacement = load
-            .replacement
-            .peak
-            .saturating_sub(resident)
-            .min(self.limit() / REPLACEMENT_DIVISOR);
-        let request = |ledger: &MemoryLedger| ReservationRequest {
-            peak,
-            resident: Some(ResidentMemory {
-                bytes: resident,
-                headroom: ledger
-                    .headroom(config, resident, replacement)
-                    .saturating_add(load.replacement.child),
-            }),
-        };
-        let released = self.admit(request, |ledger| {
-            ledger.loading += peak;
-            let released = ledger.released.min(resident);
-            ledger.released -= released;
-            released
-        })?;
+        let needs = load.needs(config, self.limit());
+        let LoadNeeds { peak, resident, .. } = needs;
+        let request = |ledger: &MemoryLedger| needs.request(config, ledger);
+        let released = self.admit(request, |ledger| ledger.begin_load(&needs))?;
         Ok(LoadReservation {
             budget: self.clone(),
             peak,
@@ -226,17 +249,8 @@ impl Budget {
     }
 
     fn admit_preparation(&self, peak: u64, weights: u64) -> Result<(), NoRoom> {
-        let margin = self.shared.config.margin();
-        let request = |ledger: &MemoryLedger| ReservationRequest {
-            // The margin covers memory that vanishes meanwhile; a replacement does not need it,
-            // because a model of its size was just released.
-            peak: if ledger.released < weights / 2 {
-                peak.saturating_add(margin)
-            } else {
-                peak
-            },
-            resident: None,
-        };
+        let config = &self.shared.config;
+        let request = |ledger: &MemoryLedger| ledger.preparation(config, peak, weights);
         self.admit(request, |ledger| ledger.loading += peak)
     }
 

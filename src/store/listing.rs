@@ -10,6 +10,7 @@ use object_store::path::Path;
 
 use super::bucket::Bucket;
 use super::error::StoreError;
+use super::inventory::ListedFile;
 use super::name::Name;
 use super::tries::Retries;
 use super::version::Version;
@@ -99,6 +100,39 @@ impl FolderListing {
 
     pub fn into_files(self) -> Vec<StoredFile> {
         self.0.into_values().collect()
+    }
+}
+
+/// Lists all files of a bucket below `prefix`. Leaves out keys that no request can name.
+pub(super) async fn all(
+    bucket: &Bucket,
+    prefix: Option<&Name>,
+    url: &str,
+    retries: u32,
+) -> Result<Vec<ListedFile>, StoreError> {
+    let prefix = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
+    let (mut files, mut page_token) = (Vec::new(), None);
+    loop {
+        let mut tries = Retries::new(retries);
+        let page = loop {
+            match bucket.list(&prefix, url, page_token.clone()).await {
+                Ok(page) => break page,
+                Err(failure) => tries.next_attempt(failure).await?,
+            }
+        };
+        for meta in page.result.objects {
+            if let Ok(Some(file)) = stored(&meta, &prefix, url) {
+                files.push(ListedFile {
+                    name: file.name.to_string(),
+                    bytes: file.bytes,
+                    content: file.version.strong_tag().map(str::to_owned),
+                });
+            }
+        }
+        match page.page_token {
+            Some(token) => page_token = Some(token),
+            None => return Ok(files),
+        }
     }
 }
 

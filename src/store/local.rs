@@ -4,15 +4,21 @@
 //! nothing. Links are followed as long as they stay in the directory: Kubernetes mounts consist of
 //! links.
 
+use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::{LocationError, StoreError};
+use super::inventory::ListedFile;
 use super::listing::{FolderListing, ListingLimits, StoredFile};
 use super::name::Name;
 use super::version::Version;
 use crate::disk_cache::FileStamp;
+
+/// Largest sum of the files of equal sizes that a list of the whole directory reads, to find equal
+/// ones: a few seconds.
+const MOST_COMPARED: u64 = 4 << 30;
 
 /// A store that is a directory.
 #[derive(Debug)]
@@ -52,6 +58,42 @@ impl DirectoryStore {
             true => Err(StoreError::NotFound { url: url.to_owned() }),
             false => FolderListing::collect(url, files, bounds).map(LocalEntry::Folder),
         }
+    }
+
+    /// Lists the files of the whole directory.
+    pub fn all(&self, url: &str) -> Result<Vec<ListedFile>, StoreError> {
+        const UNBOUNDED: ListingLimits = ListingLimits {
+            files: u64::MAX,
+            bytes: u64::MAX,
+        };
+        let files = self.files(&self.root, url, UNBOUNDED)?;
+        let mut sizes: HashMap<u64, u64> = HashMap::new();
+        for file in &files {
+            *sizes.entry(file.bytes).or_default() += 1;
+        }
+        let may_be_equal = |bytes: u64| sizes.get(&bytes).is_some_and(|count| *count > 1);
+        let compared = files.iter().map(|file| file.bytes).filter(|bytes| may_be_equal(*bytes));
+        let is_little = compared.sum::<u64>() <= MOST_COMPARED;
+        let listed = |file: StoredFile| ListedFile {
+            content: match may_be_equal(file.bytes) {
+                // No other file is equal to it.
+                false => Some(file.name.to_string()),
+                true if is_little => self.hash(&file.name),
+                true => None,
+            },
+            name: file.name.to_string(),
+            bytes: file.bytes,
+        };
+        Ok(files.into_iter().map(listed).collect())
+    }
+
+    /// Hashes a file; `None` if it cannot be read.
+    fn hash(&self, name: &Name) -> Option<String> {
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update_reader(File::open(self.root.join(name.as_str())).ok()?)
+            .ok()?;
+        Some(hasher.finalize().to_hex().to_string())
     }
 
     /// Opens the file at `name`, or `file` below it, unless it has changed since it was found.

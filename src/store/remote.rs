@@ -17,6 +17,7 @@ use super::download::{Download, DownloadPlan};
 use super::environment::Environment;
 use super::error::{LocationError, StoreError};
 use super::found::{Folder, FoundModel, Object, ReaderSource, StoreReader};
+use super::inventory::{InventoryError, ListedFile};
 use super::listing::{self, FolderListing, ListingLimits};
 use super::local::{DirectoryStore, LocalEntry};
 use super::location::Location;
@@ -115,6 +116,34 @@ impl Remote {
     /// The URL of the store itself, for messages.
     pub fn url(&self) -> String {
         self.shared.location.shown()
+    }
+
+    /// Lists all files of the store.
+    pub async fn files(&self) -> Result<Vec<ListedFile>, InventoryError> {
+        let (shared, url) = (self.shared.clone(), self.url());
+        let runtime = self.thread.runtime();
+        match &self.shared.backend {
+            Backend::Directory(_) => {
+                let shown = url.clone();
+                let listed = runtime.spawn_blocking(move || match &shared.backend {
+                    Backend::Directory(directory) => directory.all(&url),
+                    Backend::Network { .. } => Ok(Vec::new()),
+                });
+                let stopped = |_| StoreError::Stopped { url: shown };
+                Ok(listed.await.map_err(stopped)??)
+            }
+            Backend::Network { bucket, .. } if !bucket.has_lists() => Err(InventoryError::NoList { url }),
+            Backend::Network { .. } => {
+                let shown = url.clone();
+                let files = async move {
+                    let Backend::Network { bucket, prefix } = &shared.backend else {
+                        return Ok(Vec::new());
+                    };
+                    listing::all(bucket, prefix.as_ref(), &url, shared.plan.retries).await
+                };
+                Ok(run_on(runtime, shown, files).await?)
+            }
+        }
     }
 
     /// Looks for an object `name`, otherwise for a folder of files.

@@ -82,6 +82,7 @@ mod network;
 mod networks;
 mod pack;
 mod page;
+mod plan;
 mod prepared;
 mod pretrained;
 mod prometheus;

@@ -17,8 +17,8 @@ use crate::telemetry::metrics::UnloadReason;
 
 /// Time that a load waits when all models have requests, and how many times it waits. After that
 /// it closes one of them to new requests.
-const PAUSE: Duration = Duration::from_millis(20);
-const PAUSES: usize = 5;
+pub const PAUSE: Duration = Duration::from_millis(20);
+pub const PAUSES: usize = 5;
 
 /// Result of an attempt to evict.
 enum EvictionOutcome {
@@ -31,6 +31,22 @@ enum EvictionOutcome {
 
 /// A model from the store: its name, its entry and the time of its last request.
 type Candidate<M> = (String, Arc<CatalogEntry<M>>, u64);
+
+/// The models that an eviction has unloaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Evicted {
+    pub count: u64,
+    pub bytes: u64,
+}
+
+impl Evicted {
+    /// Whether the eviction unloads the next victim, in the order of [`CatalogEntry`]'s last use,
+    /// when `missing` bytes were not free. A model with requests is unloaded only if no other was,
+    /// and only if the load has waited for long enough.
+    pub fn takes_next(&self, missing: u64, is_busy: bool, is_pressing: bool) -> bool {
+        self.bytes < missing.max(1) && (!is_busy || (self.count == 0 && is_pressing))
+    }
+}
 
 /// Memory that the ledger refused.
 pub(super) struct MissingMemory {
@@ -108,24 +124,24 @@ impl<E: ModelEngine> Catalog<E> {
             return EvictionOutcome::NoCandidate;
         }
         victims.sort_by_key(|(_, entry, used)| (!entry.users.is_empty(), *used));
-        let (mut count, mut freed) = (0, 0);
+        let mut evicted = Evicted::default();
         for (victim, entry, _) in victims {
             let is_busy = !entry.users.is_empty();
-            if freed >= bytes.max(1) || (is_busy && (count > 0 || !is_pressing)) {
+            if !evicted.takes_next(bytes, is_busy, is_pressing) {
                 break;
             }
             let (started, memory) = (Instant::now(), entry.charge());
             match self.unload_entry(&victim, &entry).await {
                 Ok(true) => {
-                    count += 1;
-                    freed += memory;
+                    evicted.count += 1;
+                    evicted.bytes += memory;
                     unloaded(demand, &victim, UnloadReason::Memory, started, memory);
                 }
                 Ok(false) => {}
                 Err(error) => tracing::warn!(model = shortened(&victim), "eviction failed: {error}"),
             }
         }
-        if count > 0 {
+        if evicted.count > 0 {
             EvictionOutcome::Some
         } else {
             EvictionOutcome::AllBusy

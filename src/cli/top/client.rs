@@ -85,6 +85,12 @@ impl Client {
         parse(&body)
     }
 
+    /// Reads the metrics once.
+    pub async fn metrics(&self) -> Result<String> {
+        let text = self.get("metrics").await?.text().await;
+        text.context("read the metrics")
+    }
+
     /// Starts to watch; fails if the server does not answer.
     pub async fn watch(&self) -> Result<Watch> {
         Ok(Watch {

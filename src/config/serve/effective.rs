@@ -23,6 +23,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(58);
 /// Default request timeout in batch transform jobs, where the platform waits up to 3,600 s (BT-5).
 const BATCH_TIMEOUT: Duration = Duration::from_secs(3598);
 
+/// Bytes of a memory limit that are reserved for requests without `--memory-reserve`.
+pub fn default_memory_reserve(limit: u64) -> u64 {
+    (limit / 50).clamp(8 << 20, 256 << 20)
+}
+
 impl ServeArgs {
     /// Largest request body, in bytes.
     pub fn max_body(&self) -> usize {
@@ -99,7 +104,7 @@ impl ServeArgs {
     /// Bytes of `limit` that are reserved for requests.
     pub fn memory_reserve(&self, limit: u64) -> u64 {
         self.memory_reserve
-            .map_or_else(|| (limit / 50).clamp(8 << 20, 256 << 20), |size| size.as_u64())
+            .map_or_else(|| default_memory_reserve(limit), |size| size.as_u64())
     }
 
     pub fn prepare_processes(&self) -> usize {

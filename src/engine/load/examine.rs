@@ -8,17 +8,20 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::engine::load::adapter::{self, Adapter, BoundAdapter};
-use crate::engine::load::artifact::{self, Artifact, ArtifactPath, FoundBy, PrivateCopy, Processor};
+use crate::engine::load::artifact::{self, Artifact, ArtifactPath, Facts, FoundBy, PrivateCopy, Processor};
 use crate::engine::load::axes::{self, Axes};
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::onnx_file::{LARGE_CONSTANT, OnnxHeader};
 use crate::engine::load::packed::{Packed, PackedDescription};
 use crate::engine::load::prepare::{self, Findings, Platform, PrepareError, PrepareJob, Preparer};
+use crate::engine::load::preparing;
+use crate::engine::load::resident;
+use crate::engine::memory::ModelCost;
 use crate::engine::onnxruntime::runtime;
 use crate::engine::onnxruntime::runtime::{Environment, Libraries};
 use crate::engine::onnxruntime::session::{Cancel, ModelForm, RunError, Session, SessionError};
@@ -73,6 +76,7 @@ pub struct Examination {
     pub adapter: Option<PathBuf>,
     /// The loaded model, or the reason that it cannot be loaded.
     pub loaded: Result<ExaminedModel, LoadError>,
+    facts: Facts,
 }
 
 /// Whether the artifact contains a prepared form.
@@ -100,6 +104,10 @@ pub struct ExaminedModel {
     pub constants: Vec<ExaminedConstant>,
     /// Data for one request; `None` if none could be generated.
     pub example: Option<Vec<Tensor>>,
+    /// Time of the preparation, in a process of its own.
+    pub prepared_in: Duration,
+    /// Time to create the session from the prepared form.
+    pub opened_in: Duration,
     session: Session,
     adapter: Option<BoundAdapter>,
 }
@@ -107,6 +115,8 @@ pub struct ExaminedModel {
 /// A large constant of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExaminedConstant {
+    /// Identifies the constant: models with the same hash share it.
+    pub hash: String,
     pub bytes: u64,
     /// Whether runs read it; otherwise they read a copy of it.
     pub is_read: bool,
@@ -130,6 +140,20 @@ impl ExaminedModel {
         parameters
             .map(|parameter| (&*parameter.name, parameter.value_type()))
             .collect()
+    }
+
+    /// Times of `count` runs on the example; empty if there is no example that the model answers.
+    pub fn time_runs(&self, count: usize) -> Vec<Duration> {
+        let (Some(example), Some(_), Ok(cancel)) = (&self.example, self.findings.run_peak, Cancel::new()) else {
+            return Vec::new();
+        };
+        let inputs: Inputs = example.clone().into();
+        let timed = || {
+            let started = Instant::now();
+            self.run(&inputs, None, &cancel).is_ok().then(|| started.elapsed())
+        };
+        // The first run allocates what the next ones use again.
+        timed().map_or_else(Vec::new, |_| (0..count).map_while(|_| timed()).collect())
     }
 
     fn run(&self, inputs: &Inputs, outputs: Option<&[usize]>, cancel: &Cancel) -> Result<Vec<Value>, RunError> {
@@ -172,10 +196,20 @@ impl Examination {
             request_files: uploaded.request_files,
             adapter: uploaded.adapter,
             found: uploaded.found,
+            facts: uploaded.facts,
             content,
             packing,
             loaded,
         }
+    }
+
+    /// The memory that the model costs a server, if it can be loaded.
+    pub fn cost(&self) -> Option<ModelCost> {
+        let findings = &self.loaded.as_ref().ok()?.findings;
+        Some(ModelCost {
+            prepare: preparing::reserved_memory(self.facts),
+            ..resident::cost(findings)
+        })
     }
 
     /// The model's path relative to the artifact.
@@ -283,11 +317,13 @@ impl Examiner {
             most: memory,
             probe: true,
         };
+        let started = Instant::now();
         let mut findings = self.preparer.prepare_blocking(job).map_err(|error| match error {
             PrepareError::Session(SessionError::OutOfMemory) => LoadError::Prepare(PrepareError::MemoryBomb(memory)),
             PrepareError::Session(error) => LoadError::Session(error),
             error => LoadError::Prepare(error),
         })?;
+        let prepared_in = started.elapsed();
         let mut constants = Vec::new();
         if findings.prepared
             && let (Some(uses), Some(cache)) = (&findings.constants, cache)
@@ -307,7 +343,9 @@ impl Examiner {
             (true, Some(_)) => ModelForm::Graph(&prepared),
             (false, _) => ModelForm::Uploaded(&artifact.model),
         };
+        let started = Instant::now();
         let mut session = self.session(form, weights)?;
+        let opened_in = started.elapsed();
         session.set_rows(&findings.rows);
         let adapter = match adapter {
             None => None,
@@ -320,6 +358,8 @@ impl Examiner {
             prepared: None,
             constants,
             example: None,
+            prepared_in,
+            opened_in,
             session,
             adapter,
         };

@@ -93,6 +93,11 @@ fn usual_memory(facts: Facts) -> u64 {
     with_mapped(facts, 150).max(whole.min(SMALL))
 }
 
+/// Bytes that a server reserves to prepare a model, with the process that does it.
+pub(in crate::engine) fn reserved_memory(facts: Facts) -> u64 {
+    usual_memory(facts).saturating_add(prepare::CHILD)
+}
+
 /// Bytes with which a preparation may succeed, if there is not as much as usual: enough for a model
 /// of tables.
 fn least_memory(facts: Facts) -> u64 {

@@ -22,7 +22,7 @@ use crate::engine::load::prepare::{Findings, Prepared, StoredConstants};
 use crate::engine::load::second::{RunSession, SecondSession, SecondSessions};
 use crate::engine::memory::allocator;
 use crate::engine::memory::{
-    self, Budget, Footprint, LoadRequest, MappedFile, ModelReservation, NoRoom, Replacement, RequestMemory,
+    self, Budget, Footprint, LoadRequest, MappedFile, ModelCost, ModelReservation, NoRoom, Replacement, RequestMemory,
 };
 use crate::engine::onnxruntime::gpu::Gpu;
 use crate::engine::onnxruntime::runtime::Environment;
@@ -72,6 +72,17 @@ const MAX_ANALYSES: usize = 8;
 /// refusal: with 2 KiB, one unload does not make enough memory free for another model; 4 KiB are
 /// enough.
 const BESIDE_SESSION: u64 = 4 << 10;
+
+/// The memory of a loaded model with these findings, without that of its preparation.
+pub(in crate::engine) fn cost(findings: &Findings) -> ModelCost {
+    ModelCost {
+        private: findings.private.saturating_add(BESIDE_SESSION),
+        mapped: findings.mapped,
+        load_peak: findings.load_peak,
+        run: findings.run_peak.unwrap_or_default(),
+        prepare: 0,
+    }
+}
 
 /// The reservation of a session whose creation took `taken` bytes, and the mark before its drop.
 fn owned(constants: Option<&UsedConstants>, memory: ModelReservation, taken: u64) -> (DropMark, OwnMemory) {

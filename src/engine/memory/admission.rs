@@ -96,15 +96,6 @@ impl Budget {
     }
 
     pub(super) fn position(&self, ledger: &MemoryLedger, limit: u64, request: ReservationRequest) -> Position {
-        let config = &self.shared.config;
-        Position {
-            limit,
-            base: self.shared.base,
-            planned: ledger.planned(config),
-            loaded: ledger.loaded,
-            promised: ledger.loading.saturating_add(ledger.mapped_charge(config)),
-            margin: config.margin(),
-            request,
-        }
+        ledger.position(&self.shared.config, self.shared.base, limit, request)
     }
 }

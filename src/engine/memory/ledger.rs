@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{BudgetConfig, Footprint};
+use super::position::{Position, ReservationRequest};
+use super::{BudgetConfig, Footprint, LoadNeeds};
 
 /// Reserved bytes, by purpose.
 #[derive(Debug, Default)]
@@ -62,6 +63,63 @@ impl MemoryLedger {
         } else {
             request_headroom
         }
+    }
+
+    /// The request to prepare a model of `weights` bytes with `peak` bytes.
+    pub(super) fn preparation(&self, config: &BudgetConfig, peak: u64, weights: u64) -> ReservationRequest {
+        ReservationRequest {
+            // The margin covers memory that vanishes meanwhile; a replacement does not need it,
+            // because a model of its size was just released.
+            peak: if self.released < weights / 2 {
+                peak.saturating_add(config.margin())
+            } else {
+                peak
+            },
+            resident: None,
+        }
+    }
+
+    /// The inputs of the decision about `request`.
+    pub(super) fn position(
+        &self,
+        config: &BudgetConfig,
+        base: u64,
+        limit: u64,
+        request: ReservationRequest,
+    ) -> Position {
+        Position {
+            limit,
+            base,
+            planned: self.planned(config),
+            loaded: self.loaded,
+            promised: self.loading.saturating_add(self.mapped_charge(config)),
+            margin: config.margin(),
+            request,
+        }
+    }
+
+    /// Enters an admitted load. Returns the released bytes that it uses.
+    pub(super) fn begin_load(&mut self, needs: &LoadNeeds) -> u64 {
+        self.loading += needs.peak;
+        let released = self.released.min(needs.resident);
+        self.released -= released;
+        released
+    }
+
+    /// Replaces the reservation of a load by that of its model.
+    pub(super) fn settle(&mut self, reserved: u64, footprint: Footprint) {
+        self.loading -= reserved;
+        self.loaded += footprint.private;
+        self.mapped += footprint.mapped;
+        self.add_workspace(footprint.workspace);
+    }
+
+    /// Removes an unloaded model, which leaves `releases` bytes for its replacement.
+    pub(super) fn release(&mut self, footprint: Footprint, releases: u64) {
+        self.loaded -= footprint.private;
+        self.mapped -= footprint.mapped;
+        self.remove_workspace(footprint.workspace);
+        self.released = self.released.saturating_add(releases);
     }
 
     pub(super) fn add_workspace(&mut self, bytes: u64) {

@@ -26,10 +26,7 @@ impl LoadReservation {
         let released = std::mem::take(&mut self.released);
         let taken = footprint.total(config);
         let mut ledger = budget.ledger();
-        ledger.loading -= reserved;
-        ledger.loaded += footprint.private;
-        ledger.mapped += footprint.mapped;
-        ledger.add_workspace(footprint.workspace);
+        ledger.settle(reserved, footprint);
         ledger.epoch += 1;
         drop(ledger);
         // Also notifies waiting loads and requests.
@@ -122,10 +119,7 @@ impl ModelReservation {
 impl Drop for ModelReservation {
     fn drop(&mut self) {
         let mut ledger = self.budget.ledger();
-        ledger.loaded -= self.footprint.private;
-        ledger.mapped -= self.footprint.mapped;
-        ledger.remove_workspace(self.footprint.workspace);
-        ledger.released = ledger.released.saturating_add(self.releases);
+        ledger.release(self.footprint, self.releases);
         ledger.epoch += 1;
         ledger.ends += 1;
         drop(ledger);

@@ -316,6 +316,7 @@ pub fn examined_constants(graph: &Path, data: &Path, is_read: &[bool], folder: &
             bytes: constant.place.bytes,
             is_read,
             models: models.get(&hash).copied().unwrap_or(0),
+            hash,
         })
     });
     examined.collect()
