@@ -134,6 +134,7 @@ fn fleet(args: &PlanArgs, inputs: &Inputs, server: ServerConfig) -> FleetConfig 
         BalanceKind::Consistent => Balance::Consistent {
             points: args.servers.ring_points,
             factor: Some(args.servers.balance_factor).filter(|factor| *factor > 0),
+            busy: args.servers.balance_from,
         },
     };
     let start = args.traffic.start.unwrap_or(match inputs.is_log {

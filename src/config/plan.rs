@@ -194,6 +194,11 @@ pub struct PlannedServerArgs {
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=10_000), default_value_t = 150)]
     pub balance_factor: u32,
 
+    /// Mean of the requests that a server has at a time, from which --balance-factor holds, as
+    /// LONGSHORE_FLEET_BUSY of container/deploy/fleet/haproxy.cfg
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub balance_from: u32,
+
     /// Points of a server on the ring of hashes: in HAProxy, 16 times the weight of a server
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), default_value_t = 1024)]
     pub ring_points: u32,

@@ -99,8 +99,21 @@ fn value<'a>(line: &'a Map<String, Value>, keys: &[&str]) -> Option<&'a Value> {
     keys.iter().filter_map(found).find(|value| !value.is_null())
 }
 
-/// Reads an access log: a JSON object a line, with a model and a time. Lines without a model are
-/// counted. A last line without an end that is not JSON is left out: the log is being written.
+/// Whether a line with a model is about a request to it. The server's log also has lines about its
+/// loads, which have no status, and about requests that load or unload it.
+fn is_request(line: &Map<String, Value>) -> bool {
+    let is_from_the_server = value(line, &["level"]).is_some();
+    let path = value(line, &["path"]).and_then(Value::as_str);
+    let is_invocation = path.is_none_or(|path| {
+        let is_other = path == "/models" || path.starts_with("/v2/repository/");
+        let is_model = path.starts_with("/models/") && !path.ends_with("/invoke");
+        !is_other && !is_model
+    });
+    is_invocation && (!is_from_the_server || value(line, &["status"]).is_some())
+}
+
+/// Reads an access log: a JSON object a line, with a model and a time. Lines that are not about
+/// requests to a model are counted. A last line without an end that is not JSON is left out: the log is being written.
 pub fn access_log(mut log: impl BufRead) -> Result<Recorded, RecordedError> {
     let (mut requests, mut without_model) = (Vec::new(), 0);
     let mut line = Vec::new();
@@ -121,7 +134,8 @@ pub fn access_log(mut log: impl BufRead) -> Result<Recorded, RecordedError> {
             Err(_) if !line.ends_with(b"\n") => break,
             Err(error) => return Err(RecordedError::Line(number, error)),
         };
-        let Some(model) = value(&object, &KEYS_OF_MODEL).and_then(Value::as_str) else {
+        let model = value(&object, &KEYS_OF_MODEL).and_then(Value::as_str);
+        let Some(model) = model.filter(|_| is_request(&object)) else {
             without_model += 1;
             continue;
         };
@@ -241,6 +255,18 @@ mod tests {
         let expected = [(0, "a"), (250, "c"), (500, "b.tar.gz"), (1250, "a")];
         let expected: Vec<(u64, String)> = expected.map(|(time, model)| (time, model.to_owned())).into();
         assert_eq!(requests(log), Ok((expected, 1)));
+    }
+
+    #[test]
+    fn lines_of_the_servers_log_that_are_not_requests_to_models_are_left_out() {
+        let log = r#"{"timestamp":"2026-01-31T12:00:00Z","level":"INFO","message":"model loaded","model":"a"}
+{"timestamp":"2026-01-31T12:00:00Z","level":"INFO","message":"request","status":200,"method":"POST","path":"/models","model":"a"}
+{"timestamp":"2026-01-31T12:00:01Z","level":"INFO","message":"request","status":200,"method":"POST","path":"/models/a/invoke","model":"a"}
+{"timestamp":"2026-01-31T12:00:02Z","level":"WARN","message":"the deadline passed","status":504,"method":"POST","path":"/invocations","model":"b"}
+{"timestamp":"2026-01-31T12:00:03Z","level":"INFO","message":"request","status":200,"method":"DELETE","path":"/models/a","model":"a"}
+"#;
+        let expected: Vec<(u64, String)> = vec![(0, "a".to_owned()), (1000, "b".to_owned())];
+        assert_eq!(requests(log), Ok((expected, 3)));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! Each server has points on a ring. A model belongs to the server of the nearest point, so a
 //! server that is added takes models from all others and moves none between them. A server is
 //! passed over while it has more requests than its part of all requests times the factor. Then
-//! the next server on the ring answers.
+//! the next server on the ring answers. The bound holds while the fleet is busy, as in
+//! `container/deploy/fleet/haproxy.cfg`: with few requests, it would take the second of two requests
+//! for a model away from the server that has the model.
 //!
 //! The hashes are our own. The rules are the same, but the models of a server are others than with
 //! HAProxy.
@@ -19,6 +21,8 @@ pub enum Balance {
         points: u32,
         /// Most requests of a server, in percent of the mean of all; `None` for no bound.
         factor: Option<u32>,
+        /// Mean of the requests that a server has at a time, from which the bound holds.
+        busy: u32,
     },
     RoundRobin,
 }
@@ -31,6 +35,7 @@ pub struct Balancer {
     /// For each model, the place on the ring where the search begins.
     places: Vec<u32>,
     factor: Option<u32>,
+    busy: u32,
     servers: u32,
     next: u32,
 }
@@ -47,9 +52,9 @@ fn point_hash(server: u32, point: u32) -> u32 {
 impl Balancer {
     /// A balancer for `servers` servers, of which there is at least one.
     pub fn new(balance: Balance, servers: u32, models: usize, seed: u64) -> Self {
-        let (points, factor) = match balance {
-            Balance::Consistent { points, factor } => (points.max(1), factor),
-            Balance::RoundRobin => (0, None),
+        let (points, factor, busy) = match balance {
+            Balance::Consistent { points, factor, busy } => (points.max(1), factor, busy),
+            Balance::RoundRobin => (0, None, 0),
         };
         let all = (0..servers).flat_map(|server| (0..points).map(move |point| (point_hash(server, point), server)));
         let mut ring: Vec<(u32, u32)> = all.collect();
@@ -63,6 +68,7 @@ impl Balancer {
             ring,
             places,
             factor,
+            busy,
             servers,
             next: 0,
         }
@@ -83,7 +89,10 @@ impl Balancer {
             return server;
         };
         let home = self.ring[place as usize].1;
-        let Some(factor) = self.factor else { return home };
+        let is_busy = u64::from(all) >= u64::from(self.busy) * u64::from(self.servers);
+        let Some(factor) = self.factor.filter(|_| is_busy) else {
+            return home;
+        };
         let slots = ((u64::from(all) + 1) * u64::from(factor)).div_ceil(100);
         let is_free = |server: u32| u64::from(requests[server as usize]) < self.slots_of(server, slots);
         let (before, from) = self.ring.split_at(place as usize);
@@ -115,7 +124,8 @@ mod tests {
     const MODELS: u32 = 20_000;
 
     fn consistent(servers: u32, factor: Option<u32>) -> Balancer {
-        let balance = Balance::Consistent { points: 160, factor };
+        let (points, busy) = (160, 0);
+        let balance = Balance::Consistent { points, factor, busy };
         Balancer::new(balance, servers, MODELS as usize, 1)
     }
 
@@ -152,6 +162,27 @@ mod tests {
         requests[home as usize] = 6;
         assert_ne!(balancer.choose(5, &requests, 10), home);
         assert_eq!(consistent(3, None).choose(5, &requests, 10), home);
+    }
+
+    #[test]
+    fn the_bound_holds_while_the_fleet_is_busy() {
+        let (points, factor) = (160, Some(150));
+        let mut balancer = Balancer::new(
+            Balance::Consistent {
+                points,
+                factor,
+                busy: 4,
+            },
+            3,
+            100,
+            1,
+        );
+        let home = balancer.home(5).unwrap();
+        let mut requests = [0; 3];
+        requests[home as usize] = 11;
+        assert_eq!(balancer.choose(5, &requests, 11), home);
+        requests[home as usize] = 12;
+        assert_ne!(balancer.choose(5, &requests, 12), home);
     }
 
     proptest! {

@@ -47,6 +47,7 @@ fn fleet(servers: u32, mebibytes: u64, cores: u32, requests: usize) -> FleetConf
         balance: Balance::Consistent {
             points: 160,
             factor: None,
+            busy: 0,
         },
         requests,
         warm_up: 0.3,
@@ -168,6 +169,7 @@ fn bounded_loads_spread_a_model_that_one_server_cannot_answer() {
         balance: Balance::Consistent {
             points: 160,
             factor: Some(150),
+            busy: 0,
         },
         ..unbounded.clone()
     };

@@ -54,7 +54,11 @@ impl Plan<'_> {
             (BalanceKind::RoundRobin, _) => "round robin".to_owned(),
             (BalanceKind::Consistent, 0) => "consistent hashing, without a bound".to_owned(),
             (BalanceKind::Consistent, factor) => {
-                format!("consistent hashing, each server up to {factor} % of the mean load")
+                let from = match servers.balance_from {
+                    0 => String::new(),
+                    requests => format!(" from {requests} requests at a time"),
+                };
+                format!("consistent hashing, each server up to {factor} % of the mean load{from}")
             }
         }
     }
