@@ -14,7 +14,7 @@ use crate::engine::load::prepare::{CHILD, SLACK};
 const PROCESSES: u64 = 15 << 20;
 
 /// Part of the private memory of sessions by which the allocator rounds it up in the end. Measured
-/// with `scripts/plan-check`: a twentieth for models of 1 MB. [`Position::decide`] is more careful,
+/// with `scripts/plan-check`: a twentieth for models of 1 MB. `Position::decide` is more careful,
 /// because it does not look at the memory in use.
 const ROUNDING: u64 = 16;
 
