@@ -75,7 +75,7 @@ pub fn known() -> impl Iterator<Item = InstanceType> {
     FAMILIES.into_iter().flat_map(|(before, after, sizes, gibibytes)| {
         sizes.iter().map(move |(size, cores)| InstanceType {
             name: format!("{before}{size}{after}"),
-            memory: u64::from(*cores) * gibibytes << 30,
+            memory: (u64::from(*cores) * gibibytes) << 30,
             cores: *cores,
         })
     })

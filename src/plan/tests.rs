@@ -188,7 +188,7 @@ fn servers_that_begin_full_end_like_those_that_began_empty() {
     let full = FleetConfig {
         order,
         requests: 100_000,
-        ..empty.clone()
+        ..empty
     };
     let (empty, full) = (simulate(&empty, &models, &traffic), simulate(&full, &models, &traffic));
     assert!(

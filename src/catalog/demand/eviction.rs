@@ -40,7 +40,7 @@ pub struct Evicted {
 }
 
 impl Evicted {
-    /// Whether the eviction unloads the next victim, in the order of [`CatalogEntry`]'s last use,
+    /// Whether the eviction unloads the next victim, in the order of their last use,
     /// when `missing` bytes were not free. A model with requests is unloaded only if no other was,
     /// and only if the load has waited for long enough.
     pub fn takes_next(&self, missing: u64, is_busy: bool, is_pressing: bool) -> bool {
