@@ -89,8 +89,8 @@ pub struct ExamineArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Path of the ONNX Runtime library [default: next to the executable, in ../lib, or where
-    /// scripts/onnxruntime installs it]
+    /// Path of the ONNX Runtime library [default: next to the executable, in ../lib or
+    /// ../libexec/longshore, or where scripts/onnxruntime installs it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
 

@@ -417,8 +417,8 @@ pub struct ServeArgs {
     )]
     pub core_dumps: bool,
 
-    /// Path of the ONNX Runtime library [default: next to the executable, in ../lib, or where
-    /// scripts/onnxruntime installs it]
+    /// Path of the ONNX Runtime library [default: next to the executable, in ../lib or
+    /// ../libexec/longshore, or where scripts/onnxruntime installs it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
     pub onnxruntime: Option<PathBuf>,
 

@@ -244,9 +244,9 @@ fn find(library: Option<&Path>) -> Result<PathBuf, RuntimeError> {
         })
 }
 
-/// Folders that may contain the library: the executable's folder; `../lib`; the folder of
-/// `scripts/onnxruntime`, if cargo built the executable (`target/<profile>/`, or
-/// `target/<profile>/deps/` for test programs).
+/// Folders that may contain the library: the executable's folder; `../lib`, as in the image;
+/// `../libexec/longshore`, as in a Python environment; the folder of `scripts/onnxruntime`, if
+/// cargo built the executable (`target/<profile>/`, or `target/<profile>/deps/` for test programs).
 fn candidates(executable: &Path) -> Vec<PathBuf> {
     let Some(folder) = executable.parent() else {
         return Vec::new();
@@ -254,6 +254,8 @@ fn candidates(executable: &Path) -> Vec<PathBuf> {
     let mut folders = vec![folder.to_owned()];
     if let Some(parent) = folder.parent() {
         folders.push(parent.join("lib"));
+        // `pip install --target` leaves out what a wheel has in `lib`.
+        folders.push(parent.join("libexec/longshore"));
     }
     if let Some(target) = folder.ancestors().find(|path| path.ends_with("target"))
         && let Some(checkout) = target.parent()
@@ -268,14 +270,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_search_order_is_the_executables_folder_then_lib_then_the_checkout() {
+    fn the_search_order_is_the_executables_folder_then_lib_then_libexec_then_the_checkout() {
         let table: [(&str, &[&str]); 3] = [
-            ("/usr/bin/longshore", &["/usr/bin", "/usr/lib"]),
+            (
+                "/usr/bin/longshore",
+                &["/usr/bin", "/usr/lib", "/usr/libexec/longshore"],
+            ),
             (
                 "/src/longshore/target/release/longshore",
                 &[
                     "/src/longshore/target/release",
                     "/src/longshore/target/lib",
+                    "/src/longshore/target/libexec/longshore",
                     "/src/longshore/.onnxruntime",
                 ],
             ),
@@ -284,6 +290,7 @@ mod tests {
                 &[
                     "/src/longshore/target/debug/deps",
                     "/src/longshore/target/debug/lib",
+                    "/src/longshore/target/debug/libexec/longshore",
                     "/src/longshore/.onnxruntime",
                 ],
             ),

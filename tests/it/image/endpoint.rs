@@ -1,13 +1,15 @@
-//! `longshore endpoint --runner docker` with a real Docker engine and the image.
+//! `longshore endpoint` with a real Docker engine: inside a container of the image, and with
+//! `--runner docker`, which starts such containers.
 
 use std::fs;
+use std::net::SocketAddr;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::endpoint::command::local_endpoint::LocalEndpoint;
-use crate::harness::{Builder, Models, docker, eventually, image_or_skip};
+use crate::harness::{Builder, Connection, Models, Request, docker, eventually, image_or_skip};
 
 fn local(cache: &TempDir) -> LocalEndpoint {
     let builder = Builder::endpoint().arguments(["--runner", "docker", "--cache-dir"]);
@@ -37,6 +39,57 @@ fn create(local: &LocalEndpoint, name: &str, container: &Value) {
     local.control("CreateEndpointConfig", &config).expect(200);
     let endpoint = json!({"EndpointName": name, "EndpointConfigName": name});
     local.control("CreateEndpoint", &endpoint).expect(200);
+}
+
+#[test]
+fn a_container_without_privileges_or_writable_disk_is_an_endpoint_behind_a_published_port() {
+    if image_or_skip().is_none() {
+        return;
+    }
+    let options = [
+        "--network",
+        "bridge",
+        "--publish",
+        "127.0.0.1::8090",
+        "--read-only",
+        "--tmpfs=/tmp:size=20m",
+        "--user=12345",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+    ];
+    let builder = Builder::image(&options).command("endpoint").arguments([
+        "--bind",
+        "0.0.0.0",
+        "--multi-model",
+        "/opt/ml/models",
+    ]);
+    builder.models().place_scale("two", 2.0);
+    builder.models().place_scale("three", 3.0);
+    let server = builder.start();
+    let published: SocketAddr = docker(["port", server.container(), "8090"]).parse().unwrap();
+    let send = |request: Request| {
+        let mut connection = Connection::open(published).unwrap();
+        let bytes = request.header("Connection", "close").to_bytes();
+        connection.write(&bytes).unwrap();
+        connection.read_unchecked("POST").unwrap()
+    };
+    let invoke = |model: &str| {
+        let request = LocalEndpoint::invocation("longshore").json(&json!({"instances": [5]}));
+        send(request.header("X-Amzn-SageMaker-Target-Model", model))
+    };
+    eventually("the endpoint serves", || invoke("two/model").status == 200);
+    for (model, answer) in [("three/model", 15.0), ("two/model", 10.0)] {
+        assert_eq!(invoke(model).expect(200).json(), json!({"predictions": [answer]}));
+    }
+    // The control plane answers on the same port.
+    let list = Request::post("/")
+        .header("X-Amz-Target", "SageMaker.ListEndpoints")
+        .header("Content-Type", "application/x-amz-json-1.1")
+        .body("{}");
+    let listed = send(list).expect(200).json();
+    assert_eq!(listed["Endpoints"][0]["EndpointStatus"], "InService", "{listed}");
+    docker(["stop", "--time", "30", server.container()]);
+    assert_eq!(server.wait_for_end().status.code(), Some(0));
 }
 
 #[test]
