@@ -4,9 +4,11 @@
 //! Each server has points on a ring. A model belongs to the server of the nearest point, so a
 //! server that is added takes models from all others and moves none between them. A server is
 //! passed over while it has more requests than its part of all requests times the factor. Then
-//! the next server on the ring answers. The bound holds while the fleet is busy, as in
-//! `container/deploy/fleet/haproxy.cfg`: with few requests, it would take the second of two requests
-//! for a model away from the server that has the model.
+//! the next server on the ring answers.
+//!
+//! The bound holds while the fleet is busy, as in `container/deploy/fleet/haproxy.cfg`. With few
+//! requests, it would take the second of two requests for a model away from the server that has
+//! the model.
 //!
 //! The hashes are our own. The rules are the same, but the models of a server are others than with
 //! HAProxy.
