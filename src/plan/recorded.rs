@@ -113,8 +113,8 @@ fn is_request(line: &Map<String, Value>) -> bool {
 }
 
 /// Reads an access log: a JSON object a line, with a model and a time. Lines that are not about
-/// requests to a model are counted. A last line without an end that is not JSON is left out: the log
-/// is being written.
+/// requests to a model are counted. A last line without an end that is not JSON is left out,
+/// because the log is being written.
 pub fn access_log(mut log: impl BufRead) -> Result<Recorded, RecordedError> {
     let (mut requests, mut without_model) = (Vec::new(), 0);
     let mut line = Vec::new();
