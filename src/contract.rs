@@ -114,7 +114,7 @@ pub struct ContractConfig {
     pub log_level: LogLevel,
     /// Chooses the requests that are logged and traced.
     pub request_log: Arc<RequestLog>,
-    /// Whether statuses are those for a load balancer ([`balancer`]).
+    /// Whether statuses are those for a load balancer (`balancer.rs`).
     pub behind_balancer: bool,
     /// For `GET /execution-parameters` (BT-2).
     pub max_concurrent_transforms: usize,
