@@ -99,7 +99,8 @@ fn the_state_has_each_model_with_its_memory_its_requests_and_its_last_error() {
         .map(|refusal| (&refusal["status"], &refusal["model"]))
         .collect();
     assert_eq!(newest[0], (&json!(404), &json!("nothing")));
-    assert_eq!(newest[1], (&json!(400), &json!("a")));
+    // The client's name for the model `a`.
+    assert_eq!(newest[1], (&json!(400), &json!("team/a.tar.gz")));
 
     let memory = &state["memory"];
     let part = |name: &str| memory[name].as_u64().unwrap();
