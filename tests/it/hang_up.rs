@@ -127,13 +127,14 @@ fn a_load_and_an_unload_continue_after_their_client_hangs_up() {
 #[test]
 fn a_client_that_does_not_read_its_reply_is_disconnected() {
     let server = Builder::multi().arguments(["--write-timeout", "500ms"]).start();
+    // Before any request, whose connection might still be closing.
+    let before = server.process().sockets();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
     let body = format!("[{}1]", "0.25,".repeat(2_000_000));
     let request = Server::invocation("m")
         .header("Content-Type", "application/json")
         .body(body);
-    let before = server.process().sockets();
     let mut connection = server.connect();
     connection.write(&request.to_bytes()).unwrap();
     // The response is larger than the kernel's buffer, so part of it is still in the server.

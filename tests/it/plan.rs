@@ -207,7 +207,7 @@ fn predictions_are_near_a_fleet_that_runs() {
     let mut check = Command::new("python3");
     check.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/plan-check"));
     check.arg("--longshore").arg(env!("CARGO_BIN_EXE_longshore"));
-    check.args("--no-haproxy --json --balance round-robin --models 60 --requests 1500 --memory-limit 80".split(' '));
+    check.args("--no-haproxy --json --balance round-robin --models 150 --requests 3000 --memory-limit 140".split(' '));
     if let Some(library) = library() {
         check.env("ORT_DYLIB_PATH", library);
     }
