@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Finished, fixture, library, longshore, scale};
+use crate::harness::{Finished, fixture, longshore, scale};
 
 /// A plan of equal models that need no measurement.
 fn equal(arguments: &[&str]) -> Finished {
@@ -199,29 +198,4 @@ fn a_plan_without_a_number_that_it_needs_says_which_option_gives_it() {
         let refusal = plan(&arguments).refusal();
         assert!(refusal.contains(expected), "{arguments}: {refusal}");
     }
-}
-
-/// A short form of `scripts/plan-check`, whose full form docs/planning.md shows.
-#[test]
-fn predictions_are_near_a_fleet_that_runs() {
-    let mut check = Command::new("python3");
-    check.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/plan-check"));
-    check.arg("--longshore").arg(env!("CARGO_BIN_EXE_longshore"));
-    check.args("--no-haproxy --json --balance round-robin --models 150 --requests 3000 --memory-limit 140".split(' '));
-    if let Some(library) = library() {
-        check.env("ORT_DYLIB_PATH", library);
-    }
-    let results = Finished::after(&mut check).json();
-    let value = |which: &str, key: &str| results["round-robin"][which][key].as_f64().unwrap();
-    let both = |key: &str| (value("measured", key), value("predicted", key));
-    let (measured, predicted) = both("cold_share");
-    assert!(
-        measured > 0.02 && (measured - predicted).abs() < 0.1,
-        "cold: {measured} {predicted}"
-    );
-    let (measured, predicted) = both("resident_models");
-    assert!(
-        (measured / predicted - 1.0).abs() < 0.2,
-        "resident: {measured} {predicted}"
-    );
 }
