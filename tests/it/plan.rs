@@ -1,4 +1,4 @@
-//! `longshore plan`: the command, and its predictions beside a fleet that runs.
+//! `longshore plan`: the command, its inputs and its errors.
 
 use std::fs;
 use std::path::{Path, PathBuf};
