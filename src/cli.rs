@@ -201,10 +201,10 @@ fn work(args: &ServeArgs) -> Result<i32> {
 }
 
 fn listen(args: &ServeArgs) -> Result<TcpListener> {
-    TcpListener::bind((args.bind, args.port)).with_context(|| {
+    TcpListener::bind((args.http.bind, args.http.port)).with_context(|| {
         format!(
             "listen on {}:{}; choose another --port if it is in use",
-            args.bind, args.port
+            args.http.bind, args.http.port
         )
     })
 }

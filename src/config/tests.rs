@@ -19,7 +19,7 @@ fn the_command_line_is_consistent() {
 fn serve_is_the_command_with_and_without_its_name() {
     // ST-1: the platform passes `serve`; a person may omit it.
     for arguments in [&["serve", "--port", "9000"][..], &["--port", "9000"]] {
-        assert_eq!(serve(arguments).port, 9000);
+        assert_eq!(serve(arguments).http.port, 9000);
     }
     assert!(!serve(&[]).multi_model);
     assert!(serve(&["serve", "--multi-model"]).multi_model);

@@ -33,6 +33,7 @@ impl ServeArgs {
     pub fn max_body(&self) -> usize {
         let conventions = &self.conventions;
         let bytes = self
+            .http
             .max_body
             .map(|size| size.as_u64())
             .or(conventions.max_request_size)
@@ -47,7 +48,8 @@ impl ServeArgs {
     }
 
     pub fn request_timeout(&self) -> Duration {
-        self.request_timeout
+        self.http
+            .request_timeout
             .or(self.conventions.model_server_timeout)
             .unwrap_or(if self.conventions.batch {
                 BATCH_TIMEOUT
@@ -70,12 +72,12 @@ impl ServeArgs {
 
     /// Limit of connections if the process may open `open_files` files.
     pub fn max_connections(&self, open_files: Option<u64>) -> usize {
-        self.max_connections.unwrap_or_else(|| max_connections(open_files))
+        self.http.max_connections.unwrap_or_else(|| max_connections(open_files))
     }
 
     /// Number of `connections` that are reserved for health checks.
     pub fn reserved_connections(&self, connections: usize) -> usize {
-        reserved_connections(self.reserved_connections, connections)
+        reserved_connections(self.http.reserved_connections, connections)
     }
 
     pub fn http_threads(&self) -> usize {
