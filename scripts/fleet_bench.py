@@ -266,7 +266,7 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = {"routing": Bench.routing, "changes": Bench.changes, "skew": Bench.skew}
     if unknown := set(arguments.parts) - set(parts):
-        parser.error(f"there is no part {', '.join(sorted(unknown))}; choose from {', '.join(parts)}")
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; choose from {', '.join(parts)}")
     with tempfile.TemporaryDirectory(prefix="longshore-fleet-") as folder:
         bucket = Bucket()
         try:

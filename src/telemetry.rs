@@ -41,10 +41,11 @@ pub use levels::READY;
 /// Standard error, locked while a line is written, as in the standard library.
 static LOG: LazyLock<Mutex<Lines<Stderr>>> = LazyLock::new(|| Mutex::new(Lines::new(stderr())));
 
-static FORMAT: OnceLock<LogFormat> = OnceLock::new();
-
 /// Standard output, for metrics. Like the log, it does not block the process.
 static OUTPUT: LazyLock<Mutex<Lines<Stdout>>> = LazyLock::new(|| Mutex::new(Lines::new(stdout())));
+
+/// The format of the log, once it has started.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// Starts the log of the process. Also logs panics that other code catches, with their location.
 pub fn init(format: LogFormat, level: &LogLevel) {
@@ -72,8 +73,8 @@ pub fn init(format: LogFormat, level: &LogLevel) {
     }
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let message = panic.payload_as_str().unwrap_or("no message");
-        tracing::error!(place, message, "panic");
+        let reason = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(place, reason, "panic");
     }));
 }
 

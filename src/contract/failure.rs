@@ -102,28 +102,23 @@ fn log(
     let inference_id = request.headers().get(INFERENCE_ID);
     let inference_id = inference_id.map(|id| String::from_utf8_lossy(id.as_bytes()));
     let inference_id = inference_id.as_deref();
-    if response.status().is_server_error() {
-        tracing::warn!(
-            status,
-            method,
-            path,
-            model,
-            target_model,
-            inference_id,
-            trace_id,
-            "{text}"
-        );
-    } else {
-        tracing::info!(
-            status,
-            method,
-            path,
-            model,
-            target_model,
-            inference_id,
-            trace_id,
-            "{text}"
-        );
+    macro_rules! write {
+        ($level:ident) => {
+            tracing::$level!(
+                status,
+                method,
+                path,
+                model,
+                target_model,
+                inference_id,
+                trace_id,
+                "{text}"
+            )
+        };
+    }
+    match response.status().is_server_error() {
+        true => write!(warn),
+        false => write!(info),
     }
 }
 

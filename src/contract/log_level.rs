@@ -71,7 +71,7 @@ fn set(state: &AppState, query: &str, body: &[u8]) -> Result<(), Error> {
         None => None,
     };
     levels::set(&level);
-    tracing::warn!(%level, "the level of the log was changed");
+    tracing::warn!("the level of the log is {level} now");
     let first = state.settings.log_level.clone();
     let end = duration.map(|duration| rt::spawn(restore(first, duration)));
     let before = std::mem::replace(
@@ -90,5 +90,5 @@ const QUERY: &str = "the query has a time such as ?for=10min, or is empty";
 async fn restore(level: LogLevel, after: Duration) {
     rt::time::sleep(after).await;
     levels::set(&level);
-    tracing::warn!(%level, "the level of the log is that of --log-level again");
+    tracing::warn!("the level of the log is that of --log-level again: {level}");
 }

@@ -73,13 +73,11 @@ pub(super) async fn load(
     };
     let asked = Instant::now();
     let loaded = joined(rt::spawn(load.instrument(span))).await;
+    // The model is in the record by `note_model`.
     if let Some(logged) = request_log::logged(&request) {
         logged.times.end(Step::Load, asked);
     }
     let name = loaded??;
-    if let Some(logged) = request_log::logged(&request) {
-        logged.found_model(&name, text_header(&request, TARGET_MODEL).as_deref(), true);
-    }
     Ok(HttpResponse::Ok().json(StatusBody {
         status: format!("Model \"{name}\" registered"),
     }))
@@ -144,21 +142,24 @@ async fn unload(state: web::Data<AppState>, request: &HttpRequest, name: String)
     if !state.settings.loads {
         return Err(Error::SingleModelMode);
     }
-    if let Some(logged) = request_log::logged(request)
-        && let Some(listed) = state.catalog.listed(&name).await
-    {
-        logged.found_model(&name, listed.target_model.as_deref(), false);
-    }
-    let name = unload_reported(state, name).await?;
+    let name = unload_reported(state, request, name).await?;
     Ok(HttpResponse::Ok().json(StatusBody {
         status: format!("Model \"{name}\" unregistered"),
     }))
 }
 
 /// Unloads `name` and returns it. Counts and logs the unload.
-pub(super) async fn unload_reported(state: web::Data<AppState>, name: String) -> Result<String, Error> {
-    // A separate task, so that the unload continues if the client hangs up.
+pub(super) async fn unload_reported(
+    state: web::Data<AppState>,
+    request: &HttpRequest,
+    name: String,
+) -> Result<String, Error> {
     let target_model = state.catalog.listed(&name).await.and_then(|listed| listed.target_model);
+    // Before the unload, after which the client's name for the model is unknown.
+    if let Some(logged) = request_log::logged(request) {
+        logged.found_model(&name, target_model.as_deref(), false);
+    }
+    // A separate task, so that the unload continues if the client hangs up.
     let span = model_span(Operation::Unload, &name, target_model.as_deref());
     let unload = async move {
         let started = Instant::now();

@@ -27,16 +27,16 @@ use crate::wire::{INFERENCE_ID, TARGET_MODEL, TRACE_PARENT, TRACE_STATE};
 
 /// Starts the record of a request, if it is chosen.
 pub(super) fn start(state: &AppState, route: Route, request: &ServiceRequest) -> Option<RequestRecord> {
-    if !state.settings.request_log.is_on() || is_of_the_server(route) {
+    if is_of_the_server(route) {
         return None;
     }
-    let record = state.settings.request_log.start(RequestHead {
+    let head = || RequestHead {
         method: request.method().as_str(),
         path: request.path(),
         route: template(request.path(), request.method()),
-        parent: parent(request.headers()).as_ref(),
         inference_id: text(request.headers(), INFERENCE_ID),
-    })?;
+    };
+    let record = state.settings.request_log.start(|| parent(request.headers()), head)?;
     request.extensions_mut().insert(Arc::clone(record.logged()));
     Some(record)
 }

@@ -2,7 +2,8 @@
 //!
 //! The fields of the spans around an event are members of the object, like the event's own. So
 //! each line about a model has `model` at the same place, whether the event itself or the load
-//! around it names the model.
+//! around it names the model. An event therefore has no field named `timestamp`, `level` or
+//! `message` of its own.
 
 use std::fmt;
 
@@ -30,6 +31,16 @@ impl Members {
             self.0.push((name.to_owned(), value));
         }
     }
+
+    /// Adds a field of the event, which must not be lost.
+    fn add_field(&mut self, field: &Field, value: Value) {
+        debug_assert!(
+            self.0.iter().all(|(taken, _)| taken != field.name()),
+            "a record has two members named {}",
+            field.name()
+        );
+        self.add(field.name(), value);
+    }
 }
 
 impl Serialize for Members {
@@ -40,27 +51,27 @@ impl Serialize for Members {
 
 impl Visit for Members {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field.name(), value.into());
+        self.add_field(field, value.into());
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field.name(), value.into());
+        self.add_field(field, value.into());
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field.name(), value.into());
+        self.add_field(field, value.into());
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field.name(), value.into());
+        self.add_field(field, value.into());
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field.name(), value.into());
+        self.add_field(field, value.into());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field.name(), format!("{value:?}").into());
+        self.add_field(field, format!("{value:?}").into());
     }
 }
 
@@ -179,9 +190,14 @@ mod tests {
     fn an_event_keeps_its_own_fields() {
         let record = record(|| {
             let _span = tracing::error_span!("load", model = "of the span").entered();
-            tracing::warn!(model = "of the event", level = "mine", "x");
+            tracing::warn!(model = "of the event", "x");
         });
         assert_eq!(record["model"], "of the event");
-        assert_eq!(record["level"], "WARN");
+    }
+
+    #[test]
+    #[should_panic(expected = "two members named level")]
+    fn a_field_with_a_reserved_name_is_found_by_tests() {
+        record(|| tracing::warn!(level = "mine", "x"));
     }
 }

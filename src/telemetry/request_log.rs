@@ -40,7 +40,6 @@ pub struct RequestHead<'a> {
     pub path: &'a str,
     /// The path without the name of the model; `None` for an unknown path.
     pub route: Option<&'static str>,
-    pub parent: Option<&'a SpanContext>,
     pub inference_id: Option<&'a str>,
 }
 
@@ -87,21 +86,26 @@ impl RequestLog {
         Self { logged, traces, traced }
     }
 
-    /// Whether requests may be chosen at all.
-    pub const fn is_on(&self) -> bool {
-        self.logged > 0.0 || self.traces.is_some()
-    }
-
-    /// Starts the record of a request, if it is chosen.
-    pub fn start(&self, head: RequestHead<'_>) -> Option<RequestRecord> {
+    /// Starts the record of a request, if it is chosen. Reads only what the choice needs: of most
+    /// requests nothing.
+    pub fn start<'a>(
+        &self,
+        parent: impl FnOnce() -> Option<SpanContext>,
+        head: impl FnOnce() -> RequestHead<'a>,
+    ) -> Option<RequestRecord> {
         let is_logged = is_chosen(self.logged);
-        let traces = self.traces.as_ref().filter(|_| match head.parent {
+        if !is_logged && self.traces.is_none() {
+            return None;
+        }
+        let parent = parent();
+        let traces = self.traces.as_ref().filter(|_| match &parent {
             Some(parent) => parent.is_sampled(),
             None => is_chosen(self.traced),
         });
         if !is_logged && traces.is_none() {
             return None;
         }
+        let head = head();
         let (arrived, arrived_at) = (Instant::now(), SystemTime::now());
         let name = || match head.route {
             Some(route) => format!("{} {route}", head.method),
@@ -109,12 +113,12 @@ impl RequestLog {
         };
         Some(RequestRecord {
             is_logged,
-            span: traces.map(|traces| traces.start_request(name(), arrived_at, head.parent)),
+            span: traces.map(|traces| traces.start_request(name(), arrived_at, parent.as_ref())),
             method: head.method.to_owned(),
             path: head.path.to_owned(),
             route: head.route,
             inference_id: head.inference_id.map(ToOwned::to_owned),
-            trace_id: head.parent.map(|parent| parent.trace_id().to_string()),
+            trace_id: parent.map(|parent| parent.trace_id().to_string()),
             arrived,
             arrived_at,
             logged: Arc::default(),

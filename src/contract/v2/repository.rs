@@ -82,7 +82,7 @@ pub(super) async fn unload(
     body::discard(request, payload).await;
     from_store(&state)?;
     let name = name.strip_suffix('/').map(ToOwned::to_owned).unwrap_or(name);
-    unload_reported(state, name).await?;
+    unload_reported(state, request, name).await?;
     Ok(HttpResponse::Ok().finish())
 }
 
