@@ -1,4 +1,4 @@
-//! What a server writes about itself besides the log: the metrics of `--emf`, and traces.
+//! The outputs of a server besides its log: the metrics of `--emf`, and traces.
 
 use std::sync::Arc;
 

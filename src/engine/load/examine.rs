@@ -142,8 +142,8 @@ impl ExaminedModel {
             .collect()
     }
 
-    /// Runs the model on the example `count` times, and returns the times. Returns none if the model
-    /// does not answer its example.
+    /// Runs the model on its example `count` times, and returns the times. Returns none if the
+    /// model does not answer its example.
     pub fn time_runs(&self, count: usize) -> Vec<Duration> {
         let (Some(example), Some(_), Ok(cancel)) = (&self.example, self.findings.run_peak, Cancel::new()) else {
             return Vec::new();
