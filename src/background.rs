@@ -1,17 +1,19 @@
 //! A thread with an asynchronous runtime of its own, for work that must go on when its requester is
 //! gone or the workers of the HTTP server are busy.
 //!
-//! Invariant: the thread lives exactly as long as its [`Background`]; tasks that still run then are
-//! dropped.
+//! Invariants:
+//! - The thread lives exactly as long as its [`Background`]; tasks that still run then are dropped.
+//! - Threads for blocking work exist from the start to the end. The process's data limit
+//!   (`engine/memory/data_bound.rs`) counts the stack of a thread, so a thread could not start while
+//!   models fill the memory, and Tokio panics then.
 
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
-
-/// Threads for host name lookups and file systems.
-const MAX_BLOCKING: usize = 4;
 
 /// The handle of the thread, which ends when this is dropped.
 #[derive(Debug)]
@@ -30,13 +32,16 @@ pub enum BlockingWork {
 }
 
 impl Background {
-    /// Starts the thread `name`. The system shows at most 15 bytes of it.
-    pub fn start(name: &'static str, at_end: BlockingWork) -> io::Result<Self> {
+    /// Starts the thread `name`, and `blocking` threads for blocking work, such as file systems and
+    /// host name lookups. The system shows at most 15 bytes of the name.
+    pub fn start(name: &'static str, blocking: usize, at_end: BlockingWork) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(MAX_BLOCKING)
+            .max_blocking_threads(blocking.max(1))
+            .thread_keep_alive(Duration::MAX)
             .thread_name(format!("{name}-files"))
             .build()?;
+        start_blocking_threads(runtime.handle(), blocking);
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -59,6 +64,17 @@ impl Background {
     }
 }
 
+/// Starts `count` threads for blocking work.
+fn start_blocking_threads(runtime: &Handle, count: usize) {
+    let gate = Arc::new(Mutex::new(()));
+    // While the gate is locked no thread is idle, so each task starts a thread of its own.
+    let _locked = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    for _ in 0..count {
+        let gate = Arc::clone(&gate);
+        runtime.spawn_blocking(move || drop(gate.lock().unwrap_or_else(PoisonError::into_inner)));
+    }
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
         drop(self.stop.take());
@@ -71,10 +87,9 @@ impl Drop for Background {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
-    use std::time::Duration;
+    use std::{fs, iter};
 
     use super::*;
 
@@ -87,7 +102,7 @@ mod tests {
             }
         }
         for at_end in [BlockingWork::Awaited, BlockingWork::Detached] {
-            let background = Background::start("test", at_end).unwrap();
+            let background = Background::start("test", 0, at_end).unwrap();
             let ((started, has_started), (dropped, was_dropped)) = (mpsc::channel(), mpsc::channel());
             let signal = DropSignal(dropped);
             background.runtime().spawn(async move {
@@ -102,9 +117,30 @@ mod tests {
         }
     }
 
+    /// Number of threads of this process with the name `name`.
+    fn threads(name: &str) -> usize {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
+        names.filter(|found| found.trim() == name).count()
+    }
+
+    #[test]
+    fn threads_for_blocking_work_exist_from_the_start() {
+        let background = Background::start("early", 3, BlockingWork::Awaited).unwrap();
+        assert_eq!(threads("early-files"), 3);
+        let (done, is_done) = mpsc::channel();
+        for sender in iter::repeat_n(done, 20) {
+            background.runtime().spawn_blocking(move || sender.send(()).unwrap());
+        }
+        assert_eq!(is_done.iter().count(), 20);
+        assert_eq!(threads("early-files"), 3);
+        drop(background);
+        assert_eq!(threads("early-files"), 0);
+    }
+
     #[test]
     fn blocking_work_is_awaited_if_asked_for() {
-        let background = Background::start("test", BlockingWork::Awaited).unwrap();
+        let background = Background::start("test", 1, BlockingWork::Awaited).unwrap();
         let (started, has_started) = mpsc::channel();
         let done = Arc::new(AtomicBool::new(false));
         let is_done = Arc::clone(&done);

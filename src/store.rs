@@ -44,11 +44,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::task;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Span;
 
 use crate::archive::{self, ExpectedFormat, UnpackError, UnpackLimits};
+use crate::background::Background;
 use crate::disk_cache::FolderError;
 
 pub use cache::{DiskCacheError, Lease, Usage};
@@ -201,7 +201,9 @@ impl StoreConfig {
 pub struct Store {
     remote: Remote,
     cache: Arc<DiskCache>,
-    downloads: Semaphore,
+    /// Threads that work on files.
+    files: Background,
+    downloads: Arc<Semaphore>,
     bounds: UnpackLimits,
     names_bind: bool,
     revalidate: Duration,
@@ -221,7 +223,8 @@ impl Store {
         Ok(Self {
             remote,
             cache: Arc::clone(&disk.0),
-            downloads: Semaphore::new(settings.downloads),
+            files: thread::start_files(settings.downloads)?,
+            downloads: Arc::new(Semaphore::new(settings.downloads)),
             bounds: settings.bounds,
             names_bind: settings.names_bind,
             revalidate: settings.revalidate,
@@ -307,11 +310,11 @@ impl Store {
             Err(error) => {
                 if matches!(error, StoreError::NotFound { .. }) {
                     let (cache, url) = (Arc::clone(&self.cache), self.url_of(name));
-                    blocking(move || {
+                    let forgotten = self.blocking(move || {
                         cache.forget(&url);
                         Ok(())
-                    })
-                    .await?;
+                    });
+                    forgotten.await?;
                 }
                 Err(error.into())
             }
@@ -332,10 +335,11 @@ impl Store {
 
     /// Downloads a located model to disk. An abandoned attempt removes its folder.
     pub async fn fetch(&self, mut arrival: Arrival) -> Result<Lease, FetchError> {
-        let _turn = self.downloads.acquire().await.map_err(|_| FetchError::Stopping)?;
+        let turn = Arc::clone(&self.downloads).acquire_owned().await;
+        let turn = Arc::new(turn.map_err(|_| FetchError::Stopping)?);
         let name = arrival.name.clone();
         for _ in 1..CHANGES {
-            match self.attempt(arrival).await {
+            match self.attempt(arrival, &turn).await {
                 Err(FetchError::Store(StoreError::Changed { .. })) => {}
                 Err(FetchError::NoRoom(reason)) if self.cache.clear_idle() => {
                     tracing::info!(
@@ -356,15 +360,17 @@ impl Store {
                 }
             };
         }
-        self.attempt(arrival).await
+        self.attempt(arrival, &turn).await
     }
 
-    async fn attempt(&self, arrival: Arrival) -> Result<Lease, FetchError> {
+    /// Downloads a model. Its `turn` lasts until the thread is free, also for an abandoned attempt.
+    async fn attempt(&self, arrival: Arrival, turn: &Arc<OwnedSemaphorePermit>) -> Result<Lease, FetchError> {
         let (cache, bounds, url) = (Arc::clone(&self.cache), self.bounds, self.url_of(&arrival.name));
         let names_bind = self.names_bind;
         let Arrival { name, source } = arrival;
-        let key = url.clone();
-        let (version, unfinished, folder) = blocking(move || {
+        let (key, turn) = (url.clone(), Arc::clone(turn));
+        let downloaded = self.blocking(move || {
+            let _turn = turn;
             let unfinished = cache.begin().map_err(cache_error)?;
             match source {
                 ArrivalSource::Object(object) => {
@@ -379,18 +385,29 @@ impl Store {
                     Ok((folder.version().clone(), unfinished, Some(folder)))
                 }
             }
-        })
-        .await?;
+        });
+        let (version, unfinished, folder) = downloaded.await?;
         if let Some(folder) = folder {
             folder.confirm().await?;
         }
         let cache = Arc::clone(&self.cache);
-        blocking(move || cache.keep(&key, &version, unfinished).map_err(cache_error)).await
+        self.blocking(move || cache.keep(&key, &version, unfinished).map_err(cache_error))
+            .await
     }
 
     async fn cached(&self, url: &str) -> Result<Option<Lease>, FetchError> {
         let (cache, url) = (Arc::clone(&self.cache), url.to_owned());
-        blocking(move || Ok(cache.get(&url))).await
+        self.blocking(move || Ok(cache.get(&url))).await
+    }
+
+    /// Runs `work`, which waits for a disk or a network, on a thread for files.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
+    ) -> Result<T, FetchError> {
+        let span = Span::current();
+        let done = self.files.runtime().spawn_blocking(move || span.in_scope(work));
+        done.await.map_err(|_| FetchError::Stopping)?
     }
 }
 
@@ -399,15 +416,6 @@ fn arriving(name: &Name, source: ArrivalSource) -> Arrival {
         name: name.clone(),
         source,
     }
-}
-
-/// Runs `work`, which waits for a disk or a network, on a blocking thread.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
-) -> Result<T, FetchError> {
-    let span = Span::current();
-    let done = task::spawn_blocking(move || span.in_scope(work));
-    done.await.map_err(|_| FetchError::Stopping)?
 }
 
 /// The formats that an object of this name may have, and the file name of a model outside an

@@ -62,6 +62,9 @@ pub use status::{Capacity, FleetPhase, FleetStatus, VariantStatus};
 pub use strategy::RoutingInput;
 pub use variant::{Fleet, RunningVariant};
 
+/// Threads for files of containers and of models.
+const BLOCKING_THREADS: usize = 4;
+
 /// The configuration of the fleets.
 #[derive(Debug, Clone)]
 pub struct FleetConfig {
@@ -164,7 +167,8 @@ impl Fleets {
         Ok(Self {
             shared: Arc::new(shared),
             work: Mutex::new(Some(work)),
-            thread: Background::start("fleet", BlockingWork::Awaited).map_err(FleetStartError::Thread)?,
+            thread: Background::start("fleet", BLOCKING_THREADS, BlockingWork::Awaited)
+                .map_err(FleetStartError::Thread)?,
         })
     }
 

@@ -84,7 +84,7 @@ impl Feed {
     pub fn start(source: impl Source) -> io::Result<Self> {
         // Each watcher and each reader has a place in it.
         let (commands, received) = mpsc::channel(WATCHERS + READERS);
-        let thread = Background::start("page", BlockingWork::Detached)?;
+        let thread = Background::start("page", 0, BlockingWork::Detached)?;
         thread.runtime().spawn(run(source, received));
         Ok(Self {
             commands,

@@ -12,6 +12,7 @@
 
 mod collector;
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,19 +23,24 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span};
-use tokio::runtime::Handle;
 
 use super::times::{Step, StepTime};
+use crate::background::{Background, BlockingWork};
 use collector::Collector;
 
 /// Longest time in which the last spans are sent while the server stops.
 const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Threads for blocking work: one looks up the collector's host name, one sends the last spans.
+const BLOCKING_THREADS: usize = 2;
 
 /// Reason why traces cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum TracesError {
     #[error("start the HTTP client for traces: {0}")]
     Client(#[from] reqwest::Error),
+    #[error("start the thread for traces: {0}")]
+    Thread(#[from] io::Error),
     #[error("start the exporter of traces: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
@@ -44,12 +50,14 @@ pub enum TracesError {
 pub struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
+    thread: Arc<Background>,
 }
 
 impl Traces {
-    /// Starts to send the spans of `service` to the collector at `url`, on the present runtime.
+    /// Starts to send the spans of `service` to the collector at `url`.
     pub fn start(url: &str, service: String) -> Result<Self, TracesError> {
-        let collector = Collector::new(url, Handle::current())?;
+        let thread = Background::start("traces", BLOCKING_THREADS, BlockingWork::Detached)?;
+        let collector = Collector::new(url, thread.runtime().clone())?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(collector)
@@ -66,7 +74,11 @@ impl Traces {
             .with_resource(resource.with_attribute(version).build())
             .build();
         let tracer = provider.tracer(env!("CARGO_PKG_NAME"));
-        Ok(Self { provider, tracer })
+        Ok(Self {
+            provider,
+            tracer,
+            thread: Arc::new(thread),
+        })
     }
 
     /// Starts the span of a request that arrived at `arrived`. `name` has no part that depends on
@@ -83,8 +95,8 @@ impl Traces {
 
     /// Sends the spans that still wait, for a short time.
     pub async fn stop(self) {
-        let provider = Arc::new(self.provider);
-        let stopped = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST_SPANS_TIMEOUT));
+        let (provider, runtime) = (self.provider, self.thread.runtime());
+        let stopped = runtime.spawn_blocking(move || provider.shutdown_with_timeout(LAST_SPANS_TIMEOUT));
         match stopped.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the last traces were not sent"),

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::background::{Background, BlockingWork};
 use crate::catalog::Catalog;
 use crate::config::{DurationOrOff, ServeArgs, TraceArgs};
 use crate::contract;
@@ -58,26 +59,24 @@ pub(super) fn report_metrics(
     let emf = Arc::new(Emf::new(namespace, dimensions.collect(), Arc::clone(metrics)));
     let (catalog, engine) = (Arc::clone(catalog), Arc::clone(engine));
     let write = move || {
-        let (emf, catalog, engine) = (Arc::clone(&emf), Arc::clone(&catalog), Arc::clone(&engine));
-        let written = tokio::task::spawn_blocking(move || {
-            for line in emf.lines(&contract::facts(&catalog, &engine)) {
-                // Like the log: a reader that has gone must not end the server.
-                let _ = telemetry::write_output(line.as_bytes());
-            }
-        });
-        async move {
-            // A panic is in the log.
-            let _ = written.await;
+        for line in emf.lines(&contract::facts(&catalog, &engine)) {
+            // Like the log: a reader that has gone must not end the server.
+            let _ = telemetry::write_output(line.as_bytes());
         }
     };
-    let last = write.clone();
-    actix_web::rt::spawn(async move {
+    // A thread, because standard output may block.
+    let thread = Background::start("emf", 0, BlockingWork::Detached).context("start the thread of --emf")?;
+    let write_each = write.clone();
+    thread.runtime().spawn(async move {
         let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            write().await;
+            write_each();
         }
     });
-    Ok(Some(async move { last().await }))
+    Ok(Some(async move {
+        // A panic is in the log.
+        let _ = thread.runtime().spawn(async move { write() }).await;
+    }))
 }
