@@ -2,7 +2,7 @@
 //! gone or the workers of the HTTP server are busy.
 //!
 //! Invariants:
-//! - The thread lives exactly as long as its [`Background`]; tasks that still run then are dropped.
+//! - The thread lives as long as its [`Background`]. Tasks that still run at its end are dropped.
 //! - Threads for blocking work exist from the start to the end. The process's data limit
 //!   (`engine/memory/data_bound.rs`) counts the stack of a thread, so a thread could not start while
 //!   models fill the memory, and Tokio panics then.
