@@ -3,9 +3,9 @@
 //!
 //! Invariants:
 //! - The thread lives as long as its [`Background`]. Tasks that still run at its end are dropped.
-//! - Threads for blocking work exist from the start to the end. The process's data limit
-//!   (`engine/memory/data_bound.rs`) counts the stack of a thread, so a thread could not start while
-//!   models fill the memory, and Tokio panics then.
+//! - Threads for blocking work exist from the start to the end. The process's data limit counts the
+//!   stack of a thread (`engine/memory/data_bound.rs`). So a thread may fail to start while models
+//!   fill the memory, and Tokio panics then.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
