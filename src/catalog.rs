@@ -33,6 +33,7 @@
 mod demand;
 mod entry;
 mod error;
+mod later;
 mod model_engine;
 mod rehearse;
 mod restore;
@@ -123,6 +124,7 @@ pub enum Operation {
     Unload,
     Restore,
     Refresh,
+    Prepare,
 }
 
 /// The span of an operation on a model. All records of the log that the operation causes are inside
@@ -135,6 +137,8 @@ pub fn model_span(operation: Operation, model: &str, target_model: Option<&str>)
         Operation::Unload => tracing::error_span!("unload", model, target_model),
         Operation::Restore => tracing::error_span!("restore", model, target_model),
         Operation::Refresh => tracing::error_span!("refresh", model, target_model),
+        // It continues after the operation that has loaded the model.
+        Operation::Prepare => tracing::error_span!(parent: None, "prepare", model, target_model),
     }
 }
 
@@ -210,7 +214,7 @@ impl<E: ModelEngine> Catalog<E> {
 
     /// Loads the artifact at `path` without checking it against the roots: the path comes from the
     /// command line.
-    pub async fn load_trusted(&self, name: &str, path: &Path) -> Result<LoadedMemory, CatalogError> {
+    pub async fn load_trusted(self: &Arc<Self>, name: &str, path: &Path) -> Result<LoadedMemory, CatalogError> {
         let url = path.to_string_lossy();
         let loaded = self
             .load_from(name, &url, None, &ArtifactPath::trusted(path), None)
@@ -221,7 +225,7 @@ impl<E: ModelEngine> Catalog<E> {
     /// Loads the artifact at `path` as `name`. Takes the handle before the entry is visible, so
     /// that no unload can come between.
     async fn load_from(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         url: &str,
         target_model: Option<&str>,
@@ -270,13 +274,16 @@ impl<E: ModelEngine> Catalog<E> {
                 }
             })
             .await?;
+        if let Ok(handle) = &handle {
+            self.prepare_later(name, &handle.entry, path);
+        }
         handle
     }
 
     /// Loads the artifact at `path` and replaces `old` with it, if `old` is still the entry of
     /// `name`. Returns whether it was. Each request gets either the old model or the new one.
     async fn replace(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         url: &str,
         old: &Arc<CatalogEntry<E::Model>>,
@@ -304,9 +311,10 @@ impl<E: ModelEngine> Catalog<E> {
                 Ok::<_, CatalogError>(change(End::Refreshed, Some(entry)))
             })
             .await?;
-        let CompResult::ReplacedWith(_) = outcome else {
+        let CompResult::ReplacedWith(new) = outcome else {
             return Ok(false);
         };
+        self.prepare_later(name, new.value(), path);
         match self.retire(name, old).await {
             // The old model is freed when its requests end; new requests get the new model.
             Ok(()) | Err(CatalogError::StillHeld { .. } | CatalogError::StillBusy { .. }) => Ok(true),

@@ -28,6 +28,7 @@ pub use load::axes::{Axes, OutputAxis};
 pub use load::constants::SharedMemory;
 pub use load::content::ContentHash;
 pub use load::examine::{Examination, ExamineBounds, ExaminedConstant, ExaminedModel, Examiner, Packing};
+pub use load::later::Unprepared;
 pub use load::onnx_file::OnnxHeader;
 pub use load::packed::{
     DESCRIPTION as PACKED_DESCRIPTION, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL, PackedDescription,
@@ -186,6 +187,8 @@ pub struct Engine {
     gpu_loads: Arc<tokio::sync::Mutex<()>>,
     budget: Budget,
     quarantine: Arc<Quarantine>,
+    /// Content that serves without having been prepared, because that failed.
+    unpreparable: Quarantine,
     queue: usize,
     max_batch: usize,
     overlay: Option<Arc<Overlay>>,
@@ -291,6 +294,7 @@ impl Engine {
             gpu_loads: Arc::default(),
             budget,
             quarantine: Arc::new(Quarantine::new(config.bad_model_ttl)),
+            unpreparable: Quarantine::new(config.bad_model_ttl),
             queue: config.queue,
             max_batch: config.max_batch,
             overlay: config.manifest.clone(),

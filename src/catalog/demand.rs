@@ -271,7 +271,11 @@ impl<E: ModelEngine> Catalog<E> {
         (pending_load, true)
     }
 
-    async fn load_and_report(&self, demand: &Demand<E::Model>, name: &Name) -> Result<Handle<E::Model>, CatalogError> {
+    async fn load_and_report(
+        self: &Arc<Self>,
+        demand: &Demand<E::Model>,
+        name: &Name,
+    ) -> Result<Handle<E::Model>, CatalogError> {
         let started = Instant::now();
         let loaded = self.fetch_and_load(demand, name).await;
         let took = started.elapsed();
@@ -307,7 +311,7 @@ impl<E: ModelEngine> Catalog<E> {
     /// Loads a model into memory from the disk cache or the store. Also returns the time at which
     /// its files were on disk.
     async fn fetch_and_load(
-        &self,
+        self: &Arc<Self>,
         demand: &Demand<E::Model>,
         name: &Name,
     ) -> Result<(Handle<E::Model>, Instant), CatalogError> {
@@ -326,7 +330,7 @@ impl<E: ModelEngine> Catalog<E> {
     }
 
     async fn load_or_lookup(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         url: &str,
         path: &Path,

@@ -30,6 +30,8 @@ pub(super) struct CatalogEntry<M> {
     /// would cost more than it saves. The variant changes only under the directory's lock of the
     /// name.
     pub(super) model: Mutex<ModelSlot<M>>,
+    /// The model whose place a prepared one has taken, while requests may still run in it.
+    replaced: Mutex<Option<Arc<ServedModel<M>>>>,
     /// One token for each handle. Closed when the unload begins.
     pub(super) users: TaskTracker,
     /// `Some` for a model from the store.
@@ -79,6 +81,7 @@ impl<M: LoadedModel> CatalogEntry<M> {
             content: record.content,
             manifest: record.manifest,
             model: Mutex::new(slot),
+            replaced: Mutex::default(),
             users: TaskTracker::new(),
             origin,
             was_used: AtomicBool::new(false),
@@ -170,6 +173,33 @@ impl<M: LoadedModel> CatalogEntry<M> {
     /// Clears the mark of use, for the next report.
     pub(super) fn forget_use(&self) {
         self.was_used.store(false, Ordering::Relaxed);
+    }
+
+    /// Puts `served` in the place of the model, which is kept for the requests that run in it. Call
+    /// it under the directory's lock of the name.
+    pub(super) fn replace_model(&self, served: ServedModel<M>) {
+        let mut slot = self.slot();
+        let old = std::mem::replace(&mut *slot, ModelSlot::Loaded(Arc::new(served)));
+        drop(slot);
+        if let ModelSlot::Loaded(old) = old {
+            *self.replaced() = Some(old);
+        }
+    }
+
+    pub(super) fn has_replaced(&self) -> bool {
+        self.replaced().is_some()
+    }
+
+    /// Takes out the replaced model if no request runs in it.
+    pub(super) fn take_replaced(&self) -> Option<ServedModel<M>> {
+        let mut replaced = self.replaced();
+        // It cannot get more references: the slot has another model.
+        let is_unused = replaced.as_ref().is_some_and(|served| Arc::strong_count(served) == 1);
+        is_unused.then(|| replaced.take()).flatten().and_then(Arc::into_inner)
+    }
+
+    fn replaced(&self) -> MutexGuard<'_, Option<Arc<ServedModel<M>>>> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn slot(&self) -> MutexGuard<'_, ModelSlot<M>> {

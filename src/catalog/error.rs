@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::MAX_NAME_BYTES;
-use crate::engine::{InferenceError, LoadError, PrepareError, Quarantined, RunError, SessionError};
+use crate::engine::{InferenceError, LoadError, Quarantined, RunError, SessionError};
 use crate::handler::{HandlerError, InvocationError, RehearsalError};
 use crate::manifest::{FILE, TOKENIZER};
 use crate::store::{FetchError, NameError};
@@ -128,13 +128,7 @@ impl CatalogError {
     pub(super) fn will_last(&self) -> bool {
         match self {
             Self::Fetch { source, .. } => !matches!(source, FetchError::Stopping),
-            Self::Load { source, .. } => !matches!(
-                &**source,
-                LoadError::NoRoom(_)
-                    | LoadError::Pool(_)
-                    | LoadError::Session(SessionError::OutOfMemory | SessionError::NoDescriptors)
-                    | LoadError::Prepare(PrepareError::Killed | PrepareError::Stopping | PrepareError::NoChild(_))
-            ),
+            Self::Load { source, .. } => !source.may_pass(),
             Self::Manifest { .. } | Self::Tokenizer { .. } | Self::TokenizerGone { .. } => true,
             Self::Rehearsal { source, .. } => match &**source {
                 RehearsalError::Failed {

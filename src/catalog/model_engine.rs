@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::codec::EncodedResponse;
 use crate::engine::{
     ArtifactPath, ContentHash, Engine, LoadError, LoadReservation, LoadedMemory, Model, NoRoom, PoolError, Quarantined,
-    RequestMemory, Standing,
+    RequestMemory, Standing, Unprepared,
 };
 use crate::handler::{Invocation, InvocationError};
 use crate::manifest::Manifest;
@@ -21,6 +21,9 @@ use crate::tensor::Signature;
 /// Loads and unloads models, and reserves the memory of what belongs to them.
 pub trait ModelEngine: Debug + Send + Sync + 'static {
     type Model: LoadedModel;
+
+    /// The facts that the preparation of a loaded model needs, without the model itself.
+    type Unprepared: Debug + Send + Sync;
 
     /// Loads the artifact at `path`.
     fn load(&self, path: &ArtifactPath) -> impl Future<Output = Result<Self::Model, LoadError>> + Send;
@@ -32,6 +35,15 @@ pub trait ModelEngine: Debug + Send + Sync + 'static {
         content: ContentHash,
         manifest: &Arc<Manifest>,
     ) -> impl Future<Output = Result<Self::Model, LoadError>> + Send;
+
+    /// `Some` for a model that is to be prepared while it serves.
+    fn unprepared(&self, model: &Self::Model) -> Option<Self::Unprepared>;
+
+    /// Prepares a model that is loaded, and loads it again. `None` if it stays as it is.
+    fn prepare(
+        &self,
+        unprepared: &Self::Unprepared,
+    ) -> impl Future<Output = Result<Option<Self::Model>, LoadError>> + Send;
 
     /// Frees `model` before the future ends. Returns the bytes that no other model uses.
     fn unload(&self, model: Self::Model) -> impl Future<Output = u64> + Send;
@@ -105,6 +117,7 @@ pub trait LoadedModel: Debug + Sized + Send + Sync + 'static {
 
 impl ModelEngine for Engine {
     type Model = Model;
+    type Unprepared = Unprepared;
 
     async fn load(&self, path: &ArtifactPath) -> Result<Model, LoadError> {
         self.load(path).await
@@ -117,6 +130,14 @@ impl ModelEngine for Engine {
         manifest: &Arc<Manifest>,
     ) -> Result<Model, LoadError> {
         self.restore(path, content, manifest).await
+    }
+
+    fn unprepared(&self, model: &Model) -> Option<Unprepared> {
+        model.unprepared()
+    }
+
+    async fn prepare(&self, unprepared: &Unprepared) -> Result<Option<Model>, LoadError> {
+        self.prepare(unprepared).await
     }
 
     async fn unload(&self, model: Model) -> u64 {

@@ -83,7 +83,8 @@ impl<E: ModelEngine> Catalog<E> {
     /// Loads `name` if it is listed but not in memory. Concurrent calls load it once. If it can
     /// never be loaded again, the model leaves the list and the call succeeds: the next request
     /// does not find it (MM-20).
-    pub(super) async fn restore(&self, name: &str) -> Result<(), CatalogError> {
+    pub(super) async fn restore(self: &Arc<Self>, name: &str) -> Result<(), CatalogError> {
+        let mut restored = None;
         self.models
             .entry_by_ref(name)
             .and_try_compute_with(|current| async {
@@ -95,10 +96,11 @@ impl<E: ModelEngine> Catalog<E> {
                 }
                 let span = model_span(Operation::Restore, name, entry.target_model.as_deref());
                 match self.load_again(name, &entry).instrument(span.clone()).await {
-                    Ok(served) => {
+                    Ok((served, path)) => {
                         span.in_scope(|| tracing::debug!("model restored"));
                         *entry.slot() =
                             ModelSlot::Loaded(Arc::new(served.called(shortened(name), entry.target_model.clone())));
+                        restored = Some((entry, path));
                         Ok(change(End::Restored, None))
                     }
                     Err(RestoreError::ForNow(error)) => Err(error),
@@ -110,15 +112,18 @@ impl<E: ModelEngine> Catalog<E> {
                     }
                 }
             })
-            .await
-            .map(drop)
+            .await?;
+        if let Some((entry, path)) = restored {
+            self.prepare_later(name, &entry, &path);
+        }
+        Ok(())
     }
 
     async fn load_again(
         &self,
         name: &str,
         entry: &CatalogEntry<E::Model>,
-    ) -> Result<ServedModel<E::Model>, RestoreError> {
+    ) -> Result<(ServedModel<E::Model>, ArtifactPath), RestoreError> {
         // The verdict is known by content, so repeated requests do not read the files again.
         self.check(name, entry)?;
         let path = match self.allowed(name, &entry.url).await {
@@ -151,11 +156,13 @@ impl<E: ModelEngine> Catalog<E> {
             ));
         }
         let served = self.serve(name, &path, model, ManifestRequests::Skip).await;
-        served.map_err(|error| match error.will_last() {
-            true => RestoreError::ForGood(error.to_string()),
-            // The machine has no memory left for the model's tokenizer.
-            false => RestoreError::ForNow(error),
-        })
+        served
+            .map(|served| (served, path))
+            .map_err(|error| match error.will_last() {
+                true => RestoreError::ForGood(error.to_string()),
+                // The machine has no memory left for the model's tokenizer.
+                false => RestoreError::ForNow(error),
+            })
     }
 
     async fn reload(

@@ -93,6 +93,9 @@ impl<E: ModelEngine> Catalog<E> {
 /// concurrent one.
 async fn free<E: ModelEngine>(engine: &Arc<E>, entry: &CatalogEntry<E::Model>) {
     let _freeing = entry.unload_progress.freeing.lock().await;
+    if let Some(replaced) = entry.take_replaced() {
+        engine.unload(replaced.model).await;
+    }
     let slot = std::mem::replace(&mut *entry.slot(), ModelSlot::Empty);
     if let ModelSlot::Loaded(served) = slot
         && let Some(served) = Arc::into_inner(served)

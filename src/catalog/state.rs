@@ -52,7 +52,7 @@ pub(super) enum ModelOperation {
     Describe,
     /// The load of a model that is listed since a restart.
     Restore,
-    /// The load of a newer version in the place of the loaded one.
+    /// The load of a newer version, or of the prepared form, in the place of the loaded model.
     Refresh,
 }
 
@@ -104,6 +104,8 @@ pub(super) enum End {
     LoadFailed,
     /// A newer version takes the place of the old one.
     Refreshed,
+    /// The prepared model takes the place of the unprepared one, in the same entry.
+    Prepared,
     Restored,
     /// The model can never be loaded again.
     RestoreFailedForGood,
@@ -137,7 +139,7 @@ pub(super) const fn settle(end: End) -> (Change, Option<JournalLine>) {
         End::LoadFailed => (Change::Remove, None),
         // Standalone mode has no journal; the name stays listed in any case.
         End::Refreshed => (Change::Put, None),
-        End::Restored => (Change::Keep, None),
+        End::Prepared | End::Restored => (Change::Keep, None),
         End::RestoreFailedForGood | End::Unloaded => (Change::Remove, Some(JournalLine::Unloaded)),
         // A restarted process must not list it again.
         End::StillHeld => (Change::Keep, Some(JournalLine::Unloaded)),

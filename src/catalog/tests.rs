@@ -3,6 +3,7 @@
 mod cancels;
 pub(super) mod engine;
 mod journal;
+mod later;
 mod loads;
 mod overlaps;
 mod random;

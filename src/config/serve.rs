@@ -386,6 +386,9 @@ pub enum OnFull {
 pub enum Prepare {
     /// Prepare each model at its first load
     Auto,
+    /// Load each model as it is, so that its first request does not wait, and prepare it while it
+    /// serves; a model that crashes at its load then ends the server
+    Later,
     /// Load the uploaded files directly; a model that crashes then ends the server
     Off,
 }

@@ -4,8 +4,8 @@
 //!   `quarantine` refuses what crashed a process, `packed` finds the prepared form in the archive,
 //!   `adapter` reads the LoRA adapter next to the model.
 //! - Prepare: `preparing` asks the cache or a child process (`prepare`), which works on a private
-//!   copy in a `workplace`. `axes` and `output_rows` decide from the graph and a trial whether
-//!   requests may be batched.
+//!   copy in a `workplace`; `later` does so while the model serves. `axes` and `output_rows` decide
+//!   from the graph and a trial whether requests may be batched.
 //! - Create: `resident` makes one session for all names of the same content, and `adapter` binds
 //!   the adapter of a name to it. Sessions of different contents share their large `constants`. A
 //!   large model gets a `second` session when the cores are busy.
@@ -19,6 +19,7 @@ pub(in crate::engine) mod constants;
 pub(in crate::engine) mod content;
 pub(in crate::engine) mod examine;
 pub(in crate::engine) mod flatbuffer;
+pub(in crate::engine) mod later;
 pub(in crate::engine) mod locale;
 pub(in crate::engine) mod onnx_file;
 pub(in crate::engine) mod ort_file;
@@ -36,12 +37,14 @@ use std::sync::Arc;
 use adapter::{Adapter, FoundAdapter};
 use artifact::{Artifact, ArtifactError, ArtifactPath, FoundBy, Processor};
 use content::ContentHash;
+use later::UnpreparedContent;
 use packed::Packed;
 use prepare::{Platform, PrepareError, Prepared};
 use resident::{OnGpu, Resident, SessionSource};
 
 use super::memory::{Replacement, allocator};
 use super::onnxruntime::gpu::GpuProvider;
+use super::onnxruntime::session::SessionError;
 use super::run::{batch, crash, model::Model, stuck::Standing, turn::Batcher};
 use super::{Engine, LoadError};
 use crate::manifest::Manifest;
@@ -118,18 +121,23 @@ impl Engine {
             None => None,
             Some(preparing) => self.known(preparing, content).await?,
         };
+        let is_new = known.is_none();
         let source = match known.clone().and_then(SessionSource::prepared) {
             Some(source) => source,
-            None => self.prepare(content, &artifact, known, attempt).await?,
+            None => self.source(content, &artifact, known, attempt).await?,
         };
-        let resident = Arc::new(self.create(content, Arc::new(source), Some(artifact)).await?);
+        let is_to_be_prepared = is_new && self.prepares_later() && self.unpreparable.check(&content).is_ok();
+        let copy = source.copy().filter(|_| is_to_be_prepared).cloned();
+        let mut resident = self.create(content, Arc::new(source), Some(artifact)).await?;
+        resident.unprepared = copy.map(|copy| Arc::new(UnpreparedContent::new(content, copy)));
+        let resident = Arc::new(resident);
         place.set(&resident);
         self.model(resident, manifest, adapter).await
     }
 
     /// Makes a private copy of `artifact`, or its prepared form if possible. `known` holds the
     /// findings that exist already.
-    async fn prepare(
+    async fn source(
         &self,
         content: ContentHash,
         artifact: &Arc<Artifact>,
@@ -140,9 +148,13 @@ impl Engine {
         let copied = self.loads.run(move || workplace.copy(&uploaded, &content, attempt));
         let copy = Arc::new(copied.await.map_err(LoadError::Pool)??);
         let prepared = match (&self.preparing, known) {
+            (Some(_), None) if self.prepares_later() => None,
             (Some(preparing), None) => match self.prepared(preparing, content, &copy).await {
                 Ok(prepared) => prepared,
                 Err(error) => {
+                    if error.is_harm() {
+                        self.quarantine.add(content.short(), error.to_string());
+                    }
                     // Dropping the copy removes its files. If they were deleted before, the model
                     // is not to blame.
                     let was_there = self.files.run(move || {
@@ -359,6 +371,26 @@ impl Engine {
 }
 
 impl LoadError {
+    /// Whether the model has crashed, stalled or exhausted the process that prepared it. Another
+    /// attempt would take minutes, or fail again.
+    fn is_harm(&self) -> bool {
+        matches!(
+            self,
+            Self::Prepare(PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_))
+        )
+    }
+
+    /// Whether the cause is the state of this machine, so that another attempt may succeed.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::NoRoom(_)
+                | Self::Pool(_)
+                | Self::Session(SessionError::OutOfMemory | SessionError::NoDescriptors)
+                | Self::Prepare(PrepareError::Killed | PrepareError::Stopping | PrepareError::NoChild(_))
+        )
+    }
+
     /// Whether the cause is in the model's files, so that other files may load.
     fn is_about_content(&self) -> bool {
         match self {

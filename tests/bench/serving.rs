@@ -22,6 +22,7 @@ mod client;
 mod crashes;
 mod density;
 mod endpoint;
+mod first_loads;
 mod giants;
 mod limit;
 mod load;
@@ -40,7 +41,7 @@ mod table;
 use std::process::ExitCode;
 
 /// The name of each section, its function, and its description.
-const SECTIONS: [(&str, fn(), &str); 14] = [
+const SECTIONS: [(&str, fn(), &str); 15] = [
     (
         "requests",
         requests::run,
@@ -50,6 +51,11 @@ const SECTIONS: [(&str, fn(), &str); 14] = [
         "load",
         load::run,
         "loading, prepared and unprepared: time and memory for three sizes",
+    ),
+    (
+        "first-loads",
+        first_loads::run,
+        "the first load of pretrained networks, prepared before, later or never, and the library alone",
     ),
     (
         "density",

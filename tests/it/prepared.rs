@@ -1,6 +1,8 @@
 //! Preparation: unknown models are prepared in a separate process and mapped from a cache folder,
 //! which may fail in any way (PI-4).
 
+mod later;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

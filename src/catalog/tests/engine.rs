@@ -10,6 +10,7 @@ mod model;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ struct EngineState {
     loading: HashSet<String>,
     /// The gates of the next loads, by path.
     loads: HashMap<String, VecDeque<Gate>>,
+    /// The paths whose models are prepared while they serve, and the gates of the preparations.
+    preparations: HashMap<String, VecDeque<Gate>>,
     /// The gates of the next unloads.
     unloads: VecDeque<Gate>,
     answers: VecDeque<NextAnswer>,
@@ -99,6 +102,14 @@ impl TestEngine {
     /// Makes the next load or restore of `path` fail.
     pub fn fail_load(&self, path: &str, error: LoadError) {
         self.hold_load(path).fail(error);
+    }
+
+    /// Makes the models of `path` be prepared while they serve, and holds the next preparation.
+    pub fn hold_preparation(&self, path: &str) -> HeldCall {
+        let (gate, held) = HeldCall::new();
+        let mut state = self.state();
+        state.preparations.entry(path.to_owned()).or_default().push_back(gate);
+        held
     }
 
     pub fn hold_unload(&self) -> HeldCall {
@@ -177,6 +188,8 @@ impl TestEngine {
         state.counts.bytes += artifact.bytes;
         state.counts.loaded += 1;
         Ok(TestModel {
+            path: path.clone(),
+            is_prepared: false,
             standing: Arc::new(Standing::new(path, None, artifact.content.short())),
             manifest: manifest.unwrap_or(&artifact.manifest).clone(),
             signature: artifact.signature,
@@ -233,6 +246,7 @@ impl fmt::Debug for TestEngine {
 
 impl ModelEngine for TestEngine {
     type Model = TestModel;
+    type Unprepared = String;
 
     async fn load(&self, path: &ArtifactPath) -> Result<TestModel, LoadError> {
         self.load_at(path, None).await
@@ -245,6 +259,21 @@ impl ModelEngine for TestEngine {
         manifest: &Arc<Manifest>,
     ) -> Result<TestModel, LoadError> {
         self.load_at(path, Some(manifest)).await
+    }
+
+    fn unprepared(&self, model: &TestModel) -> Option<String> {
+        let is_later = self.state().preparations.contains_key(&model.path);
+        (is_later && !model.is_prepared).then(|| model.path.clone())
+    }
+
+    async fn prepare(&self, path: &String) -> Result<Option<TestModel>, LoadError> {
+        let gate = self.state().preparations.get_mut(path).and_then(VecDeque::pop_front);
+        if let Some(gate) = gate {
+            gate.pass().await?;
+        }
+        let mut model = self.load_at(&ArtifactPath::trusted(Path::new(path)), None).await?;
+        model.is_prepared = true;
+        Ok(Some(model))
     }
 
     async fn unload(&self, mut model: TestModel) -> u64 {

@@ -78,13 +78,14 @@ pub(super) fn start_engine(args: &ServeArgs, has_store: bool, recorder: Arc<Reco
             WAIT_BEFORE_REFUSAL
         },
         http_threads: args.http_threads(),
-        prepare: (args.prepare == Prepare::Auto).then(|| engine::PrepareConfig {
+        prepare: (args.prepare != Prepare::Off).then(|| engine::PrepareConfig {
             processes: args.prepare_processes(),
             timeout: args.prepare_timeout,
             memory: args.prepare_memory.as_u64(),
             folder: args.cache_dir(),
             folder_bytes: args.cache_size.as_u64(),
             large_constant: Some(args.shared_constants.as_u64()).filter(|&bytes| bytes > 0),
+            later: args.prepare == Prepare::Later,
         }),
         workplace: args.cache_dir(),
         bad_model_ttl: args.bad_model_ttl,

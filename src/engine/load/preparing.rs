@@ -36,6 +36,9 @@ pub struct PrepareConfig {
     /// Bytes from which a constant is kept in a file of its own, which models share; `None` keeps
     /// each model in one file.
     pub large_constant: Option<u64>,
+    /// Whether models are loaded first, and prepared while they serve. On a GPU they are prepared
+    /// first in any case, because their sessions stay the same.
+    pub later: bool,
 }
 
 /// The preparer and the cache of its results.
@@ -45,6 +48,7 @@ pub struct Preparing {
     pub(in crate::engine) cache: Arc<PreparedCache>,
     memory: u64,
     large_constant: Option<u64>,
+    pub(in crate::engine) later: bool,
 }
 
 impl Preparing {
@@ -68,6 +72,7 @@ impl Preparing {
             cache: Arc::new(cache),
             memory: config.memory,
             large_constant: config.large_constant,
+            later: config.later,
         })
     }
 
@@ -134,6 +139,8 @@ impl Engine {
     }
 
     /// Prepares the model in `copy`. `None` if there is no process to prepare it in.
+    ///
+    /// The caller decides what becomes of content that has crashed the process.
     pub(in crate::engine) async fn prepared(
         &self,
         preparing: &Preparing,
@@ -162,14 +169,6 @@ impl Engine {
                     LoadError::Prepare(PrepareError::NoChild(reason)) => {
                         tracing::warn!(%reason, "loading a model unprepared: there is no process to prepare it in");
                         Ok(None)
-                    }
-                    // Another attempt would take minutes, or fail again.
-                    LoadError::Prepare(
-                        error
-                        @ (PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_)),
-                    ) => {
-                        self.quarantine.add(content.short(), error.to_string());
-                        Err(LoadError::Prepare(error))
                     }
                     error => Err(error),
                 };

@@ -4,7 +4,9 @@
 //! state that a run could change. State of a name, such as its queue or its adapter, belongs to
 //! `model.rs`.
 //!
-//! Invariant: at most one session of a content exists, or is being created, at a time.
+//! Invariant: at most one session of a content exists, or is being created, at a time. One that was
+//! loaded before its preparation exists beside the prepared one until all names have that
+//! (`later.rs`).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,6 +20,7 @@ use crate::engine::load::constants::{
     ConstantFiles, DropMark, ExpectedConstants, ModelConstants, OwnMemory, UsedConstants,
 };
 use crate::engine::load::content::ContentHash;
+use crate::engine::load::later::UnpreparedContent;
 use crate::engine::load::prepare::{Findings, Prepared, StoredConstants};
 use crate::engine::load::second::{RunSession, SecondSession, SecondSessions};
 use crate::engine::memory::allocator;
@@ -50,6 +53,8 @@ pub struct Resident {
     constants: Option<UsedConstants>,
     /// The prepared form, for an analysis with an adapter; `None` if the session has another form.
     graph: Option<GraphFile>,
+    /// The files of a content that is still to be prepared.
+    pub unprepared: Option<Arc<UnpreparedContent>>,
     /// The analyses with adapters, by the names of their parameters.
     with_adapters: Mutex<Vec<(BTreeSet<String>, Axes)>>,
     _file: Option<MappedFile>,
@@ -177,6 +182,7 @@ impl Resident {
                 path: source.file.clone(),
                 peak: findings.load_peak,
             }),
+            unprepared: None,
             with_adapters: Mutex::default(),
             _file: file,
         };
@@ -295,7 +301,7 @@ pub struct SessionSource {
     constants: Arc<StoredConstants>,
     facts: Facts,
     /// Keeps an uploaded model's files until the session is created.
-    _copy: Option<Arc<PrivateCopy>>,
+    copy: Option<Arc<PrivateCopy>>,
     /// Measurements of this form of the model.
     findings: Option<Findings>,
     /// Results of the trial for the outputs, whichever form was tried; empty without a trial.
@@ -316,7 +322,7 @@ impl SessionSource {
                 .map(|findings| findings.rows.clone())
                 .unwrap_or_default(),
             findings: findings.filter(|findings| !findings.prepared),
-            _copy: Some(uploaded),
+            copy: Some(uploaded),
         })
     }
 
@@ -338,12 +344,17 @@ impl SessionSource {
             facts: prepared.facts,
             rows: prepared.findings.rows.clone(),
             findings: Some(prepared.findings),
-            _copy: None,
+            copy: None,
         })
     }
 
     pub fn facts(&self) -> Facts {
         self.facts
+    }
+
+    /// The private copy of the uploaded model, if the session is created from it.
+    pub fn copy(&self) -> Option<&Arc<PrivateCopy>> {
+        self.copy.as_ref()
     }
 
     /// The memory that a session is expected to need, apart from what it shares with others.

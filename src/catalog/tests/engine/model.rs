@@ -16,6 +16,8 @@ use crate::tensor::{Signature, Value};
 
 /// A model. Its answer to a request is the request's input.
 pub struct TestModel {
+    pub(super) path: String,
+    pub(in crate::catalog) is_prepared: bool,
     pub(super) content: ContentHash,
     pub(super) manifest: Manifest,
     pub(super) signature: Signature,
