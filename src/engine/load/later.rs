@@ -7,8 +7,8 @@
 //! Invariants:
 //! - A content is prepared once, whatever the number of its names. The private copy of its files
 //!   stays until then.
-//! - A model that cannot be prepared serves on as it is. It is not quarantined, because its load has
-//!   succeeded; the server does not try to prepare it again for a while.
+//! - A model that cannot be prepared serves on as it is. It is not quarantined, because its load
+//!   has succeeded; the server does not try to prepare it again for a while.
 
 use std::sync::Arc;
 
