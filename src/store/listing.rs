@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use object_store::ObjectMeta;
+use object_store::list::PaginatedListResult;
 use object_store::path::Path;
 
 use super::bucket::Bucket;
@@ -113,13 +114,7 @@ pub(super) async fn all(
     let prefix = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
     let (mut files, mut page_token) = (Vec::new(), None);
     loop {
-        let mut tries = Retries::new(retries);
-        let page = loop {
-            match bucket.list(&prefix, url, page_token.clone()).await {
-                Ok(page) => break page,
-                Err(failure) => tries.next_attempt(failure).await?,
-            }
-        };
+        let page = page(bucket, &prefix, url, page_token, retries).await?;
         for meta in page.result.objects {
             if let Ok(Some(file)) = stored(&meta, &prefix, url) {
                 files.push(ListedFile {
@@ -148,13 +143,7 @@ pub(super) async fn list(
     let mut listing = FolderListing(BTreeMap::new());
     let (mut bytes, mut page_token) = (0, None);
     loop {
-        let mut tries = Retries::new(retries);
-        let page = loop {
-            match bucket.list(&prefix, url, page_token.clone()).await {
-                Ok(page) => break page,
-                Err(failure) => tries.next_attempt(failure).await?,
-            }
-        };
+        let page = page(bucket, &prefix, url, page_token, retries).await?;
         for meta in page.result.objects {
             if let Some(file) = stored(&meta, &prefix, url)? {
                 listing.add(url, file, &mut bytes, bounds)?;
@@ -168,6 +157,23 @@ pub(super) async fn list(
     match listing.0.is_empty() {
         true => Ok(None),
         false => listing.without_markers(url).map(Some),
+    }
+}
+
+/// One page of the keys that start with `prefix`, after `token`.
+async fn page(
+    bucket: &Bucket,
+    prefix: &str,
+    url: &str,
+    token: Option<String>,
+    retries: u32,
+) -> Result<PaginatedListResult, StoreError> {
+    let mut tries = Retries::new(retries);
+    loop {
+        match bucket.list(prefix, url, token.clone()).await {
+            Ok(page) => return Ok(page),
+            Err(failure) => tries.next_attempt(failure).await?,
+        }
     }
 }
 
