@@ -13,17 +13,19 @@ mod metrics;
 mod report;
 mod requests;
 
-use std::fs;
+use std::fs::File;
+use std::io::Write;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::serve::WAIT_BEFORE_EVICTION;
-use super::table::print;
-use crate::config::{BalanceKind, PlanArgs, PlannedServerArgs, StartState, default_memory_reserve};
+use super::table::{counted, print};
+use crate::config::{BalanceKind, PlanArgs, PlannedServerArgs, REQUEST_TIMEOUT, StartState, default_memory_reserve};
 use crate::engine::ForecastConfig;
 use crate::plan::{
     Balance, Candidate, FleetConfig, InstanceType, ServerConfig, Target, choice, counts, known_instances, search,
 };
+use crate::telemetry::recorder::nanoseconds;
 
 use inputs::Inputs;
 
@@ -36,9 +38,17 @@ pub async fn run(args: &PlanArgs) -> Result<()> {
         return Ok(print(report::instances(known_instances()))?);
     }
     let servers = candidates(&args.servers)?;
+    // A file that cannot be written fails before the work.
+    let drawing = match &args.svg {
+        Some(file) => Some((
+            file,
+            File::create(file).with_context(|| format!("create {}", file.display()))?,
+        )),
+        None => None,
+    };
     let inputs = inputs::collect(args).await?;
     let target = Target {
-        p99: args.p99.map(inputs::nanoseconds),
+        p99: args.p99.map(nanoseconds),
         cold: args.cold,
     };
     let candidates: Vec<Candidate> = servers
@@ -51,11 +61,14 @@ pub async fn run(args: &PlanArgs) -> Result<()> {
         .collect();
     let shown = match args.servers.only {
         true => vec![args.servers.servers],
-        false => counts(args.servers.servers, args.servers.all),
+        false => {
+            let is_searched = target.is_set() && args.servers.balance == BalanceKind::RoundRobin;
+            counts(args.servers.servers, args.servers.all || is_searched)
+        }
     };
     let progress = |candidate: &Candidate, servers: u32| {
-        let noun = if servers == 1 { "server" } else { "servers" };
-        super::progress(&format!("simulating {servers} {noun} {}", candidate.instance));
+        let servers = counted(servers.into(), "server");
+        super::progress(&format!("simulating {servers} {}", candidate.instance));
     };
     let rows = search(&candidates, &shown, &target, &inputs.models, &inputs.traffic, progress);
     let plan = report::Plan {
@@ -66,8 +79,9 @@ pub async fn run(args: &PlanArgs) -> Result<()> {
         rows: &rows,
         target,
     };
-    if let Some(file) = &args.svg {
-        fs::write(file, plan.drawing()).with_context(|| format!("write {}", file.display()))?;
+    if let Some((path, mut file)) = drawing {
+        let written = file.write_all(plan.drawing().as_bytes());
+        written.with_context(|| format!("write {}", path.display()))?;
     }
     if args.examine.json {
         return Ok(print(format_args!("{:#}\n", plan.json()))?);
@@ -79,7 +93,7 @@ pub async fn run(args: &PlanArgs) -> Result<()> {
 fn candidates(args: &PlannedServerArgs) -> Result<Vec<(InstanceType, Option<f64>, ServerConfig)>> {
     let instances = match (args.memory_limit, args.cpus) {
         (Some(memory), Some(cores)) => vec![InstanceType {
-            name: "server".to_owned(),
+            name: "custom".to_owned(),
             memory: memory.as_u64(),
             cores,
         }],
@@ -104,6 +118,19 @@ fn candidates(args: &PlannedServerArgs) -> Result<Vec<(InstanceType, Option<f64>
             bail!("--price names \"{name}\", which is not among the planned types; add --instance {name}");
         }
     }
+    if !args.price.is_empty() {
+        let has_price = |instance: &&InstanceType| args.price.iter().any(|(name, _)| *name == instance.name);
+        let without: Vec<String> = instances
+            .iter()
+            .filter(|instance| !has_price(instance))
+            .map(|instance| instance.name.clone())
+            .collect();
+        ensure!(
+            without.is_empty(),
+            "the price of {} is unknown, so the cheapest fleet is; give --price for all types or for none",
+            without.join(", ")
+        );
+    }
     let share = if args.memory_limit.is_some() {
         1.0
     } else {
@@ -114,12 +141,16 @@ fn candidates(args: &PlannedServerArgs) -> Result<Vec<(InstanceType, Option<f64>
         let server = ServerConfig {
             memory: ForecastConfig {
                 limit,
-                reserve: default_memory_reserve(limit),
+                reserve: args
+                    .memory_reserve
+                    .map_or_else(|| default_memory_reserve(limit), |size| size.as_u64()),
+                mapped_percent: args.mapped_weights,
                 threads: instance.cores as usize,
             },
             cores: instance.cores,
             load_threads: args.load_threads as u32,
-            patience: inputs::nanoseconds(WAIT_BEFORE_EVICTION),
+            patience: nanoseconds(WAIT_BEFORE_EVICTION),
+            timeout: nanoseconds(REQUEST_TIMEOUT),
             disk: 0,
         };
         let price = args.price.iter().find(|(name, _)| *name == instance.name);
@@ -148,7 +179,10 @@ fn fleet(args: &PlanArgs, inputs: &Inputs, server: ServerConfig) -> FleetConfig 
             ..server
         },
         balance,
-        requests: args.traffic.requests.unwrap_or(inputs.requests),
+        requests: args
+            .traffic
+            .requests
+            .map_or(inputs.requests, |requests| requests as usize),
         warm_up: args.traffic.warm_up,
         order: (start == StartState::Full).then(|| inputs.order.clone()),
         seed: args.traffic.seed,

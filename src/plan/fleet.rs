@@ -29,8 +29,9 @@ use super::traffic::{Arrivals, Traffic};
 use loading::Load;
 use slab::Slab;
 
-/// Requests without an answer at which a fleet counts as overloaded.
-const MOST_WAITING: usize = 1 << 16;
+/// Largest part of the counted requests that may be without an answer when the last one arrives.
+/// In a fleet that is overloaded by loads, most loads are still to come then.
+const MOST_OPEN: u64 = 20;
 
 /// Weight of a load against that of a run when both want a core.
 const LOAD_WEIGHT: f64 = 1.0 / 3.0;
@@ -63,9 +64,9 @@ pub struct Outcome {
     pub failed: u64,
     /// Mean number of models in memory, of all servers together.
     pub resident: f64,
-    /// Quantiles of the times from arrival to answer, in nanoseconds.
-    pub p50: u64,
-    pub p99: u64,
+    /// Quantiles of the times from arrival to answer, in nanoseconds; `None` without an answer.
+    pub p50: Option<u64>,
+    pub p99: Option<u64>,
     /// Answers a second.
     pub rate: f64,
     /// Share of the time of all cores that runs take.
@@ -135,6 +136,8 @@ struct Fleet<'a> {
     arrived: usize,
     /// Time at which counting began.
     since: Option<u64>,
+    /// Time of the last arrival, and the requests without an answer then.
+    last: (u64, u32),
     latencies: Histogram,
     cold: u64,
     failed: u64,
@@ -174,6 +177,7 @@ impl<'a> Fleet<'a> {
             random: Random::new(config.seed ^ 1),
             arrived: 0,
             since: None,
+            last: (0, 0),
             latencies: Histogram::default(),
             cold: 0,
             failed: 0,
@@ -200,10 +204,13 @@ impl<'a> Fleet<'a> {
             }
         }
         for (server, names) in servers.iter_mut().zip(&belonging) {
+            // No load of other models succeeds.
+            let can_load = |name: &u32| server.counted(*name, models) <= server.for_models();
+            let names: Vec<u32> = names.iter().copied().filter(can_load).collect();
             // Models before these would be unloaded again.
-            let mut bytes = 0;
+            let mut bytes = 0u64;
             let fitting = names.iter().rev().take_while(|name| {
-                bytes += models.cost(**name).memory.resident();
+                bytes = bytes.saturating_add(server.counted(**name, models));
                 bytes <= config.server.memory.limit
             });
             let first = names.len() - fitting.count();
@@ -216,7 +223,8 @@ impl<'a> Fleet<'a> {
 
     fn at(&mut self, delay: f64, event: Event) {
         self.order += 1;
-        self.events.push(Reverse((self.now + delay as u64, self.order, event)));
+        let time = self.now.saturating_add(delay as u64);
+        self.events.push(Reverse((time, self.order, event)));
     }
 
     fn run(mut self) -> Outcome {
@@ -231,7 +239,6 @@ impl<'a> Fleet<'a> {
             }
             None => self.arrivals.next(0),
         };
-        let mut is_overloaded = false;
         loop {
             let due = self.events.peek().map(|Reverse((time, ..))| *time);
             match (next, due) {
@@ -254,12 +261,23 @@ impl<'a> Fleet<'a> {
                     }
                 }
             }
-            if self.all_open as usize > MOST_WAITING {
-                is_overloaded = true;
-                break;
-            }
         }
+        // Clients wait for their answers, so they cannot send too fast.
+        let is_overloaded = clients.is_none() && self.is_overloaded();
         self.outcome(is_overloaded)
+    }
+
+    /// Whether the runs of a server's requests need more than its cores, or the loads never end. A
+    /// request on each core is no sign of it.
+    fn is_overloaded(&self) -> bool {
+        let (last, open) = self.last;
+        let cores = u64::from(self.config.server.cores);
+        let span = last.saturating_sub(self.since.unwrap_or(last)) as f64;
+        let most = self.shares.iter().copied().max().unwrap_or_default();
+        let work = most.saturating_sub(cores) as f64 * self.models.times.run.mean();
+        let fleet = cores * u64::from(self.config.servers);
+        let counted: u64 = self.shares.iter().sum();
+        work > cores as f64 * span || u64::from(open) > fleet + counted / MOST_OPEN
     }
 
     /// Has a client send its next request, if there is one.
@@ -281,6 +299,7 @@ impl<'a> Fleet<'a> {
             self.readings.0 += 1;
             self.readings.1 += self.servers.iter().map(|server| server.resident() as u64).sum::<u64>();
         }
+        self.last = (self.now, self.all_open);
         self.open[server as usize] += 1;
         self.all_open += 1;
         let place = self.requests.add(Request {
@@ -343,7 +362,7 @@ impl<'a> Fleet<'a> {
         let (speed, _) = speeds(cores, server.running, server.loading);
         let duration = self.models.times.run.choose(&mut self.random);
         if request.is_counted {
-            self.busy += duration;
+            self.busy = self.busy.saturating_add(duration);
         }
         self.at(duration as f64 / speed, Event::RunEnd(place));
     }
@@ -382,8 +401,8 @@ impl<'a> Fleet<'a> {
             cold: self.cold,
             failed: self.failed,
             resident,
-            p50: self.latencies.quantile(0.5).unwrap_or_default(),
-            p99: self.latencies.quantile(0.99).unwrap_or_default(),
+            p50: self.latencies.quantile(0.5),
+            p99: self.latencies.quantile(0.99),
             rate: per(answered as f64, seconds),
             busy: per(self.busy as f64 / 1e9, seconds * cores),
             imbalance: per(most * servers, self.shares.iter().sum::<u64>() as f64),
