@@ -53,6 +53,13 @@ impl Finished {
         complaint
     }
 
+    /// The error message of a command whose options are wrong: exit code 2.
+    #[track_caller]
+    pub fn misuse(&self) -> String {
+        assert_eq!(self.0.status.code(), Some(2), "{}{}", self.printed(), self.complaint());
+        self.complaint()
+    }
+
     fn complaint(&self) -> String {
         String::from_utf8_lossy(&self.0.stderr).into_owned()
     }
