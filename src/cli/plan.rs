@@ -3,7 +3,8 @@
 //!
 //! - `cost`: what a model of a size costs, from measured models. `measure` makes these
 //!   measurements, `metrics` reads those of a running server.
-//! - `inputs`: the models, and where each number comes from. `requests`: the traffic.
+//! - `inputs`: the models, and where each number comes from. `requests`: the traffic. `servers`:
+//!   the types of servers.
 //! - `report`: the table, the JSON and the drawing.
 
 mod cost;
@@ -12,40 +13,31 @@ mod measure;
 mod metrics;
 mod report;
 mod requests;
+mod servers;
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{self, OpenOptions};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
-use super::serve::WAIT_BEFORE_EVICTION;
-use super::table::{counted, print};
-use crate::config::{BalanceKind, PlanArgs, PlannedServerArgs, REQUEST_TIMEOUT, StartState, default_memory_reserve};
-use crate::engine::ForecastConfig;
-use crate::plan::{
-    Balance, Candidate, FleetConfig, InstanceType, ServerConfig, Target, choice, counts, known_instances, search,
-};
+use super::table::print;
+use crate::config::{BalanceKind, PlanArgs, StartState};
+use crate::plan::{Balance, Candidate, FleetConfig, ServerConfig, Target, choice, counts, known_instances, search};
 use crate::telemetry::recorder::nanoseconds;
 
 use inputs::Inputs;
-
-/// Instance types that are compared without `--instance`.
-const USUAL_INSTANCES: [&str; 4] = ["m6i.large", "m6i.xlarge", "r6i.large", "r6i.xlarge"];
 
 /// Runs the command.
 pub async fn run(args: &PlanArgs) -> Result<()> {
     if args.instances {
         return Ok(print(report::instances(known_instances()))?);
     }
-    let servers = candidates(&args.servers)?;
-    // A file that cannot be written fails before the work.
-    let drawing = match &args.svg {
-        Some(file) => Some((
-            file,
-            File::create(file).with_context(|| format!("create {}", file.display()))?,
-        )),
-        None => None,
-    };
+    let servers = servers::candidates(&args.servers)?;
+    if let Some(file) = &args.svg {
+        // A file that cannot be written fails before the work, and an older drawing stays until
+        // the new one is ready.
+        let opened = OpenOptions::new().append(true).create(true).open(file);
+        opened.with_context(|| format!("create {}", file.display()))?;
+    }
     let inputs = inputs::collect(args).await?;
     let target = Target {
         p99: args.p99.map(nanoseconds),
@@ -54,9 +46,9 @@ pub async fn run(args: &PlanArgs) -> Result<()> {
     let candidates: Vec<Candidate> = servers
         .into_iter()
         .map(|(instance, price, server)| Candidate {
+            fleet: fleet(args, &inputs, server),
             instance,
             price,
-            fleet: fleet(args, &inputs, server),
         })
         .collect();
     let shown = match args.servers.only {
@@ -67,8 +59,8 @@ pub async fn run(args: &PlanArgs) -> Result<()> {
         }
     };
     let progress = |candidate: &Candidate, servers: u32| {
-        let servers = counted(servers.into(), "server");
-        super::progress(&format!("simulating {servers} {}", candidate.instance));
+        let fleet = servers::fleet_text(servers, candidate);
+        super::progress(&format!("simulating {fleet}"));
     };
     let rows = search(&candidates, &shown, &target, &inputs.models, &inputs.traffic, progress);
     let plan = report::Plan {
@@ -79,84 +71,13 @@ pub async fn run(args: &PlanArgs) -> Result<()> {
         rows: &rows,
         target,
     };
-    if let Some((path, mut file)) = drawing {
-        let written = file.write_all(plan.drawing().as_bytes());
-        written.with_context(|| format!("write {}", path.display()))?;
+    if let Some(file) = &args.svg {
+        fs::write(file, plan.drawing()).with_context(|| format!("write {}", file.display()))?;
     }
     if args.examine.json {
         return Ok(print(format_args!("{:#}\n", plan.json()))?);
     }
     Ok(print(plan.text())?)
-}
-
-/// The types of servers to compare, each with its price and its configuration.
-fn candidates(args: &PlannedServerArgs) -> Result<Vec<(InstanceType, Option<f64>, ServerConfig)>> {
-    let instances = match (args.memory_limit, args.cpus) {
-        (Some(memory), Some(cores)) => vec![InstanceType {
-            name: "custom".to_owned(),
-            memory: memory.as_u64(),
-            cores,
-        }],
-        _ if args.instance.is_empty() => USUAL_INSTANCES
-            .iter()
-            .filter_map(|name| InstanceType::find(name))
-            .collect(),
-        _ => {
-            let find = |name: &String| {
-                InstanceType::find(name).with_context(|| {
-                    format!(
-                        "the instance type \"{name}\" is unknown; longshore plan --instances lists the known ones, and \
-                         --memory-limit with --cpus describes any other server"
-                    )
-                })
-            };
-            args.instance.iter().map(find).collect::<Result<_>>()?
-        }
-    };
-    for (name, _) in &args.price {
-        if !instances.iter().any(|instance| instance.name == *name) {
-            bail!("--price names \"{name}\", which is not among the planned types; add --instance {name}");
-        }
-    }
-    if !args.price.is_empty() {
-        let has_price = |instance: &&InstanceType| args.price.iter().any(|(name, _)| *name == instance.name);
-        let without: Vec<String> = instances
-            .iter()
-            .filter(|instance| !has_price(instance))
-            .map(|instance| instance.name.clone())
-            .collect();
-        ensure!(
-            without.is_empty(),
-            "the price of {} is unknown, so the cheapest fleet is; give --price for all types or for none",
-            without.join(", ")
-        );
-    }
-    let share = if args.memory_limit.is_some() {
-        1.0
-    } else {
-        args.usable_memory
-    };
-    let candidate = |instance: InstanceType| {
-        let limit = (instance.memory as f64 * share) as u64;
-        let server = ServerConfig {
-            memory: ForecastConfig {
-                limit,
-                reserve: args
-                    .memory_reserve
-                    .map_or_else(|| default_memory_reserve(limit), |size| size.as_u64()),
-                mapped_percent: args.mapped_weights,
-                threads: instance.cores as usize,
-            },
-            cores: instance.cores,
-            load_threads: args.load_threads as u32,
-            patience: nanoseconds(WAIT_BEFORE_EVICTION),
-            timeout: nanoseconds(REQUEST_TIMEOUT),
-            disk: 0,
-        };
-        let price = args.price.iter().find(|(name, _)| *name == instance.name);
-        (instance, price.map(|(_, price)| *price), server)
-    };
-    Ok(instances.into_iter().map(candidate).collect())
 }
 
 fn fleet(args: &PlanArgs, inputs: &Inputs, server: ServerConfig) -> FleetConfig {

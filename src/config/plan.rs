@@ -184,8 +184,8 @@ pub struct PlannedServerArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024), requires = "memory_limit")]
     pub cpus: Option<u32>,
 
-    /// Price of an instance for an hour, in any currency, e.g. m6i.xlarge=0.192; repeatable, for all
-    /// types or none
+    /// Price of an instance for an hour, in any currency, e.g. m6i.xlarge=0.192; repeatable, for
+    /// all types or none
     #[arg(long, value_name = "TYPE=PRICE", value_parser = price, value_delimiter = ',')]
     pub price: Vec<(String, f64)>,
 

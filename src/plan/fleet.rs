@@ -14,6 +14,7 @@
 //! again.
 
 mod loading;
+mod outcome;
 mod slab;
 
 use std::cmp::Reverse;
@@ -27,11 +28,8 @@ use super::times::Histogram;
 use super::traffic::{Arrivals, Traffic};
 
 use loading::Load;
+pub use outcome::Outcome;
 use slab::Slab;
-
-/// Largest part of the counted requests that may be without an answer when the last one arrives.
-/// In a fleet that is overloaded by loads, most loads are still to come then.
-const MOST_OPEN: u64 = 20;
 
 /// Weight of a load against that of a run when both want a core.
 const LOAD_WEIGHT: f64 = 1.0 / 3.0;
@@ -52,30 +50,6 @@ pub struct FleetConfig {
     /// Models from the least to the most requested, if the servers begin with full memory.
     pub order: Option<Vec<u32>>,
     pub seed: u64,
-}
-
-/// Result of a simulation. Counts are those after the warm-up.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    pub requests: u64,
-    /// Requests that waited for a load.
-    pub cold: u64,
-    /// Requests without memory for their model.
-    pub failed: u64,
-    /// Mean number of models in memory, of all servers together.
-    pub resident: f64,
-    /// Quantiles of the times from arrival to answer, in nanoseconds; `None` without an answer.
-    pub p50: Option<u64>,
-    pub p99: Option<u64>,
-    /// Answers a second.
-    pub rate: f64,
-    /// Share of the time of all cores that runs take.
-    pub busy: f64,
-    /// Requests of the busiest server over the mean of all.
-    pub imbalance: f64,
-    pub evictions: u64,
-    /// Whether the requests came faster than the fleet answers.
-    pub is_overloaded: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -141,7 +115,12 @@ struct Fleet<'a> {
     latencies: Histogram,
     cold: u64,
     failed: u64,
+    /// Answers, and nanoseconds of runs, since counting began. Clients may have sent all requests
+    /// that count by then, so both are of any request.
+    answered: u64,
     busy: u64,
+    /// Time of the last answer.
+    answered_at: u64,
     evicted_before: u64,
     readings: (u64, u64),
 }
@@ -181,7 +160,9 @@ impl<'a> Fleet<'a> {
             latencies: Histogram::default(),
             cold: 0,
             failed: 0,
+            answered: 0,
             busy: 0,
+            answered_at: 0,
             evicted_before: 0,
             readings: (0, 0),
         }
@@ -262,22 +243,7 @@ impl<'a> Fleet<'a> {
                 }
             }
         }
-        // Clients wait for their answers, so they cannot send too fast.
-        let is_overloaded = clients.is_none() && self.is_overloaded();
-        self.outcome(is_overloaded)
-    }
-
-    /// Whether the runs of a server's requests need more than its cores, or the loads never end. A
-    /// request on each core is no sign of it.
-    fn is_overloaded(&self) -> bool {
-        let (last, open) = self.last;
-        let cores = u64::from(self.config.server.cores);
-        let span = last.saturating_sub(self.since.unwrap_or(last)) as f64;
-        let most = self.shares.iter().copied().max().unwrap_or_default();
-        let work = most.saturating_sub(cores) as f64 * self.models.times.run.mean();
-        let fleet = cores * u64::from(self.config.servers);
-        let counted: u64 = self.shares.iter().sum();
-        work > cores as f64 * span || u64::from(open) > fleet + counted / MOST_OPEN
+        self.outcome()
     }
 
     /// Has a client send its next request, if there is one.
@@ -361,7 +327,7 @@ impl<'a> Fleet<'a> {
         server.running += 1;
         let (speed, _) = speeds(cores, server.running, server.loading);
         let duration = self.models.times.run.choose(&mut self.random);
-        if request.is_counted {
+        if self.since.is_some() {
             self.busy = self.busy.saturating_add(duration);
         }
         self.at(duration as f64 / speed, Event::RunEnd(place));
@@ -374,50 +340,14 @@ impl<'a> Fleet<'a> {
         server.running -= 1;
         self.open[request.server as usize] -= 1;
         self.all_open -= 1;
+        self.answered += u64::from(self.since.is_some());
+        self.answered_at = self.now;
         if request.is_counted {
             self.latencies.record(self.now - request.arrival);
             self.cold += u64::from(request.is_cold);
         }
         if let Some(next) = server.queue.pop_front() {
             self.begin_run(next);
-        }
-    }
-
-    fn outcome(self, is_overloaded: bool) -> Outcome {
-        let seconds = self.now.saturating_sub(self.since.unwrap_or(self.now)) as f64 / 1e9;
-        let answered = self.latencies.count();
-        let servers = f64::from(self.config.servers);
-        let cores = servers * f64::from(self.config.server.cores);
-        let (readings, resident) = self.readings;
-        let per = |value: f64, base: f64| if base > 0.0 { value / base } else { 0.0 };
-        let most = self.shares.iter().copied().max().unwrap_or_default() as f64;
-        let evictions: u64 = self.servers.iter().map(|server| server.evictions).sum();
-        let resident = match readings {
-            0 => self.servers.iter().map(Server::resident).sum::<usize>() as f64,
-            _ => resident as f64 / readings as f64,
-        };
-        Outcome {
-            requests: answered + self.failed,
-            cold: self.cold,
-            failed: self.failed,
-            resident,
-            p50: self.latencies.quantile(0.5),
-            p99: self.latencies.quantile(0.99),
-            rate: per(answered as f64, seconds),
-            busy: per(self.busy as f64 / 1e9, seconds * cores),
-            imbalance: per(most * servers, self.shares.iter().sum::<u64>() as f64),
-            evictions: evictions - self.evicted_before,
-            is_overloaded,
-        }
-    }
-}
-
-impl Outcome {
-    /// Share of the requests that waited for a load, or were refused.
-    pub fn cold_share(&self) -> f64 {
-        match self.requests {
-            0 => 0.0,
-            requests => (self.cold + self.failed) as f64 / requests as f64,
         }
     }
 }

@@ -113,7 +113,7 @@ fn panel(out: &mut String, left: f64, title: &str, curves: &[(&Curve, &[(u32, f6
         for (servers, value) in *points {
             let _ = writeln!(
                 out,
-                r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{colour}"><title>{name}, {servers} servers: {value:.2}</title></circle>"#,
+                r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{colour}"><title>{name}, servers: {servers}; {value:.2}</title></circle>"#,
                 across(*servers),
                 up(*value)
             );

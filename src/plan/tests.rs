@@ -222,6 +222,7 @@ fn a_fleet_is_overloaded_by_work_whatever_the_number_of_requests() {
             };
             let outcome = simulate(&config, &models, &poisson(rate, 300, 1.0));
             assert_eq!(outcome.is_overloaded, expected, "{requests} {rate}: {outcome:?}");
+            assert!(!expected || outcome.busy > 0.99, "{requests}: {outcome:?}");
         }
     }
     let requests = ClientRequests::Random(Popularity::of(&[1.0; 300]).unwrap());
@@ -231,6 +232,8 @@ fn a_fleet_is_overloaded_by_work_whatever_the_number_of_requests() {
     };
     let outcome = simulate(&fleet(1, 512, 1, 100_000), &models, &clients);
     assert!(!outcome.is_overloaded, "clients wait: {outcome:?}");
+    // The first loads take a part of the core.
+    assert!((950.0..=1000.0).contains(&outcome.rate), "{outcome:?}");
 }
 
 #[test]
@@ -242,6 +245,19 @@ fn a_fleet_is_overloaded_by_loads_that_never_end() {
         let outcome = simulate(&fleet(1, 64, 8, 20_000), &models, &poisson(rate, 40_000, 0.0));
         assert_eq!(outcome.is_overloaded, expected, "{rate}: {outcome:?}");
     }
+}
+
+#[test]
+fn a_burst_at_the_end_of_a_log_is_no_overload() {
+    let models = models(10, 1, Times::constant(MILLISECOND));
+    let burst = |number: u64| (0..20).map(move |index| (number * 10_000 * MILLISECOND, index % 10));
+    let trace = Traffic::Trace((0..10).flat_map(burst).collect());
+    let config = FleetConfig {
+        warm_up: 0.0,
+        ..fleet(1, 256, 2, usize::MAX)
+    };
+    let outcome = simulate(&config, &models, &trace);
+    assert!(!outcome.is_overloaded && outcome.requests == 200, "{outcome:?}");
 }
 
 #[test]

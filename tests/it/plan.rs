@@ -1,5 +1,7 @@
 //! `longshore plan`: the command, its inputs and its errors.
 
+mod sources;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -270,6 +272,19 @@ fn a_plan_without_a_number_that_it_needs_says_which_option_gives_it() {
         (
             "plan --models 5 --model-size 1MB --rate 1 --price c5.large=1".to_owned(),
             "add --instance c5.large",
+        ),
+        (
+            "plan --models 5 --model-size 1MB --rate 1 --instance m5.large,m6i.large,m5.large".to_owned(),
+            "--instance names m5.large twice",
+        ),
+        (
+            "plan --models 5 --model-size 1MB --rate 1 --instance m5.large --price m5.large=1,m5.large=2".to_owned(),
+            "--price gives m5.large twice",
+        ),
+        (
+            "plan --models 5 --model-size 1MB --rate 1 --memory-limit 100MiB --cpus 1 --memory-reserve 200MiB"
+                .to_owned(),
+            "leaves no memory for models",
         ),
         (
             format!("plan --access-log {} --model-size 1MB", bad.display()),

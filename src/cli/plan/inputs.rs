@@ -60,7 +60,7 @@ pub async fn collect(args: &PlanArgs) -> Result<Inputs> {
             let listed = store.inventory().await?;
             ensure!(
                 !listed.is_empty(),
-                "{shown} has no model: no archive (.tar.gz, .tgz, .tar, .tar.zst) and no folder with a .onnx or .ort file"
+                "{shown} has no model: no archive (.tar.gz, .tgz, .tar, .tar.zst) and no .onnx or .ort file"
             );
             listed
         }
@@ -120,6 +120,12 @@ fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
     sizes.fold(0, u64::saturating_add)
 }
 
+/// The mean of sizes; 0 without any.
+fn mean(sizes: impl ExactSizeIterator<Item = u64>) -> f64 {
+    let count = sizes.len().max(1);
+    sizes.map(|size| size as f64).sum::<f64>() / count as f64
+}
+
 fn models_text(args: &PlanArgs, listed: &[ListedModel], in_store: usize) -> Result<String> {
     let Some(url) = &args.store else {
         let origin = if in_store == 0 { " in the recorded traffic" } else { "" };
@@ -168,16 +174,17 @@ async fn costs(
     };
     let times = times(given, server.as_ref(), &samples, sources)?;
     let curve = CostCurve::of(&samples);
-    let mean = sum(listed.iter().map(|model| model.bytes)) as f64 / listed.len() as f64;
-    let cost = |size: u64| match (given.model_memory, &server, &curve) {
+    let size = mean(listed.iter().map(|model| model.bytes));
+    let share = |bytes: u64| if size > 0.0 { bytes as f64 / size } else { 1.0 };
+    let cost = |bytes: u64| match (given.model_memory, &server, &curve) {
         (Some(memory), ..) => ModelCost {
             private: 0,
             mapped: memory.as_u64(),
             ..ModelCost::estimated(memory.as_u64())
         },
-        (None, Some(Measured { cost: Some(cost), .. }), _) => scaled(*cost, size as f64 / mean),
-        (None, _, Some(curve)) => curve.at(size),
-        (None, _, None) => ModelCost::estimated(size),
+        (None, Some(Measured { cost: Some(cost), .. }), _) => scaled(*cost, share(bytes)),
+        (None, _, Some(curve)) => curve.at(bytes),
+        (None, _, None) => ModelCost::estimated(bytes),
     };
     let (mut contents, mut costs) = (Vec::new(), Vec::new());
     let mut known: HashMap<&str, u32> = HashMap::new();
@@ -197,7 +204,7 @@ async fn costs(
             });
         }
     }
-    let resident = sum(costs.iter().map(|cost| cost.memory.resident())) / costs.len().max(1) as u64;
+    let resident = mean(costs.iter().map(|cost| cost.memory.resident())) as u64;
     let origin = match (given.model_memory, &server, samples.len()) {
         (Some(_), ..) => "as given".to_owned(),
         (None, Some(Measured { cost: Some(_), .. }), _) => "the mean of the server's loaded models".to_owned(),
@@ -207,9 +214,8 @@ async fn costs(
     };
     let mut text = format!("{} for a loaded model on average, {origin}", bytes(resident));
     if costs.len() < contents.len() {
-        let equal = contents.len() - costs.len();
-        let models = counted(equal as u64, "model");
-        text.push_str(&format!("; contents count once, and {models} copy that of another one"));
+        let copies = counted((contents.len() - costs.len()) as u64, "duplicate");
+        text.push_str(&format!("; equal files count once, without {copies}"));
     }
     if shared > 0 {
         text.push_str(&format!(

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::inputs::Inputs;
+use super::servers::fleet_text;
 use crate::cli::table::{Table, bytes, counted, millis, plain_table};
 use crate::config::{BalanceKind, PlanArgs};
 use crate::plan::{Candidate, Curve, InstanceType, Row, Target, svg};
@@ -187,8 +188,7 @@ impl Plan<'_> {
                 }
             };
         };
-        let servers = counted(row.servers.into(), "server");
-        let instance = &self.candidates[row.candidate].instance;
+        let fleet = fleet_text(row.servers, &self.candidates[row.candidate]);
         let price = row
             .price
             .map_or_else(String::new, |price| format!(", {price:.3} an hour"));
@@ -197,7 +197,7 @@ impl Plan<'_> {
             (_, _, Some(_)) => "Cheapest that meets the target",
             (_, _, None) => "Smallest that meets the target",
         };
-        format!("{what}: {servers} {instance}{price}.")
+        format!("{what}: {fleet}{price}.")
     }
 
     fn row(&self, row: &Row) -> Value {
