@@ -95,7 +95,7 @@ pub struct PlannedModelArgs {
         value_name = "N",
         default_value_t = 5,
         requires = "store",
-        conflicts_with_all = ["models", "model_size"]
+        conflicts_with_all = ["models", "model_size", "server"]
     )]
     pub measure: usize,
 

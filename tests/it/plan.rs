@@ -158,8 +158,14 @@ fn the_table_names_the_origin_of_each_number_and_the_drawing_is_svg() {
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    let drawing = fs::read_to_string(file).unwrap();
+    let drawing = fs::read_to_string(&file).unwrap();
     assert!(drawing.starts_with("<svg") && drawing.contains("m6i.large"));
+    plan(&format!("plan --access-log none --svg {}", file.display())).refusal();
+    assert_eq!(
+        fs::read_to_string(file).unwrap(),
+        drawing,
+        "a plan that fails keeps the older drawing"
+    );
 }
 
 #[test]
@@ -228,6 +234,7 @@ fn options_that_would_change_nothing_are_refused() {
         "plan --access-log x --model-size 1MB --measure 3",
         "plan --access-log x --model-size 1MB --skew 1",
         "plan store --model-size 1MB",
+        "plan store --server localhost:8080 --measure 3",
         "plan --instances --json",
         "plan --models 5 --memory-limit 1GiB --cpus 1 --usable-memory 50%",
     ];

@@ -6,7 +6,7 @@ use crate::plan::server::Server;
 /// A fleet is overloaded by loads if more than this part of the counted requests is without an
 /// answer when the last one arrives, and if their answers take more than this part of the time of
 /// all. A burst of requests is answered soon; a single slow load is one request.
-const MOST_LEFT: u64 = 20;
+const MOST_LEFT: u64 = 50;
 
 /// Result of a simulation. Counts are those after the warm-up.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,7 +61,7 @@ impl Fleet<'_> {
     }
 
     /// Whether the runs of a server's requests need more than its cores, or the loads never end.
-    /// One request on each core is normal.
+    /// One request on each core and on each load thread is normal.
     fn is_overloaded(&self) -> bool {
         // Clients wait for their answers, so they cannot send too fast.
         if self.arrivals.clients().is_some() {
@@ -72,10 +72,10 @@ impl Fleet<'_> {
         let span = last.saturating_sub(self.since.unwrap_or(last));
         let most = self.shares.iter().copied().max().unwrap_or_default();
         let work = most.saturating_sub(cores) as f64 * self.models.times.run.mean();
-        let fleet = cores * u64::from(self.config.servers);
+        let threads = (cores + u64::from(self.config.server.load_threads)) * u64::from(self.config.servers);
         let counted: u64 = self.shares.iter().sum();
         let left = self.answered_at.saturating_sub(last);
-        let is_growing = u64::from(open) > fleet + counted / MOST_LEFT && left > span / MOST_LEFT;
+        let is_growing = u64::from(open) > threads + counted / MOST_LEFT && left > span / MOST_LEFT;
         work > cores as f64 * span as f64 || is_growing
     }
 }

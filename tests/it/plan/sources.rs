@@ -111,6 +111,51 @@ fn a_running_server_gives_its_mean_times() {
 }
 
 #[test]
+fn a_server_without_metrics_cannot_be_planned_with() {
+    let server = Builder::multi().arguments(["--metrics", "off"]).start();
+    for address in [server.address(), S3::start().address()] {
+        let refusal = plan(&format!(
+            "plan --models 3 --model-size 1kB --rate 1/s --server {address}"
+        ))
+        .refusal();
+        let expected =
+            format!("http://{address}/metrics is missing (404): it is not `longshore serve`, or it was started with");
+        assert!(refusal.contains(&expected), "{refusal}");
+    }
+    let idle = Builder::multi().start();
+    let refusal = plan(&format!(
+        "plan --models 3 --model-size 1kB --rate 1/s --server {}",
+        idle.address()
+    ))
+    .refusal();
+    assert!(
+        refusal.contains("has neither loaded a model nor answered a request"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn files_that_are_too_large_to_compare_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.onnx", "b.onnx"] {
+        // The files have holes, which take no space.
+        let file = fs::File::create(folder.path().join(name)).unwrap();
+        file.set_len(3 << 30).unwrap();
+    }
+    let path = folder.path().display();
+    let plan = plan(&format!(
+        "plan {path} --measure 0 --load-time 1s --run-time 1ms --rate 1/s --servers 1 --requests 100 --json"
+    ))
+    .json();
+    let models = plan["sources"]["models"].as_str().unwrap();
+    assert!(
+        models.ends_with("6.0 GiB of files; 2 of them were not compared with others, and count as different"),
+        "{models}"
+    );
+    assert_eq!(plan["contents"], 2);
+}
+
+#[test]
 fn a_servers_log_gives_the_runs_of_its_models() {
     let folder = tempfile::tempdir().unwrap();
     let server = server(folder.path().to_str().unwrap());
