@@ -96,7 +96,7 @@ struct Fleet<'a> {
     /// Requests of each server that are not answered.
     open: Vec<u32>,
     all_open: u32,
-    /// Requests of each server that were counted.
+    /// Requests of each server that were counted and not refused.
     shares: Vec<u64>,
     requests: Slab<Request>,
     loads: Slab<Load>,

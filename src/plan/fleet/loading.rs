@@ -108,6 +108,8 @@ impl Fleet<'_> {
             self.open[load.server as usize] -= 1;
             self.all_open -= 1;
             self.failed += u64::from(request.is_counted);
+            // They take no core.
+            self.shares[load.server as usize] -= u64::from(request.is_counted);
             refused += 1;
         }
         self.wake(load.server);
