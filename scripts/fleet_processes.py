@@ -1,7 +1,8 @@
 """The processes of a fleet on one machine: servers, HAProxy and a bucket in moto.
 
-Used by scripts/fleet. Server N listens on 127.x.y.N, because haproxy.cfg makes the address of a
-server from a text before its number and one after it. A fleet has its own x and y.
+Used by scripts/fleet; scripts/plan-check uses parts of it. Server N listens on 127.x.y.N, because
+haproxy.cfg makes the address of a server from a text before its number and one after it. A fleet
+has its own x and y.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ pub use fetch::{ArchiveArgs, FetchArgs};
 pub use logging::{LogFormat, LogLevel, Share, TraceArgs};
 pub use media::MediaArgs;
 pub use plan::{BalanceKind, PlanArgs, PlannedModelArgs, PlannedServerArgs, StartState, TrafficArgs};
-pub use serve::{Conventions, OnFull, Prepare, Provider, ServeArgs, default_memory_reserve};
+pub use serve::{Conventions, OnFull, Prepare, Provider, REQUEST_TIMEOUT, ServeArgs, default_memory_reserve};
 pub use telemetry::{EmfDimension, MetricsArgs, MetricsSwitch};
 pub use top::{TopArgs, TopSort};
 

@@ -54,7 +54,7 @@ use crate::disk_cache::FolderError;
 pub use cache::{DiskCacheError, Lease, Usage};
 pub use environment::Environment;
 pub use error::{LocationError, StoreError};
-pub use inventory::{InventoryError, ListedModel};
+pub use inventory::{ARCHIVES, InventoryError, ListedModel};
 pub use name::{Name, NameError};
 pub use objects::{ObjectError, Objects};
 pub use version::Version;
@@ -91,6 +91,13 @@ pub struct StoreConfig {
     pub names_bind: bool,
     /// Time for which a copy is used without asking the store.
     pub revalidate: Duration,
+}
+
+impl StoreConfig {
+    /// The URL for messages, without a signature in its query.
+    pub fn shown(&self) -> Result<String, LocationError> {
+        Ok(location::Location::parse(&self.url)?.shown())
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

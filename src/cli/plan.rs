@@ -3,7 +3,8 @@
 //!
 //! - `cost`: what a model of a size costs, from measured models. `measure` makes these
 //!   measurements, `metrics` reads those of a running server.
-//! - `inputs`: the models, and where each number comes from. `requests`: the traffic.
+//! - `inputs`: the models, and where each number comes from. `requests`: the traffic. `servers`:
+//!   the types of servers.
 //! - `report`: the table, the JSON and the drawing.
 
 mod cost;
@@ -12,50 +13,54 @@ mod measure;
 mod metrics;
 mod report;
 mod requests;
+mod servers;
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::serve::WAIT_BEFORE_EVICTION;
 use super::table::print;
-use crate::config::{BalanceKind, PlanArgs, PlannedServerArgs, StartState, default_memory_reserve};
-use crate::engine::ForecastConfig;
-use crate::plan::{
-    Balance, Candidate, FleetConfig, InstanceType, ServerConfig, Target, choice, counts, known_instances, search,
-};
+use crate::config::{BalanceKind, PlanArgs, StartState};
+use crate::plan::{Balance, Candidate, FleetConfig, ServerConfig, Target, choice, counts, known_instances, search};
+use crate::telemetry::recorder::nanoseconds;
 
 use inputs::Inputs;
-
-/// Instance types that are compared without `--instance`.
-const USUAL_INSTANCES: [&str; 4] = ["m6i.large", "m6i.xlarge", "r6i.large", "r6i.xlarge"];
 
 /// Runs the command.
 pub async fn run(args: &PlanArgs) -> Result<()> {
     if args.instances {
         return Ok(print(report::instances(known_instances()))?);
     }
-    let servers = candidates(&args.servers)?;
+    let servers = servers::candidates(&args.servers)?;
+    if let Some(file) = &args.svg {
+        // A file that cannot be written fails before the work, and an older drawing stays until
+        // the new one is ready.
+        let opened = OpenOptions::new().append(true).create(true).open(file);
+        opened.with_context(|| format!("create {}", file.display()))?;
+    }
     let inputs = inputs::collect(args).await?;
     let target = Target {
-        p99: args.p99.map(inputs::nanoseconds),
+        p99: args.p99.map(nanoseconds),
         cold: args.cold,
     };
     let candidates: Vec<Candidate> = servers
         .into_iter()
         .map(|(instance, price, server)| Candidate {
+            fleet: fleet(args, &inputs, server),
             instance,
             price,
-            fleet: fleet(args, &inputs, server),
         })
         .collect();
     let shown = match args.servers.only {
         true => vec![args.servers.servers],
-        false => counts(args.servers.servers, args.servers.all),
+        false => {
+            let is_searched = target.is_set() && args.servers.balance == BalanceKind::RoundRobin;
+            counts(args.servers.servers, args.servers.all || is_searched)
+        }
     };
     let progress = |candidate: &Candidate, servers: u32| {
-        let noun = if servers == 1 { "server" } else { "servers" };
-        super::progress(&format!("simulating {servers} {noun} {}", candidate.instance));
+        let fleet = servers::fleet_text(servers, candidate);
+        super::progress(&format!("simulating {fleet}"));
     };
     let rows = search(&candidates, &shown, &target, &inputs.models, &inputs.traffic, progress);
     let plan = report::Plan {
@@ -73,59 +78,6 @@ pub async fn run(args: &PlanArgs) -> Result<()> {
         return Ok(print(format_args!("{:#}\n", plan.json()))?);
     }
     Ok(print(plan.text())?)
-}
-
-/// The types of servers to compare, each with its price and its configuration.
-fn candidates(args: &PlannedServerArgs) -> Result<Vec<(InstanceType, Option<f64>, ServerConfig)>> {
-    let instances = match (args.memory_limit, args.cpus) {
-        (Some(memory), Some(cores)) => vec![InstanceType {
-            name: "server".to_owned(),
-            memory: memory.as_u64(),
-            cores,
-        }],
-        _ if args.instance.is_empty() => USUAL_INSTANCES
-            .iter()
-            .filter_map(|name| InstanceType::find(name))
-            .collect(),
-        _ => {
-            let find = |name: &String| {
-                InstanceType::find(name).with_context(|| {
-                    format!(
-                        "the instance type \"{name}\" is unknown; longshore plan --instances lists the known ones, and \
-                         --memory-limit with --cpus describes any other server"
-                    )
-                })
-            };
-            args.instance.iter().map(find).collect::<Result<_>>()?
-        }
-    };
-    for (name, _) in &args.price {
-        if !instances.iter().any(|instance| instance.name == *name) {
-            bail!("--price names \"{name}\", which is not among the planned types; add --instance {name}");
-        }
-    }
-    let share = if args.memory_limit.is_some() {
-        1.0
-    } else {
-        args.usable_memory
-    };
-    let candidate = |instance: InstanceType| {
-        let limit = (instance.memory as f64 * share) as u64;
-        let server = ServerConfig {
-            memory: ForecastConfig {
-                limit,
-                reserve: default_memory_reserve(limit),
-                threads: instance.cores as usize,
-            },
-            cores: instance.cores,
-            load_threads: args.load_threads as u32,
-            patience: inputs::nanoseconds(WAIT_BEFORE_EVICTION),
-            disk: 0,
-        };
-        let price = args.price.iter().find(|(name, _)| *name == instance.name);
-        (instance, price.map(|(_, price)| *price), server)
-    };
-    Ok(instances.into_iter().map(candidate).collect())
 }
 
 fn fleet(args: &PlanArgs, inputs: &Inputs, server: ServerConfig) -> FleetConfig {
@@ -148,7 +100,10 @@ fn fleet(args: &PlanArgs, inputs: &Inputs, server: ServerConfig) -> FleetConfig 
             ..server
         },
         balance,
-        requests: args.traffic.requests.unwrap_or(inputs.requests),
+        requests: args
+            .traffic
+            .requests
+            .map_or(inputs.requests, |requests| requests as usize),
         warm_up: args.traffic.warm_up,
         order: (start == StartState::Full).then(|| inputs.order.clone()),
         seed: args.traffic.seed,

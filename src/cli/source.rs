@@ -12,8 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::ServeArgs;
 use crate::engine;
-
-const ARCHIVES: [&str; 5] = [".tar.gz", ".tgz", ".tar", ".tar.zst", ".tzst"];
+use crate::store::ARCHIVES;
 
 /// Limits of the search for archives: levels of directories, and entries in all of them.
 const MAX_DEPTH: usize = 8;

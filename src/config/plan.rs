@@ -28,7 +28,7 @@ pub struct PlanArgs {
     pub store: Option<String>,
 
     /// Print the known instance types with their memory and cores, and end
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     pub instances: bool,
 
     #[command(flatten)]
@@ -64,11 +64,11 @@ pub struct PlanArgs {
 #[command(next_help_heading = "Models")]
 pub struct PlannedModelArgs {
     /// Number of equal models, for a plan without a store; needs --model-size or --model-memory
-    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "store")]
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with_all = ["store", "access_log", "cloudwatch"])]
     pub models: Option<usize>,
 
     /// Size of the files of each model, e.g. 5MB
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", conflicts_with = "store")]
     pub model_size: Option<ByteSize>,
 
     /// Memory of each loaded model [default: measured, or estimated from its size]
@@ -90,10 +90,16 @@ pub struct PlannedModelArgs {
 
     /// Number of models of the store that the command fetches, prepares and runs to measure them;
     /// they are spread over all sizes. 0 measures none, and needs --load-time and --run-time
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        requires = "store",
+        conflicts_with_all = ["models", "model_size", "server"]
+    )]
     pub measure: usize,
 
-    /// Address of a running server, whose /metrics give the times and the memory of its models
+    /// Address of a running server, whose /metrics give the mean times and memory of its models
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
 }
@@ -102,7 +108,7 @@ pub struct PlannedModelArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Traffic")]
 pub struct TrafficArgs {
-    /// Mean number of requests in a second, minute or hour, e.g. 500/s or 90/min
+    /// Mean number of requests in a second, minute or hour, e.g. 500/s or 90/min; at least 1/h
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub rate: Option<f64>,
 
@@ -112,7 +118,7 @@ pub struct TrafficArgs {
 
     /// Skew of the requests over the models (exponent of Zipf's law): 0 requests all equally often;
     /// 1 the second half as often as the first, and so on
-    #[arg(long, value_name = "NUMBER", value_parser = skew, default_value_t = 1.0)]
+    #[arg(long, value_name = "NUMBER", value_parser = skew, default_value_t = 1.0, conflicts_with_all = ["access_log", "cloudwatch"])]
     pub skew: f64,
 
     /// Access log with a JSON object a line that has `timestamp` and `target_model` or `model`; the
@@ -122,7 +128,7 @@ pub struct TrafficArgs {
 
     /// Share of the requests that the access log has; below 100, it gives only the rate and the
     /// share of each model
-    #[arg(long, value_name = "PERCENT", value_parser = percent, default_value = "100%", requires = "access_log")]
+    #[arg(long, value_name = "PERCENT", value_parser = positive_percent, default_value = "100%", requires = "access_log")]
     pub log_share: f64,
 
     /// Output of `aws cloudwatch get-metric-data` with the invocations of each model, whose label
@@ -132,11 +138,11 @@ pub struct TrafficArgs {
 
     /// Number of requests to simulate [default: those of the log, otherwise 20 for each model, from
     /// 200,000 to 2,000,000]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub requests: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub requests: Option<u64>,
 
     /// Share of the requests at the start that no result counts
-    #[arg(long, value_name = "PERCENT", value_parser = percent, default_value = "20%")]
+    #[arg(long, value_name = "PERCENT", value_parser = part, default_value = "20%")]
     pub warm_up: f64,
 
     /// State of the servers at the start [default: empty with an access log, otherwise full]
@@ -158,18 +164,28 @@ pub struct PlannedServerArgs {
     pub instance: Vec<String>,
 
     /// Share of an instance's memory that is the server's limit; the system needs the rest
-    #[arg(long, value_name = "PERCENT", value_parser = percent, default_value = "90%")]
+    #[arg(long, value_name = "PERCENT", value_parser = positive_percent, default_value = "90%", conflicts_with = "memory_limit")]
     pub usable_memory: f64,
 
     /// Memory limit of a server, as for serve --memory-limit, instead of --instance; needs --cpus
     #[arg(long, value_name = "BYTES", conflicts_with = "instance", requires = "cpus")]
     pub memory_limit: Option<ByteSize>,
 
+    /// Part of the memory limit reserved for requests, as for serve [default: a fiftieth of the
+    /// limit, at least 8MiB and at most 256MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub memory_reserve: Option<ByteSize>,
+
+    /// Percentage of memory-mapped weights that counts against the memory limit, as for serve
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100), default_value_t = 100)]
+    pub mapped_weights: u64,
+
     /// Cores of a server with --memory-limit
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024), requires = "memory_limit")]
     pub cpus: Option<u32>,
 
-    /// Price of an instance for an hour, in any currency, e.g. m6i.xlarge=0.192; repeatable
+    /// Price of an instance for an hour, in any currency, e.g. m6i.xlarge=0.192; repeatable, for
+    /// all types or none
     #[arg(long, value_name = "TYPE=PRICE", value_parser = price, value_delimiter = ',')]
     pub price: Vec<(String, f64)>,
 
@@ -177,7 +193,8 @@ pub struct PlannedServerArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 10)]
     pub servers: u32,
 
-    /// Show every number of servers; otherwise all to 7, and about four for each doubling
+    /// Show every number of servers; otherwise all to 8, and four for each doubling. A target with
+    /// round robin needs it and sets it
     #[arg(long)]
     pub all: bool,
 
@@ -189,9 +206,9 @@ pub struct PlannedServerArgs {
     #[arg(long, value_enum, value_name = "KIND", default_value_t = BalanceKind::Consistent)]
     pub balance: BalanceKind,
 
-    /// Most requests of a server in percent of the mean of all, as HAProxy's hash-balance-factor;
-    /// 0 for no bound
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=10_000), default_value_t = 150)]
+    /// Most requests of a server in percent of the mean of all, above 100, as HAProxy's
+    /// hash-balance-factor; 0 for no bound
+    #[arg(long, value_name = "PERCENT", value_parser = balance_factor, default_value_t = 150)]
     pub balance_factor: u32,
 
     /// Mean of the requests that a server has at a time, from which --balance-factor holds, as
@@ -250,8 +267,32 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Parses a share above 0%.
+fn positive_percent(text: &str) -> Result<f64, String> {
+    let share = percent(text)?;
+    (share > 0.0)
+        .then_some(share)
+        .ok_or_else(|| "expected a share above 0%, such as 1% or 0.5%".to_owned())
+}
+
+/// Parses a share below 100%.
+fn part(text: &str) -> Result<f64, String> {
+    let share = percent(text)?;
+    (share < 1.0)
+        .then_some(share)
+        .ok_or_else(|| "expected a share below 100%, such as 20%".to_owned())
+}
+
+fn balance_factor(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(factor) if factor == 0 || (101..=10_000).contains(&factor) => Ok(factor),
+        Ok(_) | Err(_) => Err("expected a number from 101 to 10000, such as 150, or 0".to_owned()),
+    }
+}
+
 /// Parses `500/s`, `90/min`, `10/h` or `500` as a number a second.
 fn rate(text: &str) -> Result<f64, String> {
+    const SLOWEST: f64 = 1.0 / 3600.0;
     let (number, seconds) = match text.split_once('/') {
         None => (text, 1.0),
         Some((number, "s" | "sec" | "second")) => (number, 1.0),
@@ -260,8 +301,8 @@ fn rate(text: &str) -> Result<f64, String> {
         Some(_) => ("", 1.0),
     };
     match f64::from_str(number.trim()).map(|number| number / seconds) {
-        Ok(rate) if rate > 0.0 && rate <= 1e9 => Ok(rate),
-        Ok(_) | Err(_) => Err("expected a number of requests such as 500/s, 90/min or 2000/h".to_owned()),
+        Ok(rate) if (SLOWEST..=1e9).contains(&rate) => Ok(rate),
+        Ok(_) | Err(_) => Err("expected a number of requests from 1/h, such as 500/s, 90/min or 2000/h".to_owned()),
     }
 }
 
@@ -292,11 +333,23 @@ mod tests {
         assert_eq!(rate("90/min"), Ok(1.5));
         assert_eq!(rate("7200/h"), Ok(2.0));
         assert_eq!(rate("0.5"), Ok(0.5));
-        for wrong in ["", "0", "-1", "5/day", "many/s", "inf"] {
+        for wrong in ["", "0", "-1", "5/day", "many/s", "inf", "1e-9/h"] {
             assert!(rate(wrong).is_err(), "{wrong}");
         }
         assert_eq!(percent("1%"), Ok(0.01));
         assert_eq!(percent("0.5"), Ok(0.005));
+        assert!(percent("0").is_ok() && positive_percent("0%").is_err() && positive_percent("100%").is_ok());
+        assert!(part("0").is_ok() && part("100%").is_err());
+        assert!(
+            [0, 101, 10_000]
+                .iter()
+                .all(|factor| balance_factor(&factor.to_string()) == Ok(*factor))
+        );
+        assert!(
+            ["1", "50", "100", "10001", "-1"]
+                .iter()
+                .all(|factor| balance_factor(factor).is_err())
+        );
         assert!(percent("101%").is_err() && percent("-1").is_err() && percent("NaN").is_err());
         assert_eq!(short_time("200us"), Ok(Duration::from_micros(200)));
         assert_eq!(short_time("0.05"), Ok(Duration::from_millis(50)));

@@ -19,7 +19,7 @@ use super::{
 use crate::manifest::Overlay;
 
 pub use conventions::Conventions;
-pub use effective::default_memory_reserve;
+pub use effective::{REQUEST_TIMEOUT, default_memory_reserve};
 pub use http::HttpArgs;
 
 /// `longshore serve`.

@@ -14,6 +14,7 @@
 //! again.
 
 mod loading;
+mod outcome;
 mod slab;
 
 use std::cmp::Reverse;
@@ -27,10 +28,8 @@ use super::times::Histogram;
 use super::traffic::{Arrivals, Traffic};
 
 use loading::Load;
+pub use outcome::Outcome;
 use slab::Slab;
-
-/// Requests without an answer at which a fleet counts as overloaded.
-const MOST_WAITING: usize = 1 << 16;
 
 /// Weight of a load against that of a run when both want a core.
 const LOAD_WEIGHT: f64 = 1.0 / 3.0;
@@ -51,30 +50,6 @@ pub struct FleetConfig {
     /// Models from the least to the most requested, if the servers begin with full memory.
     pub order: Option<Vec<u32>>,
     pub seed: u64,
-}
-
-/// Result of a simulation. Counts are those after the warm-up.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    pub requests: u64,
-    /// Requests that waited for a load.
-    pub cold: u64,
-    /// Requests without memory for their model.
-    pub failed: u64,
-    /// Mean number of models in memory, of all servers together.
-    pub resident: f64,
-    /// Quantiles of the times from arrival to answer, in nanoseconds.
-    pub p50: u64,
-    pub p99: u64,
-    /// Answers a second.
-    pub rate: f64,
-    /// Share of the time of all cores that runs take.
-    pub busy: f64,
-    /// Requests of the busiest server over the mean of all.
-    pub imbalance: f64,
-    pub evictions: u64,
-    /// Whether the requests came faster than the fleet answers.
-    pub is_overloaded: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -121,7 +96,7 @@ struct Fleet<'a> {
     /// Requests of each server that are not answered.
     open: Vec<u32>,
     all_open: u32,
-    /// Requests of each server that were counted.
+    /// Requests of each server that were counted and not refused.
     shares: Vec<u64>,
     requests: Slab<Request>,
     loads: Slab<Load>,
@@ -135,10 +110,17 @@ struct Fleet<'a> {
     arrived: usize,
     /// Time at which counting began.
     since: Option<u64>,
+    /// Time of the last arrival, and the requests without an answer then.
+    last: (u64, u32),
     latencies: Histogram,
     cold: u64,
     failed: u64,
+    /// Answers, and nanoseconds of runs, since counting began. Clients may have sent all requests
+    /// that count by then, so both are of any request.
+    answered: u64,
     busy: u64,
+    /// Time of the last answer.
+    answered_at: u64,
     evicted_before: u64,
     readings: (u64, u64),
 }
@@ -174,10 +156,13 @@ impl<'a> Fleet<'a> {
             random: Random::new(config.seed ^ 1),
             arrived: 0,
             since: None,
+            last: (0, 0),
             latencies: Histogram::default(),
             cold: 0,
             failed: 0,
+            answered: 0,
             busy: 0,
+            answered_at: 0,
             evicted_before: 0,
             readings: (0, 0),
         }
@@ -200,10 +185,13 @@ impl<'a> Fleet<'a> {
             }
         }
         for (server, names) in servers.iter_mut().zip(&belonging) {
+            // No load of other models succeeds.
+            let can_load = |name: &u32| server.counted(*name, models) <= server.for_models();
+            let names: Vec<u32> = names.iter().copied().filter(can_load).collect();
             // Models before these would be unloaded again.
-            let mut bytes = 0;
+            let mut bytes = 0u64;
             let fitting = names.iter().rev().take_while(|name| {
-                bytes += models.cost(**name).memory.resident();
+                bytes = bytes.saturating_add(server.counted(**name, models));
                 bytes <= config.server.memory.limit
             });
             let first = names.len() - fitting.count();
@@ -216,7 +204,8 @@ impl<'a> Fleet<'a> {
 
     fn at(&mut self, delay: f64, event: Event) {
         self.order += 1;
-        self.events.push(Reverse((self.now + delay as u64, self.order, event)));
+        let time = self.now.saturating_add(delay as u64);
+        self.events.push(Reverse((time, self.order, event)));
     }
 
     fn run(mut self) -> Outcome {
@@ -231,7 +220,6 @@ impl<'a> Fleet<'a> {
             }
             None => self.arrivals.next(0),
         };
-        let mut is_overloaded = false;
         loop {
             let due = self.events.peek().map(|Reverse((time, ..))| *time);
             match (next, due) {
@@ -254,12 +242,8 @@ impl<'a> Fleet<'a> {
                     }
                 }
             }
-            if self.all_open as usize > MOST_WAITING {
-                is_overloaded = true;
-                break;
-            }
         }
-        self.outcome(is_overloaded)
+        self.outcome()
     }
 
     /// Has a client send its next request, if there is one.
@@ -281,6 +265,7 @@ impl<'a> Fleet<'a> {
             self.readings.0 += 1;
             self.readings.1 += self.servers.iter().map(|server| server.resident() as u64).sum::<u64>();
         }
+        self.last = (self.now, self.all_open);
         self.open[server as usize] += 1;
         self.all_open += 1;
         let place = self.requests.add(Request {
@@ -342,8 +327,8 @@ impl<'a> Fleet<'a> {
         server.running += 1;
         let (speed, _) = speeds(cores, server.running, server.loading);
         let duration = self.models.times.run.choose(&mut self.random);
-        if request.is_counted {
-            self.busy += duration;
+        if self.since.is_some() {
+            self.busy = self.busy.saturating_add(duration);
         }
         self.at(duration as f64 / speed, Event::RunEnd(place));
     }
@@ -355,50 +340,14 @@ impl<'a> Fleet<'a> {
         server.running -= 1;
         self.open[request.server as usize] -= 1;
         self.all_open -= 1;
+        self.answered += u64::from(self.since.is_some());
+        self.answered_at = self.now;
         if request.is_counted {
             self.latencies.record(self.now - request.arrival);
             self.cold += u64::from(request.is_cold);
         }
         if let Some(next) = server.queue.pop_front() {
             self.begin_run(next);
-        }
-    }
-
-    fn outcome(self, is_overloaded: bool) -> Outcome {
-        let seconds = self.now.saturating_sub(self.since.unwrap_or(self.now)) as f64 / 1e9;
-        let answered = self.latencies.count();
-        let servers = f64::from(self.config.servers);
-        let cores = servers * f64::from(self.config.server.cores);
-        let (readings, resident) = self.readings;
-        let per = |value: f64, base: f64| if base > 0.0 { value / base } else { 0.0 };
-        let most = self.shares.iter().copied().max().unwrap_or_default() as f64;
-        let evictions: u64 = self.servers.iter().map(|server| server.evictions).sum();
-        let resident = match readings {
-            0 => self.servers.iter().map(Server::resident).sum::<usize>() as f64,
-            _ => resident as f64 / readings as f64,
-        };
-        Outcome {
-            requests: answered + self.failed,
-            cold: self.cold,
-            failed: self.failed,
-            resident,
-            p50: self.latencies.quantile(0.5).unwrap_or_default(),
-            p99: self.latencies.quantile(0.99).unwrap_or_default(),
-            rate: per(answered as f64, seconds),
-            busy: per(self.busy as f64 / 1e9, seconds * cores),
-            imbalance: per(most * servers, self.shares.iter().sum::<u64>() as f64),
-            evictions: evictions - self.evicted_before,
-            is_overloaded,
-        }
-    }
-}
-
-impl Outcome {
-    /// Share of the requests that waited for a load, or were refused.
-    pub fn cold_share(&self) -> f64 {
-        match self.requests {
-            0 => 0.0,
-            requests => (self.cold + self.failed) as f64 / requests as f64,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The order in which the models of a server were used.
 //!
 //! A doubly linked list in one vector: each operation takes constant time and allocates nothing.
-//! All zeros is the empty list, so that the memory of models which never reach a server stays
-//! untouched.
+//! A model that is not in the list has zeros, so that the memory of models which never reach a
+//! server stays untouched.
 
 /// Code of a link that does not exist: its model is not in the list.
 const ABSENT: u32 = 0;

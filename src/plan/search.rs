@@ -1,7 +1,8 @@
 //! The search for the number and the type of servers that a target needs.
 //!
-//! More servers do not make a fleet slower or colder, so the smallest number that meets a target
-//! is found by bisection between the numbers that the table shows.
+//! With consistent hashing, more servers do not make a fleet slower or colder. So the smallest
+//! number that meets a target is found by bisection between the numbers that the table shows. With
+//! round robin they may, because each server has every model: the table has to show all numbers.
 
 use super::fleet::{FleetConfig, Outcome, simulate};
 use super::instances::InstanceType;
@@ -26,7 +27,10 @@ impl Target {
     pub fn is_met(&self, outcome: &Outcome) -> bool {
         !outcome.is_overloaded
             && outcome.failed == 0
-            && self.p99.is_none_or(|most| outcome.p99 <= most)
+            && outcome.requests > 0
+            && self
+                .p99
+                .is_none_or(|most| outcome.p99.is_some_and(|found| found <= most))
             && self.cold.is_none_or(|most| outcome.cold_share() <= most)
     }
 }
@@ -53,7 +57,7 @@ pub struct Row {
     pub is_met: bool,
 }
 
-/// The numbers of servers that a table shows: all to 6, then about three for each doubling.
+/// The numbers of servers that a table shows: all to 8, then four for each doubling.
 pub fn counts(most: u32, are_all: bool) -> Vec<u32> {
     let shown = |count: u32| {
         let step = 1 << count.ilog2().saturating_sub(2);
@@ -63,7 +67,7 @@ pub fn counts(most: u32, are_all: bool) -> Vec<u32> {
 }
 
 /// Simulates each candidate with the numbers of servers in `counts`, which increase, and with those
-/// between them that the search for the smallest number needs. Calls `progress` before each
+/// between two of them that the search for the smallest number needs. Calls `progress` before each
 /// simulation. The rows are in the order of candidates and servers.
 pub fn search(
     candidates: &[Candidate],
@@ -91,11 +95,11 @@ pub fn search(
             }
         };
         let mut own: Vec<Row> = counts.iter().map(|&servers| simulated(servers)).collect();
+        let met = own.iter().position(|row| row.is_met);
         if target.is_set()
-            && let Some(met) = own.iter().position(|row| row.is_met)
+            && let Some(met) = met.filter(|met| *met > 0)
         {
-            let mut high = own[met].servers;
-            let mut low = met.checked_sub(1).map_or(0, |before| own[before].servers);
+            let (mut low, mut high) = (own[met - 1].servers, own[met].servers);
             while high - low > 1 {
                 let row = simulated(low + (high - low) / 2);
                 if row.is_met {
@@ -112,14 +116,14 @@ pub fn search(
     rows
 }
 
-/// The row that meets the target for the lowest price; without prices, with the least memory.
+/// The row that meets the target for the lowest price; without prices, with the least memory. All
+/// candidates have a price, or none.
 pub fn choice<'a>(rows: &'a [Row], candidates: &[Candidate]) -> Option<&'a Row> {
     let met = rows.iter().filter(|row| row.is_met);
-    let has_prices = candidates.iter().all(|candidate| candidate.price.is_some());
     met.min_by(|one, other| {
         let memory = |row: &Row| u128::from(candidates[row.candidate].instance.memory) * u128::from(row.servers);
         let by_price = match (one.price, other.price) {
-            (Some(one), Some(other)) if has_prices => one.total_cmp(&other),
+            (Some(one), Some(other)) => one.total_cmp(&other),
             _ => std::cmp::Ordering::Equal,
         };
         by_price.then_with(|| memory(one).cmp(&memory(other)))

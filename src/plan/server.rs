@@ -26,6 +26,8 @@ pub struct ServerConfig {
     pub load_threads: u32,
     /// Nanoseconds for which a load without memory waits for other loads before it evicts models.
     pub patience: u64,
+    /// Nanoseconds for which a request waits for the memory of its model: `--request-timeout`.
+    pub timeout: u64,
     /// `--archive-cache-size`, in bytes.
     pub disk: u64,
 }
@@ -122,6 +124,16 @@ impl Server {
         self.loaded.len()
     }
 
+    /// Bytes for models.
+    pub fn for_models(&self) -> u64 {
+        self.memory.for_models()
+    }
+
+    /// Bytes of the loaded model that count against the limit.
+    pub fn counted(&self, name: u32, models: &FleetModels) -> u64 {
+        self.memory.counted(&models.cost(name).memory)
+    }
+
     pub fn is_loaded(&self, name: u32) -> bool {
         self.loaded.contains(name)
     }
@@ -203,14 +215,12 @@ impl Server {
     /// Ends a load. The model is in memory then.
     pub fn end_load(&mut self, name: u32, load: Option<ForecastLoad>, models: &FleetModels) {
         let (content, cost) = (models.contents[name as usize] as usize, models.cost(name));
-        match load {
-            Some(load) if self.sessions[content] == 0 => self.memory.loaded(load, &cost.memory),
-            // A name with the same content was loaded meanwhile.
-            Some(load) => {
-                self.memory.loaded(load, &cost.memory);
+        if let Some(load) = load {
+            self.memory.loaded(load, &cost.memory);
+            if self.sessions[content] > 0 {
+                // A name with the same content was loaded meanwhile.
                 self.memory.unload(&cost.memory);
             }
-            None => {}
         }
         if self.sessions[content] == 0 {
             if load.is_none() {
@@ -267,7 +277,7 @@ impl Server {
                 next = self.loaded.after(victim);
                 if victim != name && (self.names[victim as usize].users > 0) == is_busy {
                     evicted.count += 1;
-                    evicted.bytes += models.cost(victim).memory.resident();
+                    evicted.bytes += self.counted(victim, models);
                     self.unload(victim, models);
                 }
             }

@@ -14,11 +14,15 @@ pub struct Curve {
 }
 
 const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 360.0;
+const HEIGHT: f64 = 366.0;
 const PANEL: f64 = 290.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 300.0;
 const LEFT: [f64; 2] = [60.0, 440.0];
+
+/// Names in a line of the legend, which is below the panels, and the height of such a line.
+const NAMES: usize = 4;
+const LINE: f64 = 18.0;
 
 /// Colours that people with colour blindness can tell apart; further curves use them again, dashed.
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"];
@@ -109,7 +113,7 @@ fn panel(out: &mut String, left: f64, title: &str, curves: &[(&Curve, &[(u32, f6
         for (servers, value) in *points {
             let _ = writeln!(
                 out,
-                r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{colour}"><title>{name}, {servers} servers: {value:.2}</title></circle>"#,
+                r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{colour}"><title>{name}, servers: {servers}; {value:.2}</title></circle>"#,
                 across(*servers),
                 up(*value)
             );
@@ -119,11 +123,12 @@ fn panel(out: &mut String, left: f64, title: &str, curves: &[(&Curve, &[(u32, f6
 
 /// Draws the results as an SVG file. `cold` and `p99` are the targets, in the units of the curves.
 pub fn svg(curves: &[Curve], cold: Option<f64>, p99: Option<f64>) -> String {
+    let height = HEIGHT + LINE * curves.len().div_ceil(NAMES) as f64;
     let mut out = format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12" role="img">
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12" role="img">
 <title>Cold requests and the 99th percentile of the latency, by the number of servers</title>
 <style>text {{ fill: #333 }} .title {{ font-weight: bold; font-size: 14px }} .grid {{ stroke: #ddd }} .target {{ stroke: #b00; stroke-dasharray: 6 4 }}</style>
-<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>
+<rect width="{WIDTH}" height="{height}" fill="#fff"/>
 "##
     );
     let of = |points: fn(&Curve) -> &[(u32, f64)]| -> Vec<(&Curve, &[(u32, f64)])> {
@@ -140,8 +145,9 @@ pub fn svg(curves: &[Curve], cold: Option<f64>, p99: Option<f64>) -> String {
     for (index, curve) in curves.iter().enumerate() {
         let _ = writeln!(
             out,
-            r#"<text x="{:.0}" y="18" style="fill: {}">{}</text>"#,
-            LEFT[0] + 150.0 * index as f64,
+            r#"<text x="{:.0}" y="{:.0}" style="fill: {}">{}</text>"#,
+            LEFT[0] + 175.0 * (index % NAMES) as f64,
+            HEIGHT + LINE * (index / NAMES) as f64,
             COLOURS[index % COLOURS.len()],
             escaped(&curve.name)
         );
@@ -174,6 +180,36 @@ mod tests {
         assert_eq!((across.len(), down.len()), (5, 5));
         assert!(across.iter().all(|x| (0.0..=WIDTH).contains(x)));
         assert!(down.iter().all(|y| (TOP..=BOTTOM).contains(y)), "{down:?}");
+    }
+
+    #[test]
+    fn the_legend_is_inside_the_drawing() {
+        let curve = |index: u32| Curve {
+            name: format!("type-{index}"),
+            cold: vec![(1, 1.0)],
+            p99: vec![(1, 1.0)],
+        };
+        let drawing = svg(&(0..11).map(curve).collect::<Vec<_>>(), None, None);
+        let height: f64 = drawing
+            .split('"')
+            .nth(3)
+            .unwrap()
+            .split(' ')
+            .nth(3)
+            .unwrap()
+            .parse()
+            .unwrap();
+        let names = drawing.lines().filter(|line| line.contains("style=\"fill"));
+        let places = names.map(|line| {
+            let number = |part: usize| line.split('"').nth(part).unwrap().parse::<f64>().unwrap();
+            (number(1), number(3))
+        });
+        let places: Vec<(f64, f64)> = places.collect();
+        assert_eq!(places.len(), 11);
+        assert!(
+            places.iter().all(|(x, y)| *x < WIDTH - 100.0 && *y < height),
+            "{places:?} {height}"
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The simulation as a whole, against what theory says.
 
+mod overload;
+
 use super::*;
 use crate::engine::{ForecastConfig, ModelCost};
 
@@ -37,11 +39,13 @@ fn fleet(servers: u32, mebibytes: u64, cores: u32, requests: usize) -> FleetConf
             memory: ForecastConfig {
                 limit: mebibytes * MIB,
                 reserve: 8 * MIB,
+                mapped_percent: 100,
                 threads: 1,
             },
             cores,
             load_threads: 8,
             patience: 100 * MILLISECOND,
+            timeout: 58_000 * MILLISECOND,
             disk: u64::MAX,
         },
         balance: Balance::Consistent {
@@ -120,7 +124,7 @@ fn waits_are_those_of_a_queue_with_several_servers() {
             };
             (-time).exp() + rest
         };
-        for (share, found) in [(0.5, outcome.p50), (0.99, outcome.p99)] {
+        for (share, found) in [(0.5, outcome.p50.unwrap()), (0.99, outcome.p99.unwrap())] {
             let found = found as f64 / MILLISECOND as f64;
             assert!(
                 (later(found * 0.93) > 1.0 - share) && (later(found * 1.07) < 1.0 - share),
@@ -204,9 +208,60 @@ fn servers_that_begin_full_end_like_those_that_began_empty() {
 #[test]
 fn a_fleet_without_memory_for_any_model_refuses_all_requests() {
     let models = models(3, 400, Times::constant(MILLISECOND));
-    let outcome = simulate(&fleet(2, 128, 2, 1000), &models, &poisson(10.0, 3, 1.0));
-    assert_eq!((outcome.failed, outcome.requests), (700, 700));
-    assert_eq!(outcome.cold_share(), 1.0);
+    for rate in [10.0, 100_000.0] {
+        let outcome = simulate(&fleet(2, 128, 2, 1000), &models, &poisson(rate, 3, 1.0));
+        assert_eq!((outcome.failed, outcome.requests), (700, 700));
+        assert_eq!((outcome.cold_share(), outcome.p99), (1.0, None));
+        assert!(!outcome.is_overloaded, "refused requests take no core: {rate}");
+    }
+}
+
+#[test]
+fn a_model_that_fits_nowhere_does_not_change_what_the_servers_begin_with() {
+    let mut models = models(100, 1, Times::constant(MILLISECOND));
+    models.costs[99].memory.mapped = 1 << 40;
+    let traffic = poisson(100.0, 99, 1.0);
+    let outcome = |order: Vec<u32>| {
+        let config = FleetConfig {
+            order: Some(order),
+            warm_up: 0.0,
+            ..fleet(1, 256, 2, 64)
+        };
+        simulate(&config, &models, &traffic)
+    };
+    let (first, last) = (outcome((0..100).rev().collect()), outcome((0..100).collect()));
+    assert_eq!((first.cold, first.resident), (0, 99.0));
+    assert_eq!(first, last);
+}
+
+#[test]
+fn no_time_and_no_size_is_too_large_to_add() {
+    let models = models(3, 1 << 43, Times::constant(u64::MAX));
+    let config = FleetConfig {
+        order: Some(vec![0, 1, 2]),
+        ..fleet(1, 1 << 43, 1, 100)
+    };
+    let slow = simulate(&config, &models, &poisson(1e-18, 3, 1.0));
+    assert_eq!(slow.requests, 70);
+    let far = Traffic::Trace(vec![(0, 0), (u64::MAX, 1), (u64::MAX, 2)]);
+    assert_eq!(simulate(&config, &models, &far).requests, 3);
+}
+
+#[test]
+fn a_target_is_met_only_by_answers() {
+    let models = models(3, 1, Times::constant(MILLISECOND));
+    let target = Target {
+        p99: Some(u64::MAX),
+        cold: Some(1.0),
+    };
+    for (warm_up, expected) in [(0.3, true), (1.0, false)] {
+        let config = FleetConfig {
+            warm_up,
+            ..fleet(1, 128, 1, 100)
+        };
+        let outcome = simulate(&config, &models, &poisson(10.0, 3, 1.0));
+        assert_eq!(target.is_met(&outcome), expected, "{warm_up}");
+    }
 }
 
 #[test]
@@ -282,6 +337,8 @@ fn the_search_finds_the_smallest_number_of_servers_that_meets_the_target() {
         let before = smallest(index) - 1;
         assert!(before == 0 || rows.iter().any(|row| row.candidate == index && row.servers == before));
     }
+    let only = search(&candidates, &[16], &target, &models, &traffic, |_, _| {});
+    assert_eq!(only.iter().map(|row| row.servers).collect::<Vec<_>>(), [16, 16]);
     let cheapest = choice(&rows, &candidates).unwrap();
     let price = |index: usize| candidates[index].price.unwrap() * f64::from(smallest(index));
     assert_eq!(cheapest.price, Some(price(0).min(price(1))));

@@ -18,27 +18,6 @@ impl Times {
         (!durations.is_empty()).then_some(Self(durations))
     }
 
-    /// A distribution with the quantiles of a summary, as pairs of a share and its duration, and
-    /// straight lines between them; `None` without any.
-    pub fn of_quantiles(quantiles: &[(f64, u64)]) -> Option<Self> {
-        const PARTS: usize = 100;
-        let (&first, &last) = (quantiles.first()?, quantiles.last()?);
-        let at = |share: f64| {
-            let above = quantiles.iter().position(|(quantile, _)| *quantile >= share);
-            let (low, high) = match above {
-                Some(0) => (first, first),
-                Some(index) => (quantiles[index - 1], quantiles[index]),
-                None => (last, last),
-            };
-            let part = match high.0 - low.0 {
-                0.0 => 0.0,
-                width => (share - low.0) / width,
-            };
-            (low.1 as f64 + part * (high.1 as f64 - low.1 as f64)) as u64
-        };
-        Self::measured((0..=PARTS).map(|part| at(part as f64 / PARTS as f64)).collect())
-    }
-
     pub fn choose(&self, random: &mut Random) -> u64 {
         let last = self.0.len() - 1;
         if last == 0 {
@@ -63,19 +42,20 @@ impl Times {
 }
 
 /// Buckets of a doubling, as a power of two: a quantile is wrong by less than a fiftieth.
-const PARTS_LOG: u32 = 5;
+const PARTS_LOG: u32 = 6;
 
 /// Durations that a simulation has measured.
 #[derive(Debug, Clone)]
 pub struct Histogram {
-    buckets: Vec<u64>,
+    /// For each bucket, the number and the sum of its durations.
+    buckets: Vec<(u64, u128)>,
     count: u64,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
         Self {
-            buckets: vec![0; (65 - PARTS_LOG as usize) << PARTS_LOG],
+            buckets: vec![(0, 0); (65 - PARTS_LOG as usize) << PARTS_LOG],
             count: 0,
         }
     }
@@ -88,19 +68,12 @@ fn bucket(nanoseconds: u64) -> usize {
     (((u64::from(shift)) << PARTS_LOG) + (nanoseconds >> shift)) as usize
 }
 
-/// The middle of a bucket.
-fn middle(bucket: usize) -> u64 {
-    let Some(shift) = (bucket >> PARTS_LOG).checked_sub(1) else {
-        return bucket as u64;
-    };
-    let part = (bucket & ((1 << PARTS_LOG) - 1)) as u64 + (1 << PARTS_LOG);
-    (part << shift) + ((1 << shift) >> 1)
-}
-
 impl Histogram {
     pub fn record(&mut self, nanoseconds: u64) {
         let bucket = bucket(nanoseconds).min(self.buckets.len() - 1);
-        self.buckets[bucket] += 1;
+        let (count, sum) = &mut self.buckets[bucket];
+        *count += 1;
+        *sum += u128::from(nanoseconds);
         self.count += 1;
     }
 
@@ -108,14 +81,16 @@ impl Histogram {
         self.count
     }
 
-    /// The duration below which `share` of all are, in nanoseconds; `None` without any.
+    /// The duration below which `share` of all are, in nanoseconds: the mean of its bucket, which
+    /// is exact for equal durations. `None` without any.
     pub fn quantile(&self, share: f64) -> Option<u64> {
         let wanted = ((self.count as f64 * share).ceil() as u64).max(1);
         let mut below = 0;
-        self.buckets.iter().enumerate().find_map(|(bucket, count)| {
+        let (count, sum) = self.buckets.iter().find(|(count, _)| {
             below += count;
-            (below >= wanted).then(|| middle(bucket))
-        })
+            below >= wanted
+        })?;
+        u64::try_from(sum / u128::from((*count).max(1))).ok()
     }
 }
 
@@ -126,26 +101,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draws_follow_the_quantiles() {
-        let times = Times::of_quantiles(&[(0.5, 1_000), (0.9, 2_000), (0.99, 10_000)]).unwrap();
+    fn draws_follow_the_measured_durations() {
+        let measured = (0..1000).map(|index| if index < 500 { 1_000 } else { index * 10 - 4_000 });
+        let times = Times::measured(measured.collect()).unwrap();
         let mut random = Random::new(5);
         let mut drawn: Vec<u64> = (0..100_000).map(|_| times.choose(&mut random)).collect();
         drawn.sort_unstable();
-        for (share, expected) in [(0.25, 1_000.0), (0.5, 1_000.0), (0.9, 2_000.0), (0.99, 10_000.0)] {
+        for (share, expected) in [(0.25, 1_000.0), (0.5, 1_000.0), (0.9, 5_000.0), (0.99, 5_900.0)] {
             let found = drawn[(drawn.len() as f64 * share) as usize] as f64;
             assert!((found / expected - 1.0).abs() < 0.06, "{share}: {found}");
         }
         let mean = drawn.iter().sum::<u64>() as f64 / drawn.len() as f64;
         assert!((mean / times.mean() - 1.0).abs() < 0.02, "{mean} {}", times.mean());
         assert_eq!(Times::constant(7).choose(&mut random), 7);
-        assert_eq!(Times::of_quantiles(&[]), None);
+        assert_eq!(Times::measured(Vec::new()), None);
     }
 
     proptest! {
         #[test]
-        fn a_bucket_is_near_the_durations_in_it(nanoseconds in any::<u64>()) {
-            let found = middle(bucket(nanoseconds)) as f64;
-            prop_assert!((found - nanoseconds as f64).abs() <= nanoseconds as f64 / 50.0);
+        fn equal_durations_have_themselves_as_quantiles(nanoseconds in any::<u64>(), count in 1usize..9) {
+            let mut histogram = Histogram::default();
+            (0..count).for_each(|_| histogram.record(nanoseconds));
+            prop_assert_eq!([0.0, 0.5, 1.0].map(|share| histogram.quantile(share)), [Some(nanoseconds); 3]);
         }
 
         #[test]

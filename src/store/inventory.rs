@@ -10,7 +10,8 @@ use super::error::{LocationError, StoreError};
 use super::name::Name;
 use super::remote::{Remote, RemoteSettings};
 
-const ARCHIVES: [&str; 5] = [".tar.gz", ".tgz", ".tar", ".tar.zst", ".tzst"];
+/// Ends of the names of archives.
+pub const ARCHIVES: [&str; 5] = [".tar.gz", ".tgz", ".tar", ".tar.zst", ".tzst"];
 
 const MODELS: [&str; 2] = [".onnx", ".ort"];
 

@@ -24,7 +24,7 @@ pub use browser::{Browser, DARK, LIGHT, PHONE, axe};
 pub use builder::{Builder, Ended, library};
 pub use cases::{Case, Tensor, assert_close, cases, from_text, to_text};
 pub use client::{Connection, Request, try_send};
-pub use command::{Finished, longshore};
+pub use command::{Finished, longshore, longshore_with};
 pub use image::{docker, image_or_skip};
 pub use models::{Models, fixture, scale};
 pub use process::Process;

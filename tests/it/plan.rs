@@ -1,5 +1,7 @@
 //! `longshore plan`: the command, its inputs and its errors.
 
+mod sources;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -132,7 +134,7 @@ fn the_requests_of_an_access_log_are_simulated_one_by_one() {
     );
     let traffic = plan["sources"]["traffic"].as_str().unwrap();
     assert!(
-        traffic.contains("40 requests") && traffic.contains("1 lines name no model"),
+        traffic.contains("40 requests") && traffic.contains("1 line about other things"),
         "{traffic}"
     );
 }
@@ -148,7 +150,7 @@ fn the_table_names_the_origin_of_each_number_and_the_drawing_is_svg() {
     );
     let text = plan(&arguments).output();
     for part in [
-        "models      50 of 4.8 MiB each, as given",
+        "models      50, 4.8 MiB each, as given",
         "estimated from the size of the files",
         "load        3.00 ms on average, as given",
         "m6i.large: 2 cores, a memory limit of 7.2 GiB each",
@@ -156,8 +158,93 @@ fn the_table_names_the_origin_of_each_number_and_the_drawing_is_svg() {
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    let drawing = fs::read_to_string(file).unwrap();
+    let drawing = fs::read_to_string(&file).unwrap();
     assert!(drawing.starts_with("<svg") && drawing.contains("m6i.large"));
+    plan(&format!("plan --access-log none --svg {}", file.display())).refusal();
+    assert_eq!(
+        fs::read_to_string(file).unwrap(),
+        drawing,
+        "a plan that fails keeps the older drawing"
+    );
+}
+
+#[test]
+fn a_single_number_of_servers_is_judged_by_itself_and_round_robin_by_each_number() {
+    let servers = |arguments: &str| {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        let plan = equal(
+            &[
+                &["--rate", "50/s", "--memory-limit", "1GiB", "--cpus", "2", "--cold"],
+                &*arguments,
+            ]
+            .concat(),
+        )
+        .json();
+        let numbers: Vec<u64> = rows(&plan).iter().map(|row| row["servers"].as_u64().unwrap()).collect();
+        numbers
+    };
+    assert_eq!(servers("99% --servers 12 --only"), [12]);
+    assert_eq!(servers("0% --servers 10"), [1, 2, 3, 4, 5, 6, 7, 8, 10]);
+    let all: Vec<u64> = (1..=10).collect();
+    assert_eq!(servers("0% --servers 10 --balance round-robin"), all);
+}
+
+#[test]
+fn a_plan_without_answers_has_no_latency_and_meets_no_target() {
+    let arguments = "plan --models 3 --model-size 4GiB --load-time 3ms --run-time 2ms --memory-limit 1GiB --cpus 2 --servers 1 \
+                     --rate 10/s --requests 1000 --p99 1h";
+    let row = &plan(&format!("{arguments} --json")).json()["rows"][0];
+    assert_eq!(
+        (&row["p99_seconds"], &row["meets_target"]),
+        (&Value::Null, &false.into()),
+        "{row:#}"
+    );
+    assert_eq!(
+        (&row["refused_requests"], &row["cold_share"]),
+        (&800.into(), &1.0.into()),
+        "{row:#}"
+    );
+    let text = plan(arguments).output();
+    for part in ["With 1 server, 800 requests got no memory", "more do not help"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}
+
+#[test]
+fn models_that_cannot_be_measured_are_named() {
+    let folder = folder();
+    fs::write(folder.path().join("broken.onnx"), "no model").unwrap();
+    let path = folder.path().display();
+    let plan = plan(&format!(
+        "plan {path} --rate 10/s --servers 1 --requests 100 --measure 9 --json"
+    ))
+    .json();
+    let source = plan["sources"]["unmeasured"].as_str().unwrap();
+    assert!(
+        source.starts_with("1 of 5 chosen models failed") && source.contains("broken.onnx"),
+        "{source}"
+    );
+}
+
+#[test]
+fn options_that_would_change_nothing_are_refused() {
+    let table = [
+        "plan --models 5 --access-log x --model-size 1MB",
+        "plan --models 5 --model-size 1MB --measure 3",
+        "plan --access-log x --model-size 1MB --measure 3",
+        "plan --access-log x --model-size 1MB --skew 1",
+        "plan store --model-size 1MB",
+        "plan store --server localhost:8080 --measure 3",
+        "plan --instances --json",
+        "plan --models 5 --memory-limit 1GiB --cpus 1 --usable-memory 50%",
+    ];
+    for arguments in table {
+        let misuse = plan(arguments).misuse();
+        assert!(
+            misuse.contains("cannot be used with") || misuse.contains("not provided"),
+            "{arguments}: {misuse}"
+        );
+    }
 }
 
 #[test]
@@ -168,6 +255,18 @@ fn a_plan_without_a_number_that_it_needs_says_which_option_gives_it() {
     let table = [
         ("plan --models 5 --rate 1".to_owned(), "--model-size"),
         ("plan --models 5 --model-size 1MB --rate 1".to_owned(), "--load-time"),
+        (
+            "plan --models 5 --model-size 1MB --rate 1 --load-time 1ms".to_owned(),
+            "the time of a run is unknown; give --run-time,",
+        ),
+        (
+            "plan --models 5 --model-size 1MB --rate 1 --price m6i.large=1".to_owned(),
+            "the price of m6i.xlarge, r6i.large, r6i.xlarge is unknown",
+        ),
+        (
+            format!("plan --models 5 --model-size 1MB --rate 1 --svg {empty}/none/plan.svg"),
+            "create ",
+        ),
         (
             "plan --models 5 --model-size 1MB --load-time 1ms --run-time 1ms".to_owned(),
             "--rate",
@@ -182,6 +281,19 @@ fn a_plan_without_a_number_that_it_needs_says_which_option_gives_it() {
             "add --instance c5.large",
         ),
         (
+            "plan --models 5 --model-size 1MB --rate 1 --instance m5.large,m6i.large,m5.large".to_owned(),
+            "--instance names m5.large twice",
+        ),
+        (
+            "plan --models 5 --model-size 1MB --rate 1 --instance m5.large --price m5.large=1,m5.large=2".to_owned(),
+            "--price gives m5.large twice",
+        ),
+        (
+            "plan --models 5 --model-size 1MB --rate 1 --memory-limit 100MiB --cpus 1 --memory-reserve 200MiB"
+                .to_owned(),
+            "leaves no memory for models",
+        ),
+        (
             format!("plan --access-log {} --model-size 1MB", bad.display()),
             "has no time",
         ),
@@ -190,8 +302,8 @@ fn a_plan_without_a_number_that_it_needs_says_which_option_gives_it() {
             "no answer",
         ),
         (
-            "plan http://127.0.0.1:1/models --rate 1".to_owned(),
-            "no list of its models",
+            "plan http://127.0.0.1:1/models?sig=secret --rate 1".to_owned(),
+            "http://127.0.0.1:1/models has no list of its models",
         ),
     ];
     for (arguments, expected) in table {

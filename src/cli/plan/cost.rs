@@ -13,8 +13,7 @@ pub struct Sample {
     /// Bytes of its files in the store.
     pub bytes: u64,
     pub cost: ModelCost,
-    /// Large constants that it may share with others: their hash, their bytes, and whether they
-    /// are mapped.
+    /// Large constants that it may share with others: their hash and their bytes.
     pub constants: Vec<(String, u64)>,
     /// Nanoseconds of the download and the preparation.
     pub first: u64,

@@ -8,11 +8,12 @@ use anyhow::{Result, bail, ensure};
 use super::cost::{CostCurve, Sample};
 use super::metrics::Measured;
 use super::{measure, metrics, requests};
-use crate::cli::table::bytes;
+use crate::cli::table::{bytes, counted, millis};
 use crate::config::{self, PlanArgs, PlannedModelArgs};
 use crate::engine::ModelCost;
 use crate::plan::{ClientRequests, ContentCost, FleetModels, ModelTimes, Times, Traffic};
 use crate::store::{ListedModel, StoreConfig};
+use crate::telemetry::recorder::nanoseconds;
 
 /// The inputs of a simulation.
 #[derive(Debug)]
@@ -27,10 +28,6 @@ pub struct Inputs {
     pub is_log: bool,
     /// Origin of each number: what it is, and how it is known.
     pub sources: Vec<(&'static str, String)>,
-}
-
-pub fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The configuration of the store at `url`.
@@ -50,29 +47,33 @@ pub fn store_config(args: &PlanArgs, url: &str) -> StoreConfig {
 /// Collects all inputs.
 pub async fn collect(args: &PlanArgs) -> Result<Inputs> {
     let mut sources = Vec::new();
-    let recorded = requests::recorded(&args.traffic)?;
+    let mut recorded = requests::recorded(&args.traffic)?;
     ensure!(
         recorded.is_some() || args.traffic.rate.is_some() || args.traffic.clients.is_some(),
         "the traffic is unknown; give --rate such as 500/s, --clients, --access-log or --cloudwatch"
     );
     let mut listed = match &args.store {
         Some(url) => {
-            crate::cli::progress(&format!("listing {url}"));
-            let listed = store_config(args, url).inventory().await?;
+            let store = store_config(args, url);
+            let shown = store.shown()?;
+            crate::cli::progress(&format!("listing {shown}"));
+            let listed = store.inventory().await?;
             ensure!(
                 !listed.is_empty(),
-                "{url} has no model: no archive (.tar.gz, .tgz, .tar, .tar.zst) and no folder with a .onnx or .ort file"
+                "{shown} has no model: no archive (.tar.gz, .tgz, .tar, .tar.zst) and no .onnx or .ort file"
             );
             listed
         }
         None => named(&args.models)?,
     };
     let in_store = listed.len();
-    let weights = requests::weights(recorded.as_ref(), &mut listed, args)?;
-    let added = listed.len() - in_store;
-    sources.push(("models", models_text(args, &listed, added)));
+    let weights = match &mut recorded {
+        Some(recorded) => requests::recorded_weights(recorded, &mut listed, args),
+        None => requests::random_weights(listed.len(), &args.traffic),
+    };
+    sources.push(("models", models_text(args, &listed, in_store)?));
     let models = costs(args, &listed, in_store, &mut sources).await?;
-    let traffic = requests::traffic(args, recorded, &listed, &weights, &mut sources)?;
+    let traffic = requests::traffic(&args.traffic, recorded, &weights, &mut sources)?;
     let mut order: Vec<u32> = (0..).take(listed.len()).collect();
     order.sort_by(|&one, &other| weights[one as usize].total_cmp(&weights[other as usize]));
     let (is_log, requests) = match &traffic {
@@ -114,24 +115,40 @@ pub fn given_size(args: &PlannedModelArgs) -> u64 {
     size.map_or(0, |size| size.as_u64())
 }
 
-fn models_text(args: &PlanArgs, listed: &[ListedModel], added: usize) -> String {
-    let sum = bytes(listed.iter().map(|model| model.bytes).sum());
-    let added = match added {
-        0 => String::new(),
-        added => format!("; {added} of them only in the recorded traffic, with the usual size"),
-    };
-    match &args.store {
-        Some(url) => format!("{} in {}, {sum} of files{added}", listed.len(), without_query(url)),
-        None => format!(
-            "{} of {} each, as given{added}",
-            listed.len(),
-            bytes(given_size(&args.models))
-        ),
-    }
+/// The sum of sizes, of which each may be any number.
+fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
 }
 
-fn without_query(url: &str) -> &str {
-    url.split('?').next().unwrap_or(url)
+/// The mean of sizes; 0 without any.
+fn mean(sizes: impl ExactSizeIterator<Item = u64>) -> f64 {
+    let count = sizes.len().max(1);
+    sizes.map(|size| size as f64).sum::<f64>() / count as f64
+}
+
+fn models_text(args: &PlanArgs, listed: &[ListedModel], in_store: usize) -> Result<String> {
+    let Some(url) = &args.store else {
+        let origin = if in_store == 0 { " in the recorded traffic" } else { "" };
+        let size = bytes(given_size(&args.models));
+        return Ok(format!("{}{origin}, {size} each, as given", listed.len()));
+    };
+    let mut text = format!("{in_store} in {}", store_config(args, url).shown()?);
+    let files = bytes(sum(listed[..in_store].iter().map(|model| model.bytes)));
+    text.push_str(&format!(", {files} of files"));
+    let unknown = listed[..in_store]
+        .iter()
+        .filter(|model| model.content.is_none())
+        .count();
+    if unknown > 0 {
+        text.push_str(&format!(
+            "; {unknown} of them were not compared with others, and count as different"
+        ));
+    }
+    if in_store < listed.len() {
+        let added = listed.len() - in_store;
+        text.push_str(&format!("; {added} more in the recorded traffic, with the usual size"));
+    }
+    Ok(text)
 }
 
 /// The costs of the models, of which the first `in_store` are in the store.
@@ -149,23 +166,25 @@ async fn costs(
     };
     let samples = match &args.store {
         Some(url) if !is_all_given && server.is_none() && given.measure > 0 => {
-            measure::measure(args, url, &listed[..in_store], given.measure).await?
+            let (samples, failed) = measure::measure(args, url, &listed[..in_store], given.measure).await?;
+            sources.extend(failed.map(|text| ("unmeasured", text)));
+            samples
         }
         _ => Vec::new(),
     };
     let times = times(given, server.as_ref(), &samples, sources)?;
     let curve = CostCurve::of(&samples);
-    let sum: u64 = listed.iter().map(|model| model.bytes).sum();
-    let mean = sum as f64 / listed.len() as f64;
-    let cost = |size: u64| match (given.model_memory, &server, &curve) {
+    let size = mean(listed.iter().map(|model| model.bytes));
+    let share = |bytes: u64| if size > 0.0 { bytes as f64 / size } else { 1.0 };
+    let cost = |bytes: u64| match (given.model_memory, &server, &curve) {
         (Some(memory), ..) => ModelCost {
             private: 0,
             mapped: memory.as_u64(),
             ..ModelCost::estimated(memory.as_u64())
         },
-        (None, Some(Measured { cost: Some(cost), .. }), _) => scaled(*cost, size as f64 / mean),
-        (None, _, Some(curve)) => curve.at(size),
-        (None, _, None) => ModelCost::estimated(size),
+        (None, Some(Measured { cost: Some(cost), .. }), _) => scaled(*cost, share(bytes)),
+        (None, _, Some(curve)) => curve.at(bytes),
+        (None, _, None) => ModelCost::estimated(bytes),
     };
     let (mut contents, mut costs) = (Vec::new(), Vec::new());
     let mut known: HashMap<&str, u32> = HashMap::new();
@@ -185,7 +204,7 @@ async fn costs(
             });
         }
     }
-    let resident = costs.iter().map(|cost| cost.memory.resident()).sum::<u64>() / costs.len().max(1) as u64;
+    let resident = mean(costs.iter().map(|cost| cost.memory.resident())) as u64;
     let origin = match (given.model_memory, &server, samples.len()) {
         (Some(_), ..) => "as given".to_owned(),
         (None, Some(Measured { cost: Some(_), .. }), _) => "the mean of the server's loaded models".to_owned(),
@@ -195,10 +214,8 @@ async fn costs(
     };
     let mut text = format!("{} for a loaded model on average, {origin}", bytes(resident));
     if costs.len() < contents.len() {
-        let equal = contents.len() - costs.len();
-        text.push_str(&format!(
-            "; {equal} models have the content of another one, which counts once"
-        ));
+        let copies = counted((contents.len() - costs.len()) as u64, "duplicate");
+        text.push_str(&format!("; equal files count once, without {copies}"));
     }
     if shared > 0 {
         text.push_str(&format!(
@@ -226,20 +243,6 @@ fn scaled(cost: ModelCost, factor: f64) -> ModelCost {
     }
 }
 
-/// A time in words.
-pub fn shown(nanoseconds: f64) -> String {
-    let (value, unit) = match nanoseconds {
-        ..1e6 => (nanoseconds / 1e3, "us"),
-        ..1e9 => (nanoseconds / 1e6, "ms"),
-        _ => (nanoseconds / 1e9, "s"),
-    };
-    match value {
-        ..9.95 => format!("{value:.2} {unit}"),
-        ..99.5 => format!("{value:.1} {unit}"),
-        _ => format!("{value:.0} {unit}"),
-    }
-}
-
 fn times(
     given: &PlannedModelArgs,
     server: Option<&Measured>,
@@ -247,31 +250,41 @@ fn times(
     sources: &mut Vec<(&'static str, String)>,
 ) -> Result<ModelTimes> {
     let constant = |time: Duration| (Times::constant(nanoseconds(time)), "as given");
-    let of_server = |times: Option<Times>| times.map(|times| (times, "from the server's metrics"));
+    let of_server = |time: Option<u64>| time.map(|time| (Times::constant(time), "the mean of the server's metrics"));
     let of_samples = |durations: Vec<u64>| Times::measured(durations).map(|times| (times, "measured here"));
     let load = given
         .load_time
         .map(constant)
-        .or_else(|| of_server(server?.load.clone()))
+        .or_else(|| of_server(server?.load))
         .or_else(|| of_samples(samples.iter().map(|sample| sample.load).collect()));
     let run = given
         .run_time
         .map(constant)
-        .or_else(|| of_server(server?.run.clone()))
+        .or_else(|| of_server(server?.run))
         .or_else(|| of_samples(samples.iter().flat_map(|sample| sample.runs.clone()).collect()));
-    let (Some(load), Some(run)) = (load, run) else {
-        bail!(
-            "the time of a {} is unknown; give --load-time and --run-time, or name a store of which --measure models are \
-             measured, or a running server with --server",
-            if samples.is_empty() { "load and of a run" } else { "run" }
-        );
+    let (load, run) = match (load, run) {
+        (Some(load), Some(run)) => (load, run),
+        (load, run) => bail!(
+            "the time of a {} is unknown; give {}, or name a store of which --measure models are measured, or a running \
+             server with --server",
+            match (&load, &run) {
+                (None, None) => "load and of a run",
+                (None, Some(_)) => "load",
+                (Some(_), _) => "run",
+            },
+            match (&load, &run) {
+                (None, None) => "--load-time and --run-time",
+                (None, Some(_)) => "--load-time",
+                (Some(_), _) => "--run-time",
+            }
+        ),
     };
     let first = given
         .first_load_time
         .map(constant)
         .or_else(|| of_samples(samples.iter().map(|sample| sample.first).collect()))
         .unwrap_or_else(|| (load.0.clone(), "as a load"));
-    let text = |(times, origin): &(Times, &str)| format!("{} on average, {origin}", shown(times.mean()));
+    let text = |(times, origin): &(Times, &str)| format!("{} on average, {origin}", millis(times.mean() / 1e6));
     sources.push(("first load", text(&first)));
     sources.push(("load", text(&load)));
     sources.push(("run", text(&run)));
@@ -280,23 +293,4 @@ fn times(
         load: load.0,
         run: run.0,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_shown_with_three_digits() {
-        let table = [
-            (950.0, "0.95 us"),
-            (12_340.0, "12.3 us"),
-            (4.56e6, "4.56 ms"),
-            (250e6, "250 ms"),
-            (1.5e9, "1.50 s"),
-        ];
-        for (nanoseconds, expected) in table {
-            assert_eq!(shown(nanoseconds), expected);
-        }
-    }
 }

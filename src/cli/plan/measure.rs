@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail};
 use tokio::task;
 
 use super::cost::Sample;
-use super::inputs::{nanoseconds, store_config};
+use super::inputs::store_config;
 use crate::config::PlanArgs;
 use crate::engine::Examiner;
 use crate::store::{Disk, ListedModel, Located, Store};
+use crate::telemetry::recorder::nanoseconds;
 
 /// Runs of each model that are timed.
 const RUNS: usize = 50;
@@ -29,8 +30,13 @@ fn spread(models: &[ListedModel], count: usize) -> Vec<usize> {
 }
 
 /// Measures `count` of the models. Those that cannot be loaded are left out, unless it is all of
-/// them.
-pub async fn measure(args: &PlanArgs, url: &str, models: &[ListedModel], count: usize) -> Result<Vec<Sample>> {
+/// them, and the text says why.
+pub async fn measure(
+    args: &PlanArgs,
+    url: &str,
+    models: &[ListedModel],
+    count: usize,
+) -> Result<(Vec<Sample>, Option<String>)> {
     let folder = tempfile::Builder::new()
         .prefix("longshore-")
         .tempdir()
@@ -52,7 +58,12 @@ pub async fn measure(args: &PlanArgs, url: &str, models: &[ListedModel], count: 
     }
     match failed {
         Some(error) if samples.is_empty() => Err(error),
-        Some(_) | None => Ok(samples),
+        Some(error) => {
+            let (failed, all) = (chosen.len() - samples.len(), chosen.len());
+            let text = format!("{failed} of {all} chosen models failed; the last one: {error:#}");
+            Ok((samples, Some(text)))
+        }
+        None => Ok((samples, None)),
     }
 }
 

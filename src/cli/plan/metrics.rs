@@ -4,15 +4,15 @@ use anyhow::{Context, Result, bail};
 
 use super::super::top::client::Client;
 use crate::engine::ModelCost;
-use crate::plan::Times;
 
 /// Measurements of a running server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
-    /// Loads, with the first ones of a model; `None` if there was none.
-    pub load: Option<Times>,
-    /// Requests without waiting; `None` if there was none.
-    pub run: Option<Times>,
+    /// The mean of the loads, with the first ones of a model, in nanoseconds; `None` if there was
+    /// none.
+    pub load: Option<u64>,
+    /// The mean of the requests without waiting, in nanoseconds; `None` if there was none.
+    pub run: Option<u64>,
     /// The mean of the loaded models; `None` if none is loaded.
     pub cost: Option<ModelCost>,
 }
@@ -49,42 +49,11 @@ fn value(text: &str, metric: &str, label: &str) -> Option<f64> {
         .next()
 }
 
-/// Quantiles of a summary with this label, in nanoseconds; its mean if it has none.
-fn summary(text: &str, metric: &str, label: &str) -> Option<Vec<(f64, f64)>> {
-    let quantile = |labels: &str| {
-        labels
-            .split("quantile=\"")
-            .nth(1)?
-            .split('"')
-            .next()?
-            .parse::<f64>()
-            .ok()
-    };
-    let of_metric = text.lines().filter_map(|text| line(text, metric));
-    let mut quantiles: Vec<(f64, f64)> = of_metric
-        .filter(|(labels, _)| labels.contains(label))
-        .filter_map(|(labels, value)| Some((quantile(labels)?, value * 1e9)))
-        .collect();
-    quantiles.sort_by(|one, other| one.0.total_cmp(&other.0));
-    if quantiles.is_empty() {
-        quantiles.push((0.5, mean(text, metric, label)?));
-    }
-    Some(quantiles)
-}
-
 /// Mean of a summary with this label, in nanoseconds.
 fn mean(text: &str, metric: &str, label: &str) -> Option<f64> {
     let sum = value(text, &format!("{metric}_sum"), label)?;
     let count = value(text, &format!("{metric}_count"), label)?;
     (count > 0.0).then(|| sum / count * 1e9)
-}
-
-fn times(quantiles: &[(f64, f64)], more: f64) -> Option<Times> {
-    let quantiles: Vec<(f64, u64)> = quantiles
-        .iter()
-        .map(|(share, time)| (*share, (time + more) as u64))
-        .collect();
-    Times::of_quantiles(&quantiles)
 }
 
 fn parse(text: &str) -> Result<Measured> {
@@ -98,8 +67,8 @@ fn parse(text: &str) -> Result<Measured> {
         .iter()
         .filter_map(|name| mean(text, PHASES, &phase(name)))
         .sum();
-    let run = summary(text, PHASES, &phase("run")).and_then(|quantiles| times(&quantiles, around));
-    let load = summary(text, "longshore_load_seconds", "").and_then(|quantiles| times(&quantiles, 0.0));
+    let run = mean(text, PHASES, &phase("run")).map(|run| (run + around) as u64);
+    let load = mean(text, "longshore_load_seconds", "").map(|load| load as u64);
     let gauge = |metric: &str| value(text, metric, "").unwrap_or_default();
     let loaded = gauge("longshore_models_loaded");
     let cost = (loaded > 0.0).then(|| {
@@ -117,37 +86,50 @@ fn parse(text: &str) -> Result<Measured> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Random;
 
+    /// Lines of the page of a server that answered twelve requests.
     const PAGE: &str = "\
+# TYPE longshore_phase_seconds summary
+longshore_phase_seconds{phase=\"read\",quantile=\"0.99\"} 0.000056811
+longshore_phase_seconds_sum{phase=\"read\"} 0.000501353
+longshore_phase_seconds_count{phase=\"read\"} 13
+longshore_phase_seconds{phase=\"parse\",quantile=\"0.99\"} 0.000639631
+longshore_phase_seconds_sum{phase=\"parse\"} 0.004409328
+longshore_phase_seconds_count{phase=\"parse\"} 12
+longshore_phase_seconds{phase=\"queue\",quantile=\"0.99\"} 0.000770703
+longshore_phase_seconds_sum{phase=\"queue\"} 0.001957683
+longshore_phase_seconds_count{phase=\"queue\"} 12
+longshore_phase_seconds{phase=\"run\",quantile=\"0.99\"} 0.000639631
+longshore_phase_seconds_sum{phase=\"run\"} 0.003581182
+longshore_phase_seconds_count{phase=\"run\"} 12
+longshore_phase_seconds{phase=\"write\",quantile=\"0.99\"} 0.001279262
+longshore_phase_seconds_sum{phase=\"write\"} 0.003937062
+longshore_phase_seconds_count{phase=\"write\"} 12
+# TYPE longshore_models_loaded gauge
+longshore_models_loaded 2
+# TYPE longshore_model_lookups_total counter
+longshore_model_lookups_total{state=\"warm\"} 10
+longshore_model_lookups_total{state=\"cold\"} 2
 # TYPE longshore_load_seconds summary
-longshore_load_seconds{quantile=\"0.5\"} 0.002
-longshore_load_seconds{quantile=\"0.99\"} 0.3
-longshore_load_seconds_sum 9
-longshore_load_seconds_count 100
-longshore_phase_seconds_sum{phase=\"parse\"} 0.002
-longshore_phase_seconds_count{phase=\"parse\"} 20
-longshore_phase_seconds_sum{phase=\"run\"} 0.02
-longshore_phase_seconds_count{phase=\"run\"} 20
-longshore_phase_seconds_sum{phase=\"queue\"} 7
-longshore_phase_seconds_count{phase=\"queue\"} 20
-longshore_models_loaded 4
-longshore_memory_reserved_bytes 4000
-longshore_memory_mapped_bytes 8000
+longshore_load_seconds{quantile=\"0.99\"} 0.133714411
+longshore_load_seconds_sum 0.13598031
+longshore_load_seconds_count 3
+# TYPE longshore_memory_reserved_bytes gauge
+longshore_memory_reserved_bytes 66792
+# TYPE longshore_memory_mapped_bytes gauge
+longshore_memory_mapped_bytes 0
+# TYPE longshore_memory_process_bytes gauge
+longshore_memory_process_bytes 16801792
 ";
 
     #[test]
-    fn times_and_memory_are_read_from_metrics() {
+    fn times_and_memory_are_the_means_of_the_metrics() {
         let measured = parse(PAGE).unwrap();
         let cost = measured.cost.unwrap();
-        assert_eq!((cost.private, cost.mapped), (1000, 2000));
-        // Without quantiles, the run is its mean, and the parsing comes on top.
-        let mut random = Random::new(1);
-        assert_eq!(measured.run.unwrap().choose(&mut random), 1_100_000);
-        let load = measured.load.unwrap();
-        let mut loads: Vec<u64> = (0..1000).map(|_| load.choose(&mut random)).collect();
-        loads.sort_unstable();
-        assert!(loads[400] == 2_000_000 && loads[999] > 250_000_000, "{loads:?}");
+        assert_eq!((cost.private, cost.mapped), (33_396, 0));
+        // Twelve runs took 3.581182 ms, and with parsing and writing 11.927578 ms.
+        assert_eq!(measured.run, Some(993_964));
+        assert_eq!(measured.load, Some(45_326_769));
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::inputs::{Inputs, shown};
-use crate::cli::table::{Table, bytes};
+use super::inputs::Inputs;
+use super::servers::fleet_text;
+use crate::cli::table::{Table, bytes, counted, millis, plain_table};
 use crate::config::{BalanceKind, PlanArgs};
 use crate::plan::{Candidate, Curve, InstanceType, Row, Target, svg};
 
@@ -28,6 +29,41 @@ pub fn instances(known: impl Iterator<Item = InstanceType>) -> String {
         let _ = writeln!(text, "{name:<20}{cores:>4} cores {:>10}", bytes(memory));
     }
     text
+}
+
+const COLUMNS: [(&str, bool); 7] = [
+    ("servers", true),
+    ("resident", true),
+    ("cold", true),
+    ("p50", true),
+    ("p99", true),
+    ("requests/s", true),
+    ("cores", true),
+];
+
+/// The cells of a row, in the order of [`COLUMNS`].
+fn cells(row: &Row) -> Vec<String> {
+    let outcome = &row.outcome;
+    let latency = |time: Option<u64>| match (outcome.is_overloaded, time) {
+        (true, _) => "overload".to_owned(),
+        (false, Some(time)) => millis(time as f64 / 1e6),
+        (false, None) => "-".to_owned(),
+    };
+    let known = |text: String| if outcome.requests == 0 { "-".to_owned() } else { text };
+    let rate = match outcome.rate {
+        ..0.1 => format!("{:.4}", outcome.rate),
+        ..10.0 => format!("{:.2}", outcome.rate),
+        rate => grouped(rate),
+    };
+    vec![
+        row.servers.to_string(),
+        grouped(outcome.resident),
+        known(percent(outcome.cold_share())),
+        latency(outcome.p50),
+        latency(outcome.p99),
+        known(rate),
+        known(percent(outcome.busy)),
+    ]
 }
 
 fn percent(share: f64) -> String {
@@ -56,7 +92,7 @@ impl Plan<'_> {
             (BalanceKind::Consistent, factor) => {
                 let from = match servers.balance_from {
                     0 => String::new(),
-                    requests => format!(" from {requests} requests at a time"),
+                    requests => format!(" from {} at a time", counted(requests.into(), "request")),
                 };
                 format!("consistent hashing, each server up to {factor} % of the mean load{from}")
             }
@@ -64,7 +100,10 @@ impl Plan<'_> {
     }
 
     fn target(&self) -> String {
-        let p99 = self.target.p99.map(|time| format!("p99 up to {}", shown(time as f64)));
+        let p99 = self
+            .target
+            .p99
+            .map(|time| format!("p99 up to {}", millis(time as f64 / 1e6)));
         let cold = self
             .target
             .cold
@@ -95,89 +134,88 @@ impl Plan<'_> {
 
     fn rows_of(&self, candidate: &Candidate, rows: &[&Row]) -> String {
         let (instance, server) = (&candidate.instance, &candidate.fleet.server);
+        let mut columns: Vec<(&str, bool)> = COLUMNS.into();
+        columns.extend(candidate.price.map(|_| ("an hour", true)));
+        columns.extend(self.target.is_set().then_some(("target", false)));
+        let cells = |row: &&Row| {
+            let mut cells = cells(row);
+            cells.extend(row.price.map(|price| format!("{price:.3}")));
+            let target = if row.is_met { "met" } else { "missed" };
+            cells.extend(self.target.is_set().then(|| target.to_owned()));
+            cells
+        };
         let mut text = format!(
-            "{instance}: {} cores, a memory limit of {} each\n",
-            server.cores,
-            bytes(server.memory.limit)
+            "{instance}: {}, a memory limit of {} each\n{}",
+            counted(server.cores.into(), "core"),
+            bytes(server.memory.limit),
+            plain_table(&columns, &rows.iter().map(cells).collect::<Vec<_>>())
         );
-        let price = if candidate.price.is_some() { "an hour" } else { "" };
-        let width = if candidate.price.is_some() { 10 } else { 0 };
-        let target = if self.target.is_set() { "target" } else { "" };
-        let header = format!(
-            "{:>7}{:>11}{:>10}{:>11}{:>11}{:>12}{:>9}{price:>width$}{target:>9}",
-            "servers", "resident", "cold", "p50", "p99", "requests/s", "cores"
-        );
-        let _ = writeln!(text, "{}", header.trim_end());
-        for row in rows {
-            let outcome = &row.outcome;
-            let target = match (self.target.is_set(), row.is_met) {
-                (false, _) => "",
-                (true, true) => "met",
-                (true, false) => "missed",
-            };
-            let price = row.price.map_or_else(String::new, |price| format!("{price:.3}"));
-            let (p50, p99) = match outcome.is_overloaded {
-                true => ("overload".to_owned(), "overload".to_owned()),
-                false => (shown(outcome.p50 as f64), shown(outcome.p99 as f64)),
-            };
-            // Requests that are not answered yet are neither warm nor cold.
-            let counted = |text: String| match outcome.requests {
-                0 => "-".to_owned(),
-                _ => text,
-            };
-            let line = format!(
-                "{:>7}{:>11}{:>10}{p50:>11}{p99:>11}{:>12}{:>9}{price:>width$}{target:>9}",
-                row.servers,
-                grouped(outcome.resident),
-                counted(percent(outcome.cold_share())),
-                counted(grouped(outcome.rate)),
-                counted(percent(outcome.busy)),
-            );
-            let _ = writeln!(text, "{}", line.trim_end());
-            if outcome.failed > 0 {
-                let failed = grouped(outcome.failed as f64);
-                let _ = writeln!(
-                    text,
-                    "        {failed} requests were refused, because their model does not fit into memory"
-                );
-            }
+        for row in rows.iter().filter(|row| row.outcome.failed > 0) {
+            let servers = counted(row.servers.into(), "server");
+            let failed = counted(row.outcome.failed, "request");
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "With {servers}, {failed} got no memory for the model and failed.");
         }
         text
     }
 
+    /// Whether more servers do not help this candidate: the last row is colder than the first, or
+    /// has requests without memory.
+    fn is_no_help(&self, candidate: usize) -> bool {
+        let mut rows = self
+            .rows
+            .iter()
+            .filter(|row| row.candidate == candidate)
+            .map(|row| &row.outcome);
+        let (first, last) = (rows.next(), rows.next_back());
+        let is_colder = first
+            .zip(last)
+            .is_some_and(|(first, last)| last.cold_share() > first.cold_share());
+        is_colder || last.or(first).is_some_and(|last| last.failed > 0)
+    }
+
     fn conclusion(&self) -> String {
+        let only = self.args.servers.only;
+        let most = counted(self.args.servers.servers.into(), "server");
         let Some(row) = self.choice else {
-            return format!(
-                "No number of servers up to {} meets the target. Raise --servers, or compare larger instances.",
-                self.args.servers.servers
-            );
+            return match (only, (0..self.candidates.len()).all(|index| self.is_no_help(index))) {
+                (true, _) => format!("The target is missed with {most}."),
+                (false, true) => {
+                    format!("The target is missed up to {most}, and more do not help. Compare larger instances.")
+                }
+                (false, false) => {
+                    format!("The target is missed up to {most}. Raise --servers, or compare larger instances.")
+                }
+            };
         };
-        let instance = &self.candidates[row.candidate].instance;
-        let noun = if row.servers == 1 { "server" } else { "servers" };
-        match row.price {
-            Some(price) => format!(
-                "Cheapest that meets the target: {} {noun} {instance}, {price:.3} an hour.",
-                row.servers
-            ),
-            None => format!("Smallest that meets the target: {} {noun} {instance}.", row.servers),
-        }
+        let fleet = fleet_text(row.servers, &self.candidates[row.candidate]);
+        let price = row
+            .price
+            .map_or_else(String::new, |price| format!(", {price:.3} an hour"));
+        let what = match (only, self.candidates.len(), row.price) {
+            (true, 1, _) => "This meets the target",
+            (_, _, Some(_)) => "Cheapest that meets the target",
+            (_, _, None) => "Smallest that meets the target",
+        };
+        format!("{what}: {fleet}{price}.")
     }
 
     fn row(&self, row: &Row) -> Value {
         let (outcome, candidate) = (&row.outcome, &self.candidates[row.candidate]);
-        let seconds = |nanoseconds: u64| (!outcome.is_overloaded).then(|| nanoseconds as f64 / 1e9);
+        let seconds = |time: Option<u64>| Some(time? as f64 / 1e9).filter(|_| !outcome.is_overloaded);
+        let known = |number: f64| (outcome.requests > 0).then_some(number);
         json!({
             "instance": candidate.instance.name,
             "servers": row.servers,
             "cores": candidate.fleet.server.cores,
             "memory_limit_bytes": candidate.fleet.server.memory.limit,
             "resident_models": outcome.resident,
-            "cold_share": outcome.cold_share(),
+            "cold_share": known(outcome.cold_share()),
             "p50_seconds": seconds(outcome.p50),
             "p99_seconds": seconds(outcome.p99),
-            "requests_per_second": outcome.rate,
-            "core_share": outcome.busy,
-            "busiest_server_share": outcome.imbalance,
+            "requests_per_second": known(outcome.rate),
+            "core_share": known(outcome.busy),
+            "busiest_server_over_mean": known(outcome.imbalance),
             "evictions": outcome.evictions,
             "counted_requests": outcome.requests,
             "refused_requests": outcome.failed,
@@ -208,18 +246,18 @@ impl Plan<'_> {
         })
     }
 
-    /// The drawing. Overloaded fleets have no latency, and are left out.
+    /// The drawing. Fleets without a latency are left out.
     pub fn drawing(&self) -> String {
         let curve = |(index, candidate): (usize, &Candidate)| {
             let own = || self.rows.iter().filter(move |row| row.candidate == index);
-            let answering = || own().filter(|row| !row.outcome.is_overloaded);
+            let answering = || own().filter(|row| !row.outcome.is_overloaded && row.outcome.p99.is_some());
             Curve {
                 name: candidate.instance.name.clone(),
                 cold: answering()
                     .map(|row| (row.servers, row.outcome.cold_share() * 100.0))
                     .collect(),
                 p99: answering()
-                    .map(|row| (row.servers, row.outcome.p99 as f64 / 1e6))
+                    .filter_map(|row| Some((row.servers, row.outcome.p99? as f64 / 1e6)))
                     .collect(),
             }
         };

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::BufReader;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::inputs::given_size;
-use crate::cli::table::bytes;
+use crate::cli::table::{bytes, counted};
 use crate::config::{PlanArgs, TrafficArgs};
-use crate::plan::{ClientRequests, Popularity, Random, Recorded, Traffic, access_log, cloudwatch, zipf};
+use crate::plan::{ClientRequests, LogRequest, Popularity, Random, Recorded, Traffic, access_log, cloudwatch, zipf};
 use crate::store::ListedModel;
 
 /// Longest file of CloudWatch's metrics: a hundred thousand models with a hundred values each.
@@ -34,141 +34,159 @@ pub fn recorded(args: &TrafficArgs) -> Result<Option<Recorded>> {
     Ok(Some(cloudwatch(&text).with_context(failed)?))
 }
 
-/// The weight of each model in the traffic. Adds models that only the recorded traffic names.
-pub fn weights(recorded: Option<&Recorded>, listed: &mut Vec<ListedModel>, args: &PlanArgs) -> Result<Vec<f64>> {
-    let Some(recorded) = recorded else {
-        // The listing says nothing about which models are requested most.
-        let mut weights = zipf(listed.len(), args.traffic.skew);
-        Random::new(args.traffic.seed ^ 2).shuffle(&mut weights);
-        return Ok(weights);
-    };
-    let mut indices: HashMap<String, usize> = HashMap::new();
-    for (index, model) in listed.iter().enumerate() {
-        indices.insert(model.name.clone(), index);
-    }
+/// The weights of models by Zipf's law, in a random order: the listing says nothing about which
+/// models are requested most.
+pub fn random_weights(models: usize, args: &TrafficArgs) -> Vec<f64> {
+    let mut weights = zipf(models, args.skew);
+    Random::new(args.seed ^ 2).shuffle(&mut weights);
+    weights
+}
+
+/// The number of requests of each model. Adds the models that only the recorded traffic names, and
+/// gives each recorded request the index of its listed model.
+pub fn recorded_weights(recorded: &mut Recorded, listed: &mut Vec<ListedModel>, args: &PlanArgs) -> Vec<f64> {
     let mut sizes: Vec<u64> = listed.iter().map(|model| model.bytes).collect();
     sizes.sort_unstable();
-    let usual = sizes
-        .get(sizes.len() / 2)
-        .copied()
-        .unwrap_or_else(|| given_size(&args.models));
-    let mut weights = vec![0.0; listed.len()];
-    let mut count = |name: &str, number: f64| {
-        let index = *indices.entry(name.to_owned()).or_insert_with(|| {
+    let middle = sizes.get(sizes.len() / 2).copied();
+    let usual = middle.unwrap_or_else(|| given_size(&args.models));
+    let known: HashMap<String, usize> = listed.iter().map(|model| model.name.clone()).zip(0..).collect();
+    let mut place = |name: &str| {
+        known.get(name).copied().unwrap_or_else(|| {
             listed.push(ListedModel {
                 name: name.to_owned(),
                 bytes: usual,
                 content: None,
             });
-            weights.push(0.0);
             listed.len() - 1
-        });
-        weights[index] += number;
+        })
     };
     match recorded {
-        Recorded::Requests { requests, .. } => requests.iter().for_each(|request| count(&request.model, 1.0)),
-        Recorded::Counts { models, .. } => models.iter().for_each(|(name, number)| count(name, *number)),
+        Recorded::Requests { models, requests, .. } => {
+            let places: Vec<usize> = models.iter().map(|name| place(name)).collect();
+            let mut weights = vec![0.0; listed.len()];
+            for request in requests {
+                let place = places[request.model as usize];
+                request.model = place as u32;
+                weights[place] += if request.is_sampled {
+                    1.0 / args.traffic.log_share
+                } else {
+                    1.0
+                };
+            }
+            weights
+        }
+        Recorded::Counts { models, .. } => {
+            let places: Vec<usize> = models.iter().map(|(name, _)| place(name)).collect();
+            let mut weights = vec![0.0; listed.len()];
+            for (place, (_, count)) in places.into_iter().zip(models) {
+                weights[place] += *count;
+            }
+            weights
+        }
     }
-    Ok(weights)
+}
+
+/// Requests a second of recorded traffic with `count` requests.
+fn recorded_rate(recorded: &Recorded, count: f64) -> Result<f64> {
+    let seconds = match recorded {
+        Recorded::Requests { requests, .. } => {
+            let (first, last) = (requests.first(), requests.last());
+            let span = first.zip(last).map(|(first, last)| last.time - first.time);
+            span.filter(|span| *span > 0).map(|span| span as f64 / 1e9)
+        }
+        Recorded::Counts { seconds, .. } => *seconds,
+    };
+    let seconds = seconds.context(
+        "all recorded requests are of one time, so their rate is unknown; give --rate, or for metrics at least two periods",
+    )?;
+    Ok(count / seconds)
+}
+
+/// A rate in words.
+fn rate_text(rate: f64) -> String {
+    match rate {
+        ..0.1 => format!("{:.1} requests an hour", rate * 3600.0),
+        _ => format!("{rate:.1} requests a second"),
+    }
+}
+
+/// The traffic of a log, one request after the other.
+fn single(requests: &[LogRequest], others: usize, clients: Option<u32>) -> (Traffic, String) {
+    let lines = format!("{} of the access log", counted(requests.len() as u64, "request"));
+    let others = match others {
+        0 => String::new(),
+        count => format!("; {} about other things left out", counted(count as u64, "line")),
+    };
+    let Some(clients) = clients else {
+        let start = requests.first().map_or(0, |request| request.time);
+        let timed = requests.iter().map(|request| (request.time - start, request.model));
+        return (
+            Traffic::Trace(timed.collect()),
+            format!("{lines}, at their times{others}"),
+        );
+    };
+    let requests = ClientRequests::Trace(requests.iter().map(|request| request.model).collect());
+    let by = counted(clients.into(), "client");
+    (
+        Traffic::Clients { clients, requests },
+        format!("{lines}, by {by}{others}"),
+    )
 }
 
 pub fn traffic(
-    args: &PlanArgs,
+    args: &TrafficArgs,
     recorded: Option<Recorded>,
-    listed: &[ListedModel],
     weights: &[f64],
     sources: &mut Vec<(&'static str, String)>,
 ) -> Result<Traffic> {
-    let TrafficArgs {
-        rate,
-        clients,
-        skew,
-        log_share,
-        ..
-    } = args.traffic;
     let popularity = Popularity::of(weights).context("no model has a request")?;
-    let speed = |rate: f64| format!("{rate:.1} requests a second");
-    let (traffic, text) = match recorded {
-        None => {
-            let by = format!("over the models by Zipf's law with skew {skew}");
-            match (clients, rate) {
-                (Some(clients), _) => {
-                    let requests = ClientRequests::Random(popularity);
-                    (
-                        Traffic::Clients { clients, requests },
-                        format!("{clients} clients, {by}"),
-                    )
-                }
-                (None, rate) => {
-                    let rate = rate.context("the rate is unknown; give --rate")?;
-                    (Traffic::Poisson { rate, popularity }, format!("{}, {by}", speed(rate)))
-                }
-            }
+    let by = match &recorded {
+        Some(_) => "over the models as recorded".to_owned(),
+        None => format!("over the models by Zipf's law with skew {}", args.skew),
+    };
+    let (traffic, text) = match (recorded, args.clients, args.rate) {
+        (Some(Recorded::Requests { requests, others, .. }), clients, None) if args.log_share == 1.0 => {
+            single(&requests, others, clients)
         }
-        Some(Recorded::Requests {
-            requests,
-            without_model,
-        }) if log_share == 1.0 && rate.is_none() => {
-            let indices: HashMap<&str, u32> = listed.iter().map(|model| &*model.name).zip(0..).collect();
-            let start = requests.first().map_or(0, |request| request.time);
-            let index = |name: &str| indices.get(name).copied().unwrap_or_default();
-            let lines = format!("{} requests of the access log", requests.len());
-            let others = match without_model {
-                0 => String::new(),
-                count => format!("; {count} lines name no model"),
-            };
-            match clients {
-                Some(clients) => {
-                    let requests =
-                        ClientRequests::Trace(requests.iter().map(|request| index(&request.model)).collect());
-                    (
-                        Traffic::Clients { clients, requests },
-                        format!("{lines}, by {clients} clients{others}"),
-                    )
-                }
-                None => {
-                    let timed = requests
-                        .iter()
-                        .map(|request| (request.time - start, index(&request.model)));
-                    (
-                        Traffic::Trace(timed.collect()),
-                        format!("{lines}, at their times{others}"),
-                    )
-                }
-            }
+        (_, Some(clients), _) => {
+            let requests = ClientRequests::Random(popularity);
+            let text = format!("{}, {by}", counted(clients.into(), "client"));
+            (Traffic::Clients { clients, requests }, text)
         }
-        Some(recorded) => {
-            let (count, seconds) = match &recorded {
-                Recorded::Requests { requests, .. } => {
-                    let span = requests.last().map_or(0, |last| last.time - requests[0].time);
-                    (
-                        requests.len() as f64 / log_share.max(f64::MIN_POSITIVE),
-                        span as f64 / 1e9,
-                    )
-                }
-                Recorded::Counts { models, seconds } => (models.iter().map(|(_, count)| count).sum(), *seconds),
+        (recorded, None, rate) => {
+            let rate = match (rate, recorded) {
+                (Some(rate), _) => rate,
+                (None, Some(recorded)) => recorded_rate(&recorded, weights.iter().sum())?,
+                (None, None) => bail!("the rate is unknown; give --rate"),
             };
-            ensure!(
-                rate.is_some() || clients.is_some() || seconds > 0.0,
-                "all requests of the log have one time, so their rate is unknown; give --rate"
-            );
-            let own = if seconds > 0.0 { count / seconds } else { 0.0 };
-            let by = "over the models as recorded";
-            match clients {
-                Some(clients) => {
-                    let requests = ClientRequests::Random(popularity);
-                    (
-                        Traffic::Clients { clients, requests },
-                        format!("{clients} clients, {by}"),
-                    )
-                }
-                None => {
-                    let rate = rate.unwrap_or(own);
-                    (Traffic::Poisson { rate, popularity }, format!("{}, {by}", speed(rate)))
-                }
-            }
+            (
+                Traffic::Poisson { rate, popularity },
+                format!("{}, {by}", rate_text(rate)),
+            )
         }
     };
     sources.push(("traffic", text));
     Ok(traffic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorded_rate_needs_a_time() {
+        let counts = |seconds| Recorded::Counts {
+            models: vec![("a".to_owned(), 10.0)],
+            seconds,
+        };
+        assert_eq!(recorded_rate(&counts(Some(5.0)), 10.0).unwrap(), 2.0);
+        assert!(
+            recorded_rate(&counts(None), 10.0)
+                .unwrap_err()
+                .to_string()
+                .contains("--rate")
+        );
+        assert_eq!(rate_text(7.0 / 3600.0), "7.0 requests an hour");
+        assert_eq!(rate_text(7.0), "7.0 requests a second");
+    }
 }

@@ -119,8 +119,12 @@ impl Client {
         let message = message.as_ref().and_then(|body| body.get("message")?.as_str());
         match (status, message) {
             (StatusCode::NOT_FOUND, _) => bail!(
-                "{} has no page (404): it is not a Longshore server, or it was started with --no-ui",
-                self.address()
+                "{}/{path} is missing (404): {}",
+                self.address(),
+                match path {
+                    "metrics" => "it is not `longshore serve`, or it was started with --metrics off",
+                    _ => "it is not a Longshore server, or it was started with --no-ui",
+                }
             ),
             (status, Some(message)) => bail!("{} answers {}: {}", self.address(), status.as_u16(), plain(message)),
             (status, None) => bail!("{} answers {}", self.address(), status),

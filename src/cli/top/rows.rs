@@ -1,9 +1,8 @@
 //! The rows of the table: sorted, filtered and formatted.
 
 use std::cmp::Ordering;
-use std::fmt::Write;
 
-use crate::cli::table::bytes;
+use crate::cli::table::{bytes, millis, plain_table};
 use crate::config::TopSort;
 use crate::page::state::{ModelRow, ServerKind, State};
 use crate::telemetry::escape::plain;
@@ -119,17 +118,6 @@ pub fn cells(model: &ModelRow) -> [String; COLUMNS.len()] {
     ]
 }
 
-/// Formats milliseconds with their unit.
-pub fn millis(time: f64) -> String {
-    match time {
-        ..1.0 => format!("{:.0} us", time * 1000.0),
-        ..10.0 => format!("{time:.2} ms"),
-        ..100.0 => format!("{time:.1} ms"),
-        ..10_000.0 => format!("{time:.0} ms"),
-        _ => format!("{:.1} s", time / 1000.0),
-    }
-}
-
 /// The containers of a local endpoint: label, state, models, starts.
 pub fn containers(state: &State) -> Vec<[String; 5]> {
     let variants = state.endpoints.iter().flat_map(|endpoint| {
@@ -202,31 +190,6 @@ pub fn summary(state: &State) -> String {
         state.totals.refused,
         memory.unwrap_or_default()
     )
-}
-
-/// The whole table as text, for `--once`.
-pub fn plain_table<const N: usize>(columns: &[(&str, bool); N], rows: &[[String; N]]) -> String {
-    let mut widths = columns.map(|(title, _)| title.len());
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    let titles = columns.map(|(title, _)| title.to_owned());
-    for row in [&titles].into_iter().chain(rows) {
-        let mut line = String::new();
-        for ((cell, width), (_, is_number)) in row.iter().zip(widths).zip(columns) {
-            // Writing to a string cannot fail.
-            let _ = match is_number {
-                true => write!(line, "{cell:>width$}  "),
-                false => write!(line, "{cell:<width$}  "),
-            };
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 /// The summary and the table, for `--once`.
@@ -316,19 +279,6 @@ pub mod tests {
             lines[4],
             "gamma               loaded   7.0 KiB                 7       0       31.0 ms  queue_full: a\\u{1b}[2Jb"
         );
-    }
-
-    #[test]
-    fn times_have_their_unit() {
-        for (time, text) in [
-            (0.0421, "42 us"),
-            (1.5, "1.50 ms"),
-            (99.0, "99.0 ms"),
-            (1234.0, "1234 ms"),
-            (12_340.0, "12.3 s"),
-        ] {
-            assert_eq!(millis(time), text);
-        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Table, TableState, Wrap};
 
-use super::rows::{COLUMNS, CONTAINER_COLUMNS, Order, cells, containers, millis, select, shown, summary};
-use crate::cli::table::bytes;
+use super::rows::{COLUMNS, CONTAINER_COLUMNS, Order, cells, containers, select, shown, summary};
+use crate::cli::table::{bytes, millis};
 use crate::config::TopSort;
 use crate::page::state::{Change, ModelRow, ModelState, ServerKind, State};
 use crate::page::time::now;

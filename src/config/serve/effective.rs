@@ -18,7 +18,7 @@ const BATCH_BODY: ByteSize = ByteSize::mib(100);
 
 /// Default request timeout, slightly below the platform's 60 s, so that the client gets our error
 /// and not the platform's.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(58);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(58);
 
 /// Default request timeout in batch transform jobs, where the platform waits up to 3,600 s (BT-5).
 const BATCH_TIMEOUT: Duration = Duration::from_secs(3598);

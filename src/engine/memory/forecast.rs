@@ -25,6 +25,8 @@ pub struct ForecastConfig {
     pub limit: u64,
     /// `--memory-reserve`, in bytes.
     pub reserve: u64,
+    /// `--mapped-weights`, in percent.
+    pub mapped_percent: u64,
     /// `--threads`, which is also the number of HTTP threads.
     pub threads: usize,
 }
@@ -45,7 +47,7 @@ pub struct ModelCost {
 }
 
 impl ModelCost {
-    /// Bytes that count against the limit while the model is loaded.
+    /// Bytes of the loaded model.
     pub fn resident(&self) -> u64 {
         self.private.saturating_add(self.mapped)
     }
@@ -110,7 +112,7 @@ impl MemoryForecast {
                     usage: MemoryUsage::Processes,
                 }),
                 reserve: config.reserve,
-                mapped_percent: 100,
+                mapped_percent: config.mapped_percent,
                 runs: 3 * config.threads as u64,
                 load_patience: std::time::Duration::ZERO,
             },
@@ -148,6 +150,11 @@ impl MemoryForecast {
     /// Ends a load: the model keeps its footprint.
     pub fn loaded(&mut self, load: ForecastLoad, cost: &ModelCost) {
         self.ledger.settle(load.peak, cost.footprint());
+    }
+
+    /// Bytes of a loaded model that count against the limit.
+    pub fn counted(&self, cost: &ModelCost) -> u64 {
+        cost.footprint().total(&self.config)
     }
 
     pub fn unload(&mut self, cost: &ModelCost) {
@@ -196,6 +203,7 @@ mod tests {
         MemoryForecast::new(&ForecastConfig {
             limit,
             reserve: 8 * MIB,
+            mapped_percent: 100,
             threads: 2,
         })
     }
@@ -239,6 +247,18 @@ mod tests {
         let (private, mapped) = (count(MIB, 0), count(0, MIB));
         let expected = private + private / ROUNDING;
         assert!(expected.abs_diff(mapped) <= 2, "{private} {mapped}");
+    }
+
+    #[test]
+    fn mapped_weights_count_by_their_percentage() {
+        let cost = cost(0, MIB);
+        let counts = [100, 50].map(|mapped_percent| {
+            let mut memory = forecast(512 * MIB);
+            memory.config.mapped_percent = mapped_percent;
+            assert_eq!(memory.counted(&cost), MIB / 100 * mapped_percent);
+            fill(&mut memory, &cost)
+        });
+        assert!(counts[1].abs_diff(2 * counts[0]) <= 2, "{counts:?}");
     }
 
     #[test]

@@ -8,9 +8,6 @@ use crate::catalog::{EVICTION_PAUSE, EVICTION_PAUSES};
 use crate::engine::ForecastLoad;
 use crate::plan::server::{Admission, Pressure};
 
-/// Pauses of a load without memory until its requests are refused.
-const MOST_PAUSES: usize = 500;
-
 /// A load in progress.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
@@ -86,12 +83,12 @@ impl Fleet<'_> {
                 let patience = self.config.server.patience;
                 let until = *self.loads.items[place as usize]
                     .patient_until
-                    .get_or_insert(self.now + patience);
+                    .get_or_insert(self.now.saturating_add(patience));
                 self.patient[load.server as usize].push(place);
                 self.retry(place, (until - self.now) as f64);
                 0
             }
-            Admission::Wait if load.pauses < MOST_PAUSES => {
+            Admission::Wait if load.pauses as u128 * EVICTION_PAUSE.as_nanos() < self.config.server.timeout.into() => {
                 self.loads.items[place as usize].pauses += 1;
                 self.retry(place, EVICTION_PAUSE.as_nanos() as f64);
                 0
@@ -111,6 +108,8 @@ impl Fleet<'_> {
             self.open[load.server as usize] -= 1;
             self.all_open -= 1;
             self.failed += u64::from(request.is_counted);
+            // They take no core.
+            self.shares[load.server as usize] -= u64::from(request.is_counted);
             refused += 1;
         }
         self.wake(load.server);

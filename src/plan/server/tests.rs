@@ -34,11 +34,13 @@ fn server(models: &FleetModels, mebibytes: u64, disk: u64) -> Server {
         memory: ForecastConfig {
             limit: mebibytes * MIB,
             reserve: 8 * MIB,
+            mapped_percent: 100,
             threads: 1,
         },
         cores: 1,
         load_threads: 1,
         patience: 0,
+        timeout: 0,
         disk: disk * MIB,
     };
     Server::new(&config, models)

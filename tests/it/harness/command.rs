@@ -13,8 +13,16 @@ pub struct Finished(Output);
 
 /// Runs `longshore` with `arguments` to its end.
 pub fn longshore(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Finished {
+    longshore_with(arguments, [])
+}
+
+/// Runs `longshore` with `arguments` and `variables` to its end.
+pub fn longshore_with(
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    variables: impl IntoIterator<Item = (&'static str, String)>,
+) -> Finished {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
-    command.args(arguments).env_clear().stdin(Stdio::null());
+    command.args(arguments).env_clear().envs(variables).stdin(Stdio::null());
     if let Some(library) = library() {
         command.env("ORT_DYLIB_PATH", library);
     }
@@ -51,6 +59,13 @@ impl Finished {
         let complaint = self.complaint();
         assert_eq!(complaint.lines().count(), 1, "{complaint}");
         complaint
+    }
+
+    /// The error message of a command whose options are wrong: exit code 2.
+    #[track_caller]
+    pub fn misuse(&self) -> String {
+        assert_eq!(self.0.status.code(), Some(2), "{}{}", self.printed(), self.complaint());
+        self.complaint()
     }
 
     fn complaint(&self) -> String {
