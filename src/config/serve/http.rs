@@ -159,8 +159,9 @@ pub struct HttpArgs {
     pub no_ui: bool,
 
     /// Choose statuses for a load balancer that repeats a request at another server after a 503:
-    /// 503 instead of 507 for lack of memory, 500 instead of 503 for a model that no server can
-    /// load, and 504 for a request that does not end within --drain-timeout
+    /// 503 instead of 507 for a request that lacks memory before it begins, 500 instead of 503 for
+    /// a model that would fail at every server, and 504 for a request that does not end within
+    /// --drain-timeout
     #[arg(
         long, env = "LONGSHORE_BEHIND_BALANCER", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
         require_equals = true, default_value_t = false, default_missing_value = "true",
