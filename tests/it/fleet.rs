@@ -2,6 +2,7 @@
 //! `container/deploy/fleet`. `scripts/test` installs HAProxy; elsewhere these tests are skipped.
 
 mod balancer;
+mod haproxy;
 mod manifests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,11 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use longshore::wire::ModelPath;
-use rustix::process::Signal;
 use serde_json::json;
 
 use self::balancer::{Fleet, is_skipped};
-use crate::harness::{A_SECOND, Models, Process, Request, Stop, eventually};
+use crate::harness::{A_SECOND, Models, Request, Stop, eventually};
 
 const TARGET_MODEL: &str = "X-Amzn-SageMaker-Target-Model";
 
@@ -248,45 +248,24 @@ fn a_draining_server_answers_its_requests_and_gets_no_new_ones() {
 }
 
 #[test]
-fn a_stopping_balancer_answers_its_requests() {
-    if is_skipped() {
-        return;
-    }
-    let models = Models::new();
-    models.place("spin", "spin");
-    let mut fleet = Fleet::start(&models, 1, &[]);
-    let request = Request::post("/invocations").header(TARGET_MODEL, "spin/model");
-    let request = request.json(&json!({"inputs": A_SECOND}));
-    let haproxy = Process(fleet.haproxy_id());
-    thread::scope(|scope| {
-        let (fleet, request) = (&fleet, &request);
-        let slow = scope.spawn(move || fleet.send(request).0);
-        fleet.server(0).wait_for_running(1);
-        haproxy.signal(Signal::USR1);
-        eventually("the port is closed", || {
-            !balancer::is_answered(fleet.address(), &Request::get("/ping"))
-        });
-        slow.join().unwrap().expect(200);
-    });
-    assert!(fleet.wait_for_haproxy().success());
-}
-
-#[test]
-fn requests_of_a_session_go_to_one_server() {
+fn requests_of_a_session_go_to_one_server_and_those_that_ask_for_one_by_their_model() {
     if is_skipped() {
         return;
     }
     let (models, names) = store(9);
     let fleet = Fleet::start(&models, 3, &[]);
-    let servers: BTreeSet<_> = names
-        .keys()
-        .map(|name| {
-            let (response, server) = fleet.send(&by_header(name).header("X-Amzn-SageMaker-Session-Id", "one"));
+    let owners = owners(&fleet, &names);
+    let servers = |session: &str| -> BTreeMap<String, usize> {
+        let ask = |name: &String| {
+            let (response, server) = fleet.send(&by_header(name).header("X-Amzn-SageMaker-Session-Id", session));
             response.expect(200);
-            server.unwrap()
-        })
-        .collect();
-    assert_eq!(servers.len(), 1, "{servers:?}");
+            (name.clone(), server.unwrap())
+        };
+        names.keys().map(ask).collect()
+    };
+    let of_one = servers("one");
+    assert_eq!(of_one.values().collect::<BTreeSet<_>>().len(), 1, "{of_one:?}");
+    assert_eq!(servers("NEW_SESSION"), owners);
 }
 
 #[test]
@@ -315,21 +294,4 @@ fn a_busy_model_spreads_over_several_servers() {
     });
     let share = |server| servers.iter().filter(|&&other| other == server).count();
     assert!((0..3).all(|server| share(server) < CLIENTS), "{servers:?} of {owner:?}");
-}
-
-#[test]
-fn the_balancer_is_healthy_while_a_server_is() {
-    if is_skipped() {
-        return;
-    }
-    let (models, names) = store(1);
-    let mut fleet = Fleet::start(&models, 1, &[]);
-    let ping = |fleet: &Fleet| fleet.send(&Request::get("/ping")).0;
-    assert_eq!(ping(&fleet).expect(200).json(), json!({"servers": 1}));
-    fleet.kill(0);
-    fleet.wait_until_up(&[]);
-    ping(&fleet).expect(503);
-    let name = names.keys().next().unwrap();
-    let (response, _) = fleet.send(&by_header(name));
-    assert_eq!(response.expect(503).message(), "no server can answer");
 }

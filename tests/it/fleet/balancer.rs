@@ -25,6 +25,11 @@ pub struct Fleet {
     servers: BTreeMap<usize, Server>,
     haproxy: Child,
     root: PathBuf,
+    places: Places,
+}
+
+/// The addresses of a fleet, and its folder.
+struct Places {
     net: String,
     port: u16,
     address: SocketAddr,
@@ -44,6 +49,47 @@ fn free(host: &str) -> SocketAddr {
     TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
 }
 
+impl Places {
+    fn new() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        // Tests of another process, with another id, run on the same machine.
+        let [high, low] = (std::process::id() as u16).wrapping_mul(37).to_be_bytes();
+        let next = low.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed) as u8);
+        let net = format!("127.{}.{next}.", 64 + high % 128);
+        Self {
+            port: free(&format!("{net}0")).port(),
+            net,
+            address: free("127.0.0.1"),
+            status: free("127.0.0.1"),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Starts HAProxy by the program `through`, with `variables` in place of the usual ones.
+    fn start_haproxy(&self, through: &[&str], variables: &[(&str, &str)]) -> Child {
+        let mut words = through.iter().chain(&["haproxy", "-db", "-f"]);
+        let log = fs::File::create(self.log()).unwrap();
+        Command::new(words.next().unwrap())
+            .args(words)
+            .arg(config())
+            .env("LONGSHORE_FLEET_PREFIX", &self.net)
+            .env("LONGSHORE_FLEET_SUFFIX", format!(":{}", self.port))
+            .env("LONGSHORE_FLEET_BIND", self.address.to_string())
+            .env("LONGSHORE_FLEET_STATUS", self.status.to_string())
+            .env("LONGSHORE_FLEET_SLOWSTART", "0")
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+}
+
 impl Fleet {
     /// Starts `count` servers with `arguments` and a balancer that knows all of them.
     pub fn start(models: &Models, count: usize, arguments: &[&str]) -> Self {
@@ -57,51 +103,35 @@ impl Fleet {
 
     /// Starts a balancer without servers.
     pub fn empty(models: &Models) -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(0);
-        // Tests of another process, with another id, run on the same machine.
-        let [high, low] = (std::process::id() as u16).wrapping_mul(37).to_be_bytes();
-        let next = low.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed) as u8);
-        let net = format!("127.{}.{next}.", 64 + high % 128);
-        let port = free(&format!("{net}0")).port();
-        let (address, status) = (free("127.0.0.1"), free("127.0.0.1"));
-        let folder = tempfile::tempdir().unwrap();
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let haproxy = Command::new("haproxy")
-            .args(["-db", "-f"])
-            .arg(config())
-            .env("LONGSHORE_FLEET_PREFIX", &net)
-            .env("LONGSHORE_FLEET_SUFFIX", format!(":{port}"))
-            .env("LONGSHORE_FLEET_BIND", address.to_string())
-            .env("LONGSHORE_FLEET_STATUS", status.to_string())
-            .env("LONGSHORE_FLEET_SLOWSTART", "0")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let places = Places::new();
         Self {
             servers: BTreeMap::new(),
-            haproxy,
+            haproxy: places.start_haproxy(&[], &[]),
             root: models.root().to_owned(),
-            net,
-            port,
-            address,
-            status,
-            folder,
+            places,
         }
+    }
+
+    /// Stops the balancer, and starts it again by the program `through`, with `variables` in place
+    /// of the usual ones.
+    pub fn restart_haproxy(&mut self, through: &[&str], variables: &[(&str, &str)]) {
+        self.haproxy.kill().unwrap();
+        self.haproxy.wait().unwrap();
+        self.haproxy = self.places.start_haproxy(through, variables);
+        self.wait_until_up(&self.servers.keys().copied().collect::<Vec<_>>());
     }
 
     pub fn start_server(&mut self, server: usize, arguments: &[&str]) {
         let builder = Builder::store(self.root.to_str().unwrap(), [])
-            .arguments([
-                "--bind",
-                &format!("{}{server}", self.net),
-                "--port",
-                &self.port.to_string(),
-            ])
+            .arguments(["--bind", &self.host(server), "--port", &self.places.port.to_string()])
             .argument("--behind-balancer")
             .arguments(arguments);
         self.servers.insert(server, builder.start());
+    }
+
+    /// The address of a server, without its port.
+    pub fn host(&self, server: usize) -> String {
+        format!("{}{server}", self.places.net)
     }
 
     pub fn server(&self, server: usize) -> &Server {
@@ -119,7 +149,12 @@ impl Fleet {
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.places.address
+    }
+
+    /// The address of the statistics.
+    pub fn status(&self) -> SocketAddr {
+        self.places.status
     }
 
     pub fn haproxy_id(&self) -> u32 {
@@ -140,7 +175,7 @@ impl Fleet {
 
     /// The servers that are up; `None` while HAProxy starts.
     fn up(&self) -> Option<Vec<usize>> {
-        let (page, _) = send(self.status, &Request::get("/;csv")).ok()?;
+        let (page, _) = send(self.places.status, &Request::get("/;csv")).ok()?;
         let text = page.expect(200).text();
         let rows = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
         let up = rows.filter(|row| row[0] == "models" && row.get(17).is_some_and(|status| status.starts_with("UP")));
@@ -153,18 +188,20 @@ impl Fleet {
     /// Sends a request to the balancer. Returns the response and the server that gave it.
     #[track_caller]
     pub fn send(&self, request: &Request) -> (Response, Option<usize>) {
-        match send(self.address, request) {
+        match send(self.places.address, request) {
             Ok(answer) => answer,
             Err(error) => panic!("{error}; HAProxy's log:\n{}", self.log()),
         }
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    /// The lines that the balancer has written.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.places.log()).unwrap_or_default()
     }
 }
 
-fn send(address: SocketAddr, request: &Request) -> io::Result<(Response, Option<usize>)> {
+/// Sends a request. Returns the response and the server that gave it.
+pub fn send(address: SocketAddr, request: &Request) -> io::Result<(Response, Option<usize>)> {
     let mut connection = Connection::open(address)?;
     let bytes = request.clone().header("Connection", "close").to_bytes();
     // Some clients send head and body one after the other. HAProxy must repeat these, too.
