@@ -29,7 +29,7 @@ pub use image::{docker, image_or_skip};
 pub use models::{Models, fixture, scale};
 pub use process::Process;
 pub use proxy::{Fault, Proxy, Rule};
-pub use python::{CLIENTS, EXPORTS, MOTO, PRETRAINED, PythonServer, Venv};
+pub use python::{CLIENTS, EXPORTS, MOTO, PRETRAINED, PythonServer, TRITON, Venv};
 pub use response::Response;
 pub use s3::{Bucket, S3};
 pub use sandbox::skip_unless;

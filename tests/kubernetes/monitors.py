@@ -1,9 +1,9 @@
-"""Makes monitors.json, an excerpt of the Prometheus operator's custom resource definitions with the
+"""Makes monitors.json, an excerpt of the custom resource definitions of the Prometheus operator 0.93 with the
 parts that the manifests could use.
 
 usage: monitors.py SERVICEMONITORS.yaml PODMONITORS.yaml > monitors.json
 
-Both files are in example/prometheus-operator-crd of the Prometheus operator (Apache-2.0).
+Both files are in example/prometheus-operator-crd of the Prometheus operator 0.93 (Apache-2.0).
 """
 
 import json

@@ -2,45 +2,49 @@
 //! their parts fit each other, HAProxy's configuration and the server.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::{env, fs};
 
 use longshore::telemetry::metrics::table::TABLE;
 use serde_json::Value;
 
 use super::balancer::{config, is_skipped};
-use crate::harness::{Builder, Finished, Request, eventually, fixture};
+use crate::harness::{Builder, Request, TRITON, eventually, fixture, skip_unless};
 
 const KUBERNETES: &str = "container/deploy/kubernetes";
 const COMPOSE: &str = "container/deploy/fleet/compose.yaml";
 
-/// The output of a Python program that has a reader of YAML.
-#[track_caller]
-fn python(arguments: &[&str]) -> Value {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = root.join(".triton/bin/python");
-    assert!(
-        python.exists(),
-        "{} is missing: run scripts/triton, once",
-        python.display()
-    );
-    Finished::after(Command::new(python).current_dir(root).args(arguments)).json()
-}
-
 #[track_caller]
 fn yaml(path: &str) -> Value {
-    let program = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
-    python(&["-c", program, path])
+    let documents = TRITON.output("tests/kserve/manifests.py", [path], []);
+    serde_json::from_str::<Vec<Value>>(&documents).unwrap().remove(0)
 }
 
 /// The manifests, checked against the schemas of Kubernetes and of the Prometheus operator.
 struct Manifests(Vec<Value>);
 
 impl Manifests {
+    /// The manifests of the files, with the component `autoscaling`.
     fn read() -> Self {
-        let checked = python(&["tests/kubernetes/check.py"]);
-        Self(checked.as_array().unwrap().clone())
+        Self::checked(&[])
+    }
+
+    /// The manifests that kubectl's Kustomize makes, without and with the component; `None` where
+    /// kubectl is missing.
+    fn rendered() -> Option<[Self; 2]> {
+        if skip_unless(&["kubectl", "version", "--client"]) {
+            return None;
+        }
+        Some(["plain", "component"].map(|which| Self::checked(&[which])))
+    }
+
+    #[track_caller]
+    fn checked(arguments: &[&str]) -> Self {
+        // Where kubectl is.
+        let path = ("PATH", env::var("PATH").unwrap());
+        let checked = TRITON.output("tests/kubernetes/check.py", arguments, [path]);
+        Self(serde_json::from_str(&checked).unwrap())
     }
 
     #[track_caller]
@@ -140,7 +144,34 @@ fn haproxy_accepts_the_configuration_without_a_warning() {
 
 #[test]
 fn the_manifests_match_kubernetes_schemas_and_each_other() {
-    let manifests = Manifests::read();
+    assert_fit(&Manifests::read());
+}
+
+#[test]
+fn kubectl_renders_the_manifests_for_clusters_with_and_without_the_prometheus_operator() {
+    let Some([plain, with_component]) = Manifests::rendered() else {
+        return;
+    };
+    for manifests in [&plain, &with_component] {
+        assert_fit(manifests);
+    }
+    // A cluster refuses kinds that it does not know.
+    for manifest in &plain.0 {
+        let version = text(&manifest["apiVersion"]);
+        assert!(["v1", "apps/v1", "policy/v1"].contains(&&*version), "{version}");
+    }
+    let replicas = |manifests: &Manifests| manifests.get("StatefulSet", "longshore")["spec"]["replicas"].as_u64();
+    assert_eq!(replicas(&plain), Some(3));
+    // The autoscaler sets it.
+    assert_eq!(replicas(&with_component), None);
+    for kind in ["HorizontalPodAutoscaler", "ServiceMonitor", "PodMonitor"] {
+        assert_eq!(with_component.of_kind(kind).count(), 1, "{kind}");
+    }
+}
+
+/// Fails for a part of the manifests that names another one which does not exist.
+#[track_caller]
+fn assert_fit(manifests: &Manifests) {
     let servers = manifests.get("StatefulSet", "longshore");
     let balancers = manifests.get("Deployment", "longshore-balancer");
     let labels = |workload: &Value| workload["spec"]["template"]["metadata"]["labels"].clone();
@@ -220,7 +251,7 @@ fn the_autoscaler_uses_a_metric_of_the_server() {
         TABLE.iter().any(|known| known.name == metric && known.is_always_there),
         "{metric}"
     );
-    let rule = &yaml(&format!("{KUBERNETES}/prometheus-adapter.yaml"))["rules"]["custom"][0];
+    let rule = &yaml(&format!("{KUBERNETES}/autoscaling/prometheus-adapter.yaml"))["rules"]["custom"][0];
     assert_eq!(rule["name"]["as"], metric.as_str());
     assert!(text(&rule["seriesQuery"]).starts_with(&format!("{metric}{{")));
 }
@@ -269,6 +300,10 @@ fn the_services_of_compose_fit_the_configuration() {
         }
     }
     assert_eq!(balancer["depends_on"].as_array().unwrap().len() + 1, services.len());
+    for port in balancer["ports"].as_array().unwrap() {
+        let usual = text(port).replacen("${LONGSHORE_PUBLISH:-", "", 1);
+        assert!(usual.starts_with("127.0.0.1:"), "{port} is open to other machines");
+    }
     assert_known(of_balancer.keys().cloned());
     assert!(seconds(&text(&balancer["stop_grace_period"])) > seconds(&setting("hard-stop-after")));
     let pod = Manifests::read();

@@ -34,6 +34,12 @@ pub const EXPORTS: Venv = Venv {
     script: "scripts/exports",
 };
 
+/// tritonclient, and what checks manifests.
+pub const TRITON: Venv = Venv {
+    folder: ".triton",
+    script: "scripts/triton",
+};
+
 /// Pretrained networks, and the pipelines of the packages that contain them.
 pub const PRETRAINED: Venv = Venv {
     folder: ".pretrained",

@@ -1,50 +1,23 @@
 //! Real clients: `tritonclient`, and KServe's schemas with the manifests of
 //! `container/deploy/kserve`.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use super::{ask, get};
-use crate::harness::{Builder, Models, eventually, fixture};
-
-/// Runs a script and returns its output; fails if the script fails.
-#[track_caller]
-fn python(script: &str, arguments: &[&str]) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = root.join(".triton/bin/python");
-    assert!(
-        python.exists(),
-        "{} is missing: run scripts/triton, once",
-        python.display()
-    );
-    let output = Command::new(python)
-        .arg(root.join(script))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{script}: {printed}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    printed
-}
+use crate::harness::{Builder, Models, TRITON, eventually, fixture};
 
 #[test]
 fn a_program_written_for_triton_works() {
     let models = fixture("");
     let server = Builder::store(models.to_str().unwrap(), []).start();
-    let printed = python("tests/triton/client.py", &[&server.address().to_string()]);
+    let printed = TRITON.output("tests/triton/client.py", [server.address().to_string()], []);
     assert_eq!(printed.lines().count(), 8, "{printed}");
 }
 
 /// The manifests, checked against KServe's schemas.
 #[track_caller]
 fn manifests() -> Vec<Value> {
-    serde_json::from_str(&python("tests/kserve/check.py", &[])).unwrap()
+    serde_json::from_str(&TRITON.output("tests/kserve/check.py", [""; 0], [])).unwrap()
 }
 
 /// The arguments of a container in `spec`, as KServe combines them: the runtime's, then the
