@@ -17,10 +17,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet_processes import PATIENCE, TARGET_MODEL, WIDTH, Bucket, Fleet, eventually, name_of
+from fleet_processes import PATIENCE, TARGET_MODEL, WIDTH, Bucket, Fleet, FleetError, eventually, name_of
 
 SERVERS = 3
 BODY = f"[{[0.5] * WIDTH}]".encode()
@@ -84,21 +85,18 @@ def drive(fleet: Fleet, clients: int, traffic: Callable[[int], Iterator[int]], r
           until: threading.Event | None = None, body: bytes = BODY) -> tuple[list[Answer], float]:
     """Sends requests from parallel clients: a number of them, or until an event. Returns the
     answers and the duration."""
-    answers: list[list[Answer]] = [[] for _ in range(clients)]
 
-    def work(client: int) -> None:
+    def work(client: int) -> list[Answer]:
         connection, models = Client(fleet.address), traffic(client)
-        mine = answers[client]
-        while len(mine) < requests // clients if until is None else not until.is_set():
-            mine.append(connection.ask(next(models), body))
+        answers: list[Answer] = []
+        while len(answers) < requests // clients if until is None else not until.is_set():
+            answers.append(connection.ask(next(models), body))
+        return answers
 
-    threads = [threading.Thread(target=work, args=(client,)) for client in range(clients)]
     started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [answer for some in answers for answer in some], time.perf_counter() - started
+    with ThreadPoolExecutor(clients) as pool:
+        answers = [answer for some in pool.map(work, range(clients)) for answer in some]
+    return answers, time.perf_counter() - started
 
 
 def owners(fleet: Fleet, models: int) -> dict[int, str]:
@@ -195,8 +193,9 @@ class Bench:
                 nonlocal known
                 print(f"  {name}", file=sys.stderr)
                 done = threading.Event()
-
-                def script() -> None:
+                # Servers end with the thread that starts them, so this one starts them.
+                with ThreadPoolExecutor(1) as pool:
+                    driving = pool.submit(drive, fleet, self.clients, lambda client: zipf(self.models, client), until=done)
                     try:
                         time.sleep(2)
                         change()
@@ -205,11 +204,7 @@ class Bench:
                         time.sleep(SLOWSTART + 3)
                     finally:
                         done.set()
-
-                thread = threading.Thread(target=script)
-                thread.start()
-                answers, _ = drive(fleet, self.clients, lambda client: zipf(self.models, client), until=done)
-                thread.join()
+                    answers, _ = driving.result()
                 now = owners(fleet, self.models)
                 steps.append((name, answers, known, now))
                 known = now
@@ -263,10 +258,13 @@ def main() -> None:
     parser.add_argument("--memory", default="288MiB", help="memory limit of a server, for some 120 models (288MiB)")
     parser.add_argument("--clients", type=int, default=8, help="number of parallel clients (8)")
     parser.add_argument("--requests", type=int, default=10_000, help="number of requests of each row (10000)")
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     parts = {"routing": Bench.routing, "changes": Bench.changes, "skew": Bench.skew}
     if unknown := set(arguments.parts) - set(parts):
         parser.error(f"unknown part {', '.join(sorted(unknown))}; choose from {', '.join(parts)}")
+    if arguments.check:
+        return
     with tempfile.TemporaryDirectory(prefix="longshore-fleet-") as folder:
         bucket = Bucket()
         try:
@@ -276,6 +274,8 @@ def main() -> None:
             for name, part in parts.items():
                 if not arguments.parts or name in arguments.parts:
                     part(bench)
+        except FleetError as error:
+            sys.exit(f"fleet: {error}")
         finally:
             bucket.stop()
 

@@ -20,8 +20,9 @@ import sys
 import tarfile
 import time
 from array import array
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "container/deploy/fleet/haproxy.cfg"
@@ -34,11 +35,15 @@ SLOTS = 16
 PATIENCE = 60.0
 
 
-def eventually(what: str, condition: Any) -> None:
+class FleetError(Exception):
+    """A process of the fleet did not do what the fleet needs."""
+
+
+def eventually(what: str, condition: Callable[[], bool]) -> None:
     started = time.monotonic()
     while not condition():
         if time.monotonic() - started > PATIENCE:
-            raise SystemExit(f"fleet: {what} did not happen in {PATIENCE:.0f} seconds")
+            raise FleetError(f"{what} did not happen in {PATIENCE:.0f} seconds")
         time.sleep(0.02)
 
 
@@ -110,7 +115,7 @@ class Bucket:
         }
 
     def upload(self, models: int) -> None:
-        import boto3
+        import boto3  # type: ignore[import-untyped]
 
         os.environ.update(self.variables)
         s3 = boto3.client("s3", endpoint_url=self.address)
@@ -129,8 +134,17 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
+def start(command: list[str], parting: str, environment: dict[str, str], output: BinaryIO) -> subprocess.Popen[bytes]:
+    """Starts a process that ends with the calling thread, also if this process is killed: the kernel
+    then sends the signal `parting`. A session of its own has the process get no Ctrl-C, and lets a
+    signal reach all of its processes."""
+    tether = [os.environ["LONGSHORE"], "tether", "--parent", str(os.getpid()), "--parting", parting, "--"]
+    return subprocess.Popen(tether + command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                            start_new_session=True)
+
+
 class Fleet:
-    """Servers and a balancer. All of them end with `stop`."""
+    """Servers and a balancer. All of them end with `stop`, and with the thread that starts them."""
 
     def __init__(self, work: Path, bucket: Bucket, memory: str, options: list[str]) -> None:
         self.work, self.bucket = work, bucket
@@ -152,13 +166,12 @@ class Fleet:
         command += self.options
         environment = {**os.environ, **self.bucket.variables, "LONGSHORE_BEHIND_BALANCER": "true"}
         with log.open("wb") as output:
-            # A session of its own, so that a signal reaches all of its processes.
-            process = subprocess.Popen(command, env=environment, stderr=output, start_new_session=True)
+            process = start(command, "term", environment, output)
         self.servers[server] = process
 
         def listens() -> bool:
             if process.poll() is not None:
-                raise SystemExit(f"fleet: server {server} does not start:\n{log.read_text()}")
+                raise FleetError(f"server {server} does not start:\n{log.read_text()}")
             return "listening" in log.read_text()
 
         eventually(f"the start of server {server}", listens)
@@ -195,13 +208,12 @@ class Fleet:
         }
         log = self.work / "haproxy.log"
         with log.open("wb") as output:
-            command = ["haproxy", "-db", "-f", str(config)]
-            haproxy = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+            haproxy = start(["haproxy", "-db", "-f", str(config)], "kill", environment, output)
         self.haproxy = haproxy
 
         def knows() -> bool:
             if haproxy.poll() is not None:
-                raise SystemExit(f"fleet: HAProxy does not start:\n{log.read_text()}")
+                raise FleetError(f"HAProxy does not start:\n{log.read_text()}")
             return self.up() == set(self.servers)
 
         eventually("the health check of all servers", knows)

@@ -4,6 +4,7 @@
 mod balancer;
 mod haproxy;
 mod manifests;
+mod script;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

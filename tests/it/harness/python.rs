@@ -47,9 +47,9 @@ pub const PRETRAINED: Venv = Venv {
 };
 
 impl Venv {
-    /// The command that runs a program of this repository with the venv's interpreter.
+    /// The interpreter. Fails where the venv is missing.
     #[track_caller]
-    fn command(self, program: &str) -> Command {
+    pub fn interpreter(self) -> PathBuf {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let python: PathBuf = [root.as_os_str(), self.folder.as_ref(), "bin/python".as_ref()]
             .iter()
@@ -60,8 +60,14 @@ impl Venv {
             python.display(),
             self.script
         );
-        let mut command = Command::new(python);
-        command.arg(root.join(program));
+        python
+    }
+
+    /// The command that runs a program of this repository with the venv's interpreter.
+    #[track_caller]
+    fn command(self, program: &str) -> Command {
+        let mut command = Command::new(self.interpreter());
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(program));
         command
     }
 
