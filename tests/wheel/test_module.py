@@ -82,6 +82,36 @@ def test_variables_of_the_endpoint_do_not_leak_into_tests(monkeypatch):
         assert local.sagemaker.list_endpoints()["Endpoints"] == []
 
 
+@pytest.mark.parametrize("arguments", [["--log-level", "warn"], ["--log-format=text"], ["--port=0"], ["--region", "eu-west-1"]])
+def test_options_that_the_module_sets_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"{arguments[0].partition('=')[0]} is in arguments"):
+        with endpoint(arguments=arguments):
+            pass
+
+
+def test_variables_of_options_are_refused():
+    with pytest.raises(ValueError, match="LONGSHORE_ENDPOINT_MODEL is in environment: give its option in arguments"):
+        with endpoint(environment={"LONGSHORE_ENDPOINT_MODEL": str(MODELS / "iris_zipmap")}):
+            pass
+
+
+def test_models_among_the_arguments_are_served_when_the_block_begins():
+    with endpoint(arguments=[f"--model={MODELS / 'iris_zipmap'}", "--endpoint-name=flowers"]) as local:
+        described = local.sagemaker.describe_endpoint(EndpointName="flowers")
+        assert described["EndpointStatus"] == "InService"
+
+
+def test_messages_say_what_to_install(monkeypatch):
+    with endpoint() as local:
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, "boto3", None)
+            with pytest.raises(ImportError, match="run pip install boto3"):
+                local.client("sagemaker")
+    monkeypatch.setattr(longshore, "_candidates", lambda: iter(()))
+    with pytest.raises(FileNotFoundError, match="longshore-....whl"):
+        longshore.executable()
+
+
 def test_a_proxy_does_not_come_between(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with endpoint() as local:

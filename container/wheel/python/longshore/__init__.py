@@ -32,7 +32,7 @@ def executable() -> Path:
     for path in _candidates():
         if _is_program(path):
             return path.resolve()
-    raise FileNotFoundError("the program longshore is not installed here: run pip install --force-reinstall longshore")
+    raise FileNotFoundError("the program longshore is not installed here: run pip install --force-reinstall longshore-....whl")
 
 
 def _candidates() -> Iterator[Path]:

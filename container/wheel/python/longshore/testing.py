@@ -12,7 +12,7 @@ The models are those of a folder, of a bucket (`s3://bucket/segments/`) or of an
 the endpoint starts empty, and the test deploys its own with `local.sagemaker`, as on AWS.
 
 pytest has the same as the fixture `longshore_endpoint`; see `longshore.pytest_plugin`. The clients need boto3:
-`pip install 'longshore[testing]'`.
+`pip install 'longshore-....whl[testing]'` installs it as well.
 """
 
 from __future__ import annotations
@@ -42,8 +42,14 @@ _LEVELS = {"ERROR": logging.ERROR, "WARN": logging.WARNING, "INFO": logging.INFO
 # The endpoint checks no credentials, but boto3 signs each request with some.
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "longshore", "AWS_SECRET_ACCESS_KEY": "longshore"}
 
+# Variables of the options of `longshore endpoint` begin with this.
+_VARIABLES = "LONGSHORE_ENDPOINT_"
+
 # The options that make an endpoint at the start.
 _DECLARING = {"--multi-model", "--model", "--container", "--config"}
+
+# The options on which this module depends, and the parameters for them.
+_OWN = {"--port": None, "--log-format": None, "--log-level": None, "--region": "region"}
 
 _REMEMBERED_LINES = 50
 
@@ -84,9 +90,11 @@ def endpoint(
     multi_model: a folder or a URL. All models in it are served by one multi-model endpoint called `name`; a request
         chooses one by `TargetModel`.
     model: the folder or archive of one model, as a path or a URL, served by an endpoint called `name`.
-    arguments: more arguments of `longshore endpoint`, such as `["--fault", "error=503@10%"]`.
+    arguments: more arguments of `longshore endpoint`, such as `["--fault", "error=503@10%"]`. `--port`,
+        `--log-format`, `--log-level` and `--region` are refused, because this function sets or reads them.
     environment: more variables, such as the credentials of a bucket. The endpoint also inherits the variables of
-        this process, except those that begin with `LONGSHORE_ENDPOINT_`.
+        this process. Variables that begin with `LONGSHORE_ENDPOINT_` are not inherited, and are refused here:
+        `arguments` has their options.
     region: the AWS region of the endpoint and of its clients; otherwise `AWS_REGION`, `AWS_DEFAULT_REGION` or
         us-east-1.
     start_timeout: seconds until the endpoint serves its models; after them `EndpointError` is raised.
@@ -94,7 +102,8 @@ def endpoint(
     """
     if multi_model is not None and model is not None:
         raise ValueError("multi_model and model are both given: an endpoint has either many models or one")
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("LONGSHORE_ENDPOINT_")}
+    _refuse_own(arguments, environment or {})
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(_VARIABLES)}
     variables.update(environment or {})
     region = region or variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or "us-east-1"
     command = [str(executable()), "endpoint", "--port=0", "--log-format=json", f"--region={region}"]
@@ -109,6 +118,18 @@ def endpoint(
         yield LocalEndpoint(url=url, name=name, region=region, process_id=process.id)
     finally:
         process.stop(stop_timeout)
+
+
+def _refuse_own(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Refuses what would keep this module from finding the endpoint, or from seeing that it serves."""
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if option in _OWN:
+            advice = f"use the parameter {_OWN[option]}" if _OWN[option] else "leave it out"
+            raise ValueError(f"{option} is in arguments, but longshore.testing sets it: {advice}")
+    for name in environment:
+        if name.startswith(_VARIABLES):
+            raise ValueError(f"{name} is in environment: give its option in arguments")
 
 
 class LocalEndpoint:
@@ -143,7 +164,7 @@ class LocalEndpoint:
             boto3 = importlib.import_module("boto3")
             config = importlib.import_module("botocore.config").Config
         except ImportError as error:
-            raise ImportError("boto3 is not installed: run pip install 'longshore[testing]'") from error
+            raise ImportError("boto3 is not installed: run pip install boto3") from error
         # A proxy of the environment cannot reach the loopback interface of this machine.
         direct = config(proxies={})
         given = arguments.pop("config", None)
