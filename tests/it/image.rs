@@ -43,14 +43,34 @@ fn the_image_has_the_labels_and_settings_that_the_platform_needs() {
 #[test]
 fn the_image_contains_certificate_authorities_for_tls_to_stores() {
     let Some(image) = image_or_skip() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("authorities");
-    let container = docker(["create", "--label", "longshore.test", &image]);
-    let inside = format!("{container}:/etc/ssl/certs/ca-certificates.crt");
-    docker(["cp", &inside, &copy.display().to_string()]);
-    docker(["rm", &container]);
-    let count = fs::read_to_string(copy).unwrap().matches("BEGIN CERTIFICATE").count();
+    let authorities = file_of(&image, "/etc/ssl/certs/ca-certificates.crt");
+    let count = authorities.matches("BEGIN CERTIFICATE").count();
     assert!(count > 50, "{count} certificates");
+}
+
+#[test]
+fn the_image_contains_the_licences_of_all_parts() {
+    let Some(image) = image_or_skip() else { return };
+    for (file, part) in [
+        ("longshore/LICENSE", "Apache License"),
+        ("longshore/crates.txt", "Tokio Contributors"),
+        ("onnxruntime/LICENSE", "MIT License"),
+        ("onnxruntime/ThirdPartyNotices.txt", "NOTICES"),
+        ("libc6/copyright", "GNU"),
+    ] {
+        let text = file_of(&image, &format!("/usr/share/doc/{file}"));
+        assert!(text.contains(part), "{file} does not contain {part}");
+    }
+}
+
+/// The text of a file in `image`.
+fn file_of(image: &str, path: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy");
+    let container = docker(["create", "--label", "longshore.test", image]);
+    docker(["cp", &format!("{container}:{path}"), &copy.display().to_string()]);
+    docker(["rm", &container]);
+    fs::read_to_string(copy).unwrap()
 }
 
 #[test]
