@@ -89,6 +89,7 @@ impl Drop for Background {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
+    use std::time::Instant;
     use std::{fs, iter};
 
     use super::*;
@@ -127,6 +128,11 @@ mod tests {
     #[test]
     fn threads_for_blocking_work_exist_from_the_start() {
         let background = Background::start("early", 3, BlockingWork::Awaited).unwrap();
+        // A thread names itself when it starts to run.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while threads("early-files") < 3 && Instant::now() < deadline {
+            thread::yield_now();
+        }
         assert_eq!(threads("early-files"), 3);
         let (done, is_done) = mpsc::channel();
         for sender in iter::repeat_n(done, 20) {

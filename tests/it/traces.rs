@@ -243,6 +243,17 @@ fn a_cold_request_has_a_span_for_the_load() {
 }
 
 #[test]
+fn a_collector_behind_plain_http_needs_no_certificates() {
+    let collector = Collector::start();
+    let server = traced(Builder::multi(), &collector).without_certificates().start();
+    let url = server.models().place("iris_zipmap", "iris");
+    server.load("iris", &url).expect(200);
+    server.send(&iris("iris")).expect(200);
+    // Those of the load and of the invocation.
+    assert_eq!(requests(&collector.spans(2)).len(), 2);
+}
+
+#[test]
 fn the_caller_decides_whether_its_trace_is_recorded() {
     let collector = Collector::start();
     let server = traced(Builder::multi(), &collector)

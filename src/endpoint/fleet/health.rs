@@ -32,6 +32,8 @@ impl Prober {
             .redirect(redirect::Policy::none())
             // An idle connection would outlive its container.
             .pool_max_idle_per_host(0)
+            // Plain HTTP needs no certificates, and a small image has none.
+            .tls_certs_only([])
             .build()?;
         Ok(Self(client))
     }

@@ -29,6 +29,14 @@ fn a_folder_of_models_is_a_multi_model_endpoint() {
 }
 
 #[test]
+fn an_endpoint_needs_no_certificates() {
+    let endpoint = Builder::endpoint().argument("--model").argument(fixture("scale"));
+    let local = LocalEndpoint::start(endpoint.without_certificates());
+    local.wait_until_served("longshore");
+    assert_eq!(local.answer(LocalEndpoint::invocation("longshore"), 2.0), 2469.0);
+}
+
+#[test]
 fn a_model_becomes_an_endpoint_with_the_given_name_and_instances() {
     let local = LocalEndpoint::start(
         Builder::endpoint()

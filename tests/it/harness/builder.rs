@@ -148,6 +148,12 @@ impl Builder {
         self
     }
 
+    /// Runs it as on a machine without certificates of authorities, such as a small image.
+    pub fn without_certificates(self) -> Self {
+        self.environment("SSL_CERT_FILE", "/nonexistent")
+            .environment("SSL_CERT_DIR", "/nonexistent")
+    }
+
     /// Replaces `serve`, the command that the platform passes.
     pub fn command(mut self, command: &'static str) -> Self {
         self.command = Some(command);
