@@ -98,6 +98,8 @@ pub struct CatalogConfig {
     pub rehearsal_timeout: Duration,
     /// Limits on the pictures, texts and sounds of a request.
     pub media: MediaLimits,
+    /// Number of models that are prepared in parallel while they serve.
+    pub preparations: usize,
     /// Number of models that are restored in parallel.
     pub restores: usize,
     /// Records the list of models, so that a restarted process can restore it.
@@ -168,6 +170,8 @@ pub struct Catalog<E: ModelEngine = Engine> {
     settings: CatalogConfig,
     /// `Some` in standalone mode.
     demand: Option<Arc<Demand<E::Model>>>,
+    /// One permit for each preparation of a model that serves already.
+    preparations: Semaphore,
     /// One permit for each restore in progress.
     restores: Semaphore,
     recent_use: RecentUse<E::Model>,
@@ -183,6 +187,7 @@ impl<E: ModelEngine> Catalog<E> {
             models: Cache::builder().build(),
             engine,
             demand: demand.map(Arc::new),
+            preparations: Semaphore::new(settings.preparations),
             restores: Semaphore::new(settings.restores),
             recent_use: RecentUse::default(),
             tokenizers: SharedMap::default(),

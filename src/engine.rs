@@ -28,7 +28,7 @@ pub use load::axes::{Axes, OutputAxis};
 pub use load::constants::SharedMemory;
 pub use load::content::ContentHash;
 pub use load::examine::{Examination, ExamineBounds, ExaminedConstant, ExaminedModel, Examiner, Packing};
-pub use load::later::Unprepared;
+pub use load::later::ModelToPrepare;
 pub use load::onnx_file::OnnxHeader;
 pub use load::packed::{
     DESCRIPTION as PACKED_DESCRIPTION, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL, PackedDescription,

@@ -93,9 +93,14 @@ impl<M: LoadedModel> CatalogEntry<M> {
     /// Bytes that an unload would free; 0 if the model is not in memory.
     pub(super) fn charge(&self) -> u64 {
         match &*self.slot() {
-            ModelSlot::Loaded(served) => served.model.charge(),
-            ModelSlot::Restored | ModelSlot::Empty => 0,
+            ModelSlot::Loaded(served) => served.model.charge() + self.replaced_charge(),
+            ModelSlot::Restored | ModelSlot::Empty => self.replaced_charge(),
         }
+    }
+
+    fn replaced_charge(&self) -> u64 {
+        let replaced = self.replaced();
+        replaced.as_ref().map_or(0, |served| served.model.charge())
     }
 
     /// Creates the entry of a loaded model, and a handle taken before any unload can close the
@@ -182,6 +187,7 @@ impl<M: LoadedModel> CatalogEntry<M> {
         let old = std::mem::replace(&mut *slot, ModelSlot::Loaded(Arc::new(served)));
         drop(slot);
         if let ModelSlot::Loaded(old) = old {
+            old.model.note_replaced();
             *self.replaced() = Some(old);
         }
     }

@@ -1,15 +1,16 @@
-//! Gives models that were loaded unprepared (`--prepare later`) their prepared form while they
-//! serve.
+//! Puts the prepared form of a model in the place of the model that was loaded before its
+//! preparation (`--prepare later`).
 //!
-//! The prepared model takes the place of the old one in its entry. So name, statistics, handles and
-//! the journal stay as they are: nothing was unloaded.
+//! The prepared model takes the place of the other one in its entry. So name, statistics, handles
+//! and the journal stay as they are: nothing was unloaded.
 //!
 //! Invariants:
-//! - Each request runs in one of the two models, and none waits for the change.
-//! - A preparation keeps no model in memory, and delays no unload.
-//! - An unload ends after the memory of both models is free (MM-4).
+//! - Each request runs in one of the two models, and none waits for the exchange.
+//! - A preparation keeps no model in memory, and delays no unload. One that has begun goes on after
+//!   an unload; its result is in the cache for the next load.
+//! - The prepared model is loaded under the lock of the name. So an unload ends after the memory of
+//!   both models is free (MM-4).
 
-use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -20,10 +21,10 @@ use tracing::Instrument;
 
 use super::error::load_error;
 use super::model_engine::{LoadedModel, ModelEngine};
-use super::served::{ManifestRequests, ServedModel};
+use super::served::ManifestRequests;
 use super::state::{self, Action, End, ModelOperation};
 use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, Operation, change, model_span};
-use crate::engine::{ArtifactPath, LoadedMemory};
+use crate::engine::{ArtifactPath, LoadError, LoadedMemory, PoolError};
 
 /// Pauses between attempts at a preparation for which the machine has no room.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -31,6 +32,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Interval at which a replaced model is checked for requests that still run in it.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A model that was loaded, and is to be prepared.
+struct Preparation<E: ModelEngine> {
+    name: String,
+    entry: Weak<CatalogEntry<E::Model>>,
+    /// The path of the artifact.
+    path: ArtifactPath,
+    model: E::ToPrepare,
+}
 
 impl<E: ModelEngine> Catalog<E> {
     /// Starts to prepare the model of `entry`, if it is to be prepared. `path` is that of its
@@ -41,86 +51,93 @@ impl<E: ModelEngine> Catalog<E> {
         entry: &Arc<CatalogEntry<E::Model>>,
         path: &ArtifactPath,
     ) {
-        let unprepared = match &*entry.slot() {
-            ModelSlot::Loaded(served) => self.engine.unprepared(&served.model),
+        let model = match &*entry.slot() {
+            ModelSlot::Loaded(served) => self.engine.to_prepare(&served.model),
             ModelSlot::Restored | ModelSlot::Empty => None,
         };
-        let Some(unprepared) = unprepared else { return };
+        let Some(model) = model else { return };
         let span = model_span(Operation::Prepare, name, entry.target_model.as_deref());
-        let (catalog, name, path) = (Arc::clone(self), name.to_owned(), path.clone());
-        let entry = Arc::downgrade(entry);
-        let preparation = async move {
-            if let Err(error) = catalog.prepare(&name, &entry, &path, &unprepared).await {
-                tracing::warn!("the model stays unprepared: {error}");
-            }
+        let preparation = Preparation::<E> {
+            name: name.to_owned(),
+            entry: Arc::downgrade(entry),
+            path: path.clone(),
+            model,
         };
-        task::spawn(preparation.instrument(span));
+        let catalog = Arc::clone(self);
+        let prepared = async move {
+            if let Err(error) = catalog.prepare(&preparation).await {
+                tracing::warn!("the model serves on unprepared: {error}");
+            }
+            // Removes a copy of the model's files.
+            let _ = catalog.engine.with_files(move || drop(preparation)).await;
+        };
+        task::spawn(prepared.instrument(span));
     }
 
-    async fn prepare(
-        &self,
-        name: &str,
-        entry: &Weak<CatalogEntry<E::Model>>,
-        path: &ArtifactPath,
-        unprepared: &E::Unprepared,
-    ) -> Result<(), CatalogError> {
+    /// Prepares a model and exchanges it. Tries again while the machine has no room.
+    async fn prepare(&self, preparation: &Preparation<E>) -> Result<(), CatalogError> {
         let (started, mut pause) = (Instant::now(), FIRST_PAUSE);
-        let model = loop {
-            match self.engine.prepare(unprepared).await {
-                Ok(Some(model)) => break model,
-                Ok(None) => return Ok(()),
-                Err(error) if error.may_pass() => {
-                    tracing::debug!(again_in = ?pause, "the model cannot be prepared yet: {error}");
-                    sleep(pause).await;
-                    pause = (2 * pause).min(LONGEST_PAUSE);
-                    if !entry.upgrade().is_some_and(|entry| takes_another(&entry)) {
-                        return Ok(());
-                    }
-                }
-                Err(error) => return Err(load_error(name, error)),
-            }
-        };
-        // It has passed the requests of its manifest before.
-        let served = self.serve(name, path, model, ManifestRequests::Skip).await?;
-        let LoadedMemory { own, shared, .. } = served.model.loaded_memory();
-        match self.put_prepared(name, entry, served).await {
-            Ok(entry) => {
-                let prepare_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                tracing::info!(memory_bytes = own, shared_bytes = shared, prepare_ms, "model prepared");
-                self.free_replaced(&entry).await;
-            }
-            // The model was unloaded, or replaced by a newer version.
-            Err(unused) => {
-                self.engine.unload(unused.model).await;
-            }
+        loop {
+            let error = match self.try_prepare(preparation, started).await {
+                Err(error) if may_pass(&error) => error,
+                done => return done,
+            };
+            tracing::info!(again_in = ?pause, "the model is not prepared yet: {error}");
+            sleep(pause).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
         }
+    }
+
+    async fn try_prepare(&self, preparation: &Preparation<E>, started: Instant) -> Result<(), CatalogError> {
+        let turn = self.preparations.acquire().await;
+        if !preparation.is_wanted() {
+            return Ok(());
+        }
+        let has_form = self.engine.prepare(&preparation.model).await;
+        drop(turn);
+        if !has_form.map_err(|error| load_error(&preparation.name, error))? {
+            return Ok(());
+        }
+        let Some(entry) = self.exchange(preparation, started).await? else {
+            return Ok(());
+        };
+        self.free_replaced(&entry).await;
         Ok(())
     }
 
-    /// Puts `served` in the place of the model of `entry`. Gives it back if `entry` is not that of
-    /// `name` any more.
-    async fn put_prepared(
+    /// Loads the prepared model, and puts it in the place of the other one. `None` if that was
+    /// unloaded, or replaced by a newer version.
+    async fn exchange(
         &self,
-        name: &str,
-        entry: &Weak<CatalogEntry<E::Model>>,
-        served: ServedModel<E::Model>,
-    ) -> Result<Arc<CatalogEntry<E::Model>>, ServedModel<E::Model>> {
-        let mut placed = Err(served);
+        preparation: &Preparation<E>,
+        started: Instant,
+    ) -> Result<Option<Arc<CatalogEntry<E::Model>>>, CatalogError> {
+        let name = &preparation.name;
+        let mut exchanged = None;
         self.models
             .entry_by_ref(name)
-            .and_compute_with(|current| async {
+            .and_try_compute_with(|current| async {
                 let current = current.map(|current| current.into_value());
-                let current = current.filter(|current| Weak::as_ptr(entry) == Arc::as_ptr(current));
-                let Some(current) = current.filter(|current| takes_another(current)) else {
-                    return Op::Nop;
+                let Some(entry) = current.filter(|current| preparation.is_for(current)) else {
+                    return Ok(Op::Nop);
                 };
-                if let Err(served) = mem::replace(&mut placed, Ok(Arc::clone(&current))) {
-                    current.replace_model(served);
-                }
-                change(End::Prepared, None)
+                let loaded = self.engine.load_prepared(&preparation.model).await;
+                let Some(model) = loaded.map_err(|error| load_error(name, error))? else {
+                    return Ok(Op::Nop);
+                };
+                // The requests of the manifest have been answered by the model as it was uploaded.
+                let served = self
+                    .serve(name, &preparation.path, model, ManifestRequests::Skip)
+                    .await?;
+                let LoadedMemory { own, shared, .. } = served.model.loaded_memory();
+                entry.replace_model(served);
+                let prepare_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(memory_bytes = own, shared_bytes = shared, prepare_ms, "model prepared");
+                exchanged = Some(entry);
+                Ok::<_, CatalogError>(change(End::Prepared, None))
             })
-            .await;
-        placed
+            .await?;
+        Ok(exchanged)
     }
 
     /// Frees the replaced model of `entry` after the last request that runs in it.
@@ -141,7 +158,27 @@ impl<E: ModelEngine> Catalog<E> {
     }
 }
 
+impl<E: ModelEngine> Preparation<E> {
+    fn is_wanted(&self) -> bool {
+        self.entry.upgrade().is_some_and(|entry| takes_another(&entry))
+    }
+
+    /// Whether it is for the model of `entry`, which is that of the name now.
+    fn is_for(&self, entry: &Arc<CatalogEntry<E::Model>>) -> bool {
+        Weak::as_ptr(&self.entry) == Arc::as_ptr(entry) && takes_another(entry)
+    }
+}
+
 /// Whether the model of `entry` can be replaced.
 fn takes_another<M: LoadedModel>(entry: &CatalogEntry<M>) -> bool {
     state::action(entry.state(), ModelOperation::Refresh) == Action::Load
+}
+
+/// Whether the cause is the state of the machine.
+fn may_pass(error: &CatalogError) -> bool {
+    let is_panic = matches!(
+        error,
+        CatalogError::Load { source, .. } if matches!(**source, LoadError::Pool(PoolError::Panicked))
+    );
+    matches!(error, CatalogError::Load { .. }) && !error.will_last() && !is_panic
 }

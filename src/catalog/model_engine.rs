@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::codec::EncodedResponse;
 use crate::engine::{
-    ArtifactPath, ContentHash, Engine, LoadError, LoadReservation, LoadedMemory, Model, NoRoom, PoolError, Quarantined,
-    RequestMemory, Standing, Unprepared,
+    ArtifactPath, ContentHash, Engine, LoadError, LoadReservation, LoadedMemory, Model, ModelToPrepare, NoRoom,
+    PoolError, Quarantined, RequestMemory, Standing,
 };
 use crate::handler::{Invocation, InvocationError};
 use crate::manifest::Manifest;
@@ -23,7 +23,7 @@ pub trait ModelEngine: Debug + Send + Sync + 'static {
     type Model: LoadedModel;
 
     /// The facts that the preparation of a loaded model needs, without the model itself.
-    type Unprepared: Debug + Send + Sync;
+    type ToPrepare: Debug + Send + Sync + 'static;
 
     /// Loads the artifact at `path`.
     fn load(&self, path: &ArtifactPath) -> impl Future<Output = Result<Self::Model, LoadError>> + Send;
@@ -37,12 +37,15 @@ pub trait ModelEngine: Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Model, LoadError>> + Send;
 
     /// `Some` for a model that is to be prepared while it serves.
-    fn unprepared(&self, model: &Self::Model) -> Option<Self::Unprepared>;
+    fn to_prepare(&self, model: &Self::Model) -> Option<Self::ToPrepare>;
 
-    /// Prepares a model that is loaded, and loads it again. `None` if it stays as it is.
-    fn prepare(
+    /// Prepares a loaded model. Returns whether it has a prepared form.
+    fn prepare(&self, model: &Self::ToPrepare) -> impl Future<Output = Result<bool, LoadError>> + Send;
+
+    /// Loads the prepared form of a model; `None` if there is none any more.
+    fn load_prepared(
         &self,
-        unprepared: &Self::Unprepared,
+        model: &Self::ToPrepare,
     ) -> impl Future<Output = Result<Option<Self::Model>, LoadError>> + Send;
 
     /// Frees `model` before the future ends. Returns the bytes that no other model uses.
@@ -100,6 +103,9 @@ pub trait LoadedModel: Debug + Sized + Send + Sync + 'static {
     /// Sets the model's name for the log and for error messages, and the client's name for it.
     fn called(self, name: String, target_model: Option<String>) -> Self;
 
+    /// Notes that the prepared model takes the place of this one.
+    fn note_replaced(&self);
+
     /// Drops what a ready model does not need.
     fn forget_files(&mut self);
 
@@ -117,7 +123,7 @@ pub trait LoadedModel: Debug + Sized + Send + Sync + 'static {
 
 impl ModelEngine for Engine {
     type Model = Model;
-    type Unprepared = Unprepared;
+    type ToPrepare = ModelToPrepare;
 
     async fn load(&self, path: &ArtifactPath) -> Result<Model, LoadError> {
         self.load(path).await
@@ -132,12 +138,16 @@ impl ModelEngine for Engine {
         self.restore(path, content, manifest).await
     }
 
-    fn unprepared(&self, model: &Model) -> Option<Unprepared> {
-        model.unprepared()
+    fn to_prepare(&self, model: &Model) -> Option<ModelToPrepare> {
+        model.to_prepare()
     }
 
-    async fn prepare(&self, unprepared: &Unprepared) -> Result<Option<Model>, LoadError> {
-        self.prepare(unprepared).await
+    async fn prepare(&self, model: &ModelToPrepare) -> Result<bool, LoadError> {
+        self.prepare(model).await
+    }
+
+    async fn load_prepared(&self, model: &ModelToPrepare) -> Result<Option<Model>, LoadError> {
+        self.load_prepared(model).await
     }
 
     async fn unload(&self, model: Model) -> u64 {
@@ -204,6 +214,10 @@ impl LoadedModel for Model {
 
     fn called(self, name: String, target_model: Option<String>) -> Self {
         self.called(name, target_model)
+    }
+
+    fn note_replaced(&self) {
+        self.note_replaced();
     }
 
     fn forget_files(&mut self) {

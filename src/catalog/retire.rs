@@ -93,14 +93,15 @@ impl<E: ModelEngine> Catalog<E> {
 /// concurrent one.
 async fn free<E: ModelEngine>(engine: &Arc<E>, entry: &CatalogEntry<E::Model>) {
     let _freeing = entry.unload_progress.freeing.lock().await;
+    let mut freed = 0;
     if let Some(replaced) = entry.take_replaced() {
-        engine.unload(replaced.model).await;
+        freed += engine.unload(replaced.model).await;
     }
     let slot = std::mem::replace(&mut *entry.slot(), ModelSlot::Empty);
     if let ModelSlot::Loaded(served) = slot
         && let Some(served) = Arc::into_inner(served)
     {
-        let freed = engine.unload(served.model).await;
+        freed += engine.unload(served.model).await;
         entry.unload_progress.freed.store(freed, Ordering::Relaxed);
     }
 }

@@ -132,6 +132,7 @@ pub(super) fn settings(unload_timeout: Duration, journal: Option<Arc<dyn Journal
         unload_timeout,
         rehearsal_timeout: NEVER,
         media: MediaLimits::default(),
+        preparations: 1,
         restores: 3,
         journal,
     }

@@ -102,6 +102,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
             unload_timeout: args.unload_timeout,
             rehearsal_timeout: args.request_timeout(),
             media: media_limits(&args.media),
+            preparations: args.prepare_processes(),
             restores: args.load_threads,
             journal: journal.map(|link| link as Arc<dyn Journal>),
         },

@@ -387,7 +387,7 @@ pub enum Prepare {
     /// Prepare each model at its first load
     Auto,
     /// Load each model as it is, so that its first request does not wait, and prepare it while it
-    /// serves; a model that crashes at its load then ends the server
+    /// serves; a model that crashes at its load or in its first run then ends the serving process
     Later,
     /// Load the uploaded files directly; a model that crashes then ends the server
     Off,

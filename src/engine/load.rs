@@ -35,9 +35,8 @@ pub(in crate::engine) mod workplace;
 use std::sync::Arc;
 
 use adapter::{Adapter, FoundAdapter};
-use artifact::{Artifact, ArtifactError, ArtifactPath, FoundBy, Processor};
+use artifact::{Artifact, ArtifactError, ArtifactPath, FoundBy, PrivateCopy, Processor};
 use content::ContentHash;
-use later::UnpreparedContent;
 use packed::Packed;
 use prepare::{Platform, PrepareError, Prepared};
 use resident::{OnGpu, Resident, SessionSource};
@@ -71,14 +70,19 @@ impl Engine {
         let (content, artifact, packed) = self.identify(path).await?;
         let adapter = self.adapter(&artifact).await?;
         if let Some((content, packed)) = packed {
-            match self.load_opened(content, packed, adapter.as_ref(), attempt).await {
+            // A child tries it first, because the model next to it may take its place.
+            match self
+                .load_opened(content, packed, adapter.as_ref(), attempt, false)
+                .await
+            {
                 Err(error) if error.is_about_content() => {
                     tracing::warn!(%error, "a packed prepared model is refused; loading the model next to it instead");
                 }
                 done => return done,
             }
         }
-        self.load_opened(content, artifact, adapter.as_ref(), attempt).await
+        self.load_opened(content, artifact, adapter.as_ref(), attempt, true)
+            .await
     }
 
     /// Opens and hashes the artifact at `path`, and finds the prepared form in it.
@@ -103,6 +107,7 @@ impl Engine {
         artifact: Artifact,
         adapter: Option<&FoundAdapter>,
         attempt: usize,
+        may_be_later: bool,
     ) -> Result<Model, LoadError> {
         let manifest = match adapter {
             None => Arc::clone(&artifact.manifest),
@@ -121,34 +126,50 @@ impl Engine {
             None => None,
             Some(preparing) => self.known(preparing, content).await?,
         };
-        let is_new = known.is_none();
-        let source = match known.clone().and_then(SessionSource::prepared) {
-            Some(source) => source,
-            None => self.source(content, &artifact, known, attempt).await?,
+        let resident = match known.clone().and_then(SessionSource::prepared) {
+            Some(source) => self.create(content, Arc::new(source), Some(artifact)).await?,
+            None => {
+                let copy = self.copy(content, &artifact, attempt).await?;
+                let unprepared = match known {
+                    None if may_be_later => self.load_unprepared(content, &artifact, &copy).await?,
+                    _ => None,
+                };
+                match unprepared {
+                    Some(resident) => resident,
+                    None => {
+                        let source = self.source(content, &artifact, copy, known).await?;
+                        self.create(content, Arc::new(source), Some(artifact)).await?
+                    }
+                }
+            }
         };
-        let is_to_be_prepared = is_new && self.prepares_later() && self.unpreparable.check(&content).is_ok();
-        let copy = source.copy().filter(|_| is_to_be_prepared).cloned();
-        let mut resident = self.create(content, Arc::new(source), Some(artifact)).await?;
-        resident.unprepared = copy.map(|copy| Arc::new(UnpreparedContent::new(content, copy)));
         let resident = Arc::new(resident);
         place.set(&resident);
         self.model(resident, manifest, adapter).await
     }
 
-    /// Makes a private copy of `artifact`, or its prepared form if possible. `known` holds the
-    /// findings that exist already.
+    /// Makes a private copy of `artifact`.
+    async fn copy(
+        &self,
+        content: ContentHash,
+        artifact: &Arc<Artifact>,
+        attempt: usize,
+    ) -> Result<Arc<PrivateCopy>, LoadError> {
+        let (workplace, uploaded) = (Arc::clone(&self.workplace), Arc::clone(artifact));
+        let copied = self.loads.run(move || workplace.copy(&uploaded, &content, attempt));
+        Ok(Arc::new(copied.await.map_err(LoadError::Pool)??))
+    }
+
+    /// Chooses the prepared form of `artifact` if possible, or else its private copy. `known` holds
+    /// the findings that exist already.
     async fn source(
         &self,
         content: ContentHash,
         artifact: &Arc<Artifact>,
+        copy: Arc<PrivateCopy>,
         known: Option<Prepared>,
-        attempt: usize,
     ) -> Result<SessionSource, LoadError> {
-        let (workplace, uploaded) = (Arc::clone(&self.workplace), Arc::clone(artifact));
-        let copied = self.loads.run(move || workplace.copy(&uploaded, &content, attempt));
-        let copy = Arc::new(copied.await.map_err(LoadError::Pool)??);
         let prepared = match (&self.preparing, known) {
-            (Some(_), None) if self.prepares_later() => None,
             (Some(preparing), None) => match self.prepared(preparing, content, &copy).await {
                 Ok(prepared) => prepared,
                 Err(error) => {

@@ -23,6 +23,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span};
+use tokio::time::timeout;
 
 use super::times::{Step, StepTime};
 use crate::background::{Background, BlockingWork};
@@ -97,8 +98,10 @@ impl Traces {
     pub async fn stop(self) {
         let (provider, runtime) = (self.provider, self.thread.runtime());
         let stopped = runtime.spawn_blocking(move || provider.shutdown_with_timeout(LAST_SPANS_TIMEOUT));
-        match stopped.await {
-            Ok(Ok(())) => {}
+        // Lookups of a host name that does not answer may have all threads.
+        match timeout(LAST_SPANS_TIMEOUT, stopped).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::debug!(%error, "the last traces were not sent"),
             Ok(Err(error)) => tracing::debug!(%error, "the last traces were not sent"),
             Err(error) => tracing::debug!(%error, "the last traces were not sent"),
         }

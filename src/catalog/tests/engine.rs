@@ -246,7 +246,7 @@ impl fmt::Debug for TestEngine {
 
 impl ModelEngine for TestEngine {
     type Model = TestModel;
-    type Unprepared = String;
+    type ToPrepare = String;
 
     async fn load(&self, path: &ArtifactPath) -> Result<TestModel, LoadError> {
         self.load_at(path, None).await
@@ -261,16 +261,20 @@ impl ModelEngine for TestEngine {
         self.load_at(path, Some(manifest)).await
     }
 
-    fn unprepared(&self, model: &TestModel) -> Option<String> {
+    fn to_prepare(&self, model: &TestModel) -> Option<String> {
         let is_later = self.state().preparations.contains_key(&model.path);
         (is_later && !model.is_prepared).then(|| model.path.clone())
     }
 
-    async fn prepare(&self, path: &String) -> Result<Option<TestModel>, LoadError> {
+    async fn prepare(&self, path: &String) -> Result<bool, LoadError> {
         let gate = self.state().preparations.get_mut(path).and_then(VecDeque::pop_front);
         if let Some(gate) = gate {
             gate.pass().await?;
         }
+        Ok(true)
+    }
+
+    async fn load_prepared(&self, path: &String) -> Result<Option<TestModel>, LoadError> {
         let mut model = self.load_at(&ArtifactPath::trusted(Path::new(path)), None).await?;
         model.is_prepared = true;
         Ok(Some(model))

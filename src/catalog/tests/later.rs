@@ -44,19 +44,16 @@ async fn a_model_answers_before_it_is_prepared_and_requests_keep_the_model_that_
 }
 
 #[tokio::test]
-async fn a_preparation_delays_no_unload_and_its_model_is_given_back() {
+async fn a_preparation_delays_no_unload_and_loads_nothing_after_it() {
     let server = Server::new(["a"]);
     let mut preparation = server.engine.hold_preparation(&path("a"));
     server.load("a").await.unwrap();
     preparation.begun().await;
     server.unload("a").await.unwrap();
     server.assert_not_found("a").await;
-    assert_eq!(server.engine.counts().bytes, 0);
     preparation.succeed();
-    let patience = Patience::new();
-    while server.engine.counts().unloaded < 2 {
-        patience.wait().await;
-    }
+    settle().await;
+    assert_eq!(server.engine.counts().loaded, 1);
     server.assert_balanced();
 }
 
@@ -69,16 +66,34 @@ async fn a_prepared_model_is_not_put_in_the_place_of_a_later_load() {
     first.begun().await;
     server.unload("a").await.unwrap();
     server.load("a").await.unwrap();
-    second.begun().await;
     first.succeed();
-    let patience = Patience::new();
-    while server.engine.counts().unloaded < 2 {
-        patience.wait().await;
-    }
+    second.begun().await;
     assert!(!is_prepared(&server, "a").await);
     second.succeed();
     wait_until_prepared(&server, "a").await;
     wait_for_bytes(&server, 100).await;
+    server.assert_balanced();
+}
+
+#[tokio::test]
+async fn models_wait_for_their_turn_and_those_that_are_unloaded_meanwhile_are_not_prepared() {
+    let server = Server::new(["a", "b", "c"]);
+    let mut first = server.engine.hold_preparation(&path("a"));
+    let mut second = server.engine.hold_preparation(&path("b"));
+    let mut third = server.engine.hold_preparation(&path("c"));
+    for name in ["a", "b", "c"] {
+        server.load(name).await.unwrap();
+    }
+    first.begun().await;
+    settle().await;
+    assert!(!second.has_begun());
+    server.unload("b").await.unwrap();
+    first.succeed();
+    third.begun().await;
+    assert!(!second.has_begun());
+    third.succeed();
+    wait_until_prepared(&server, "c").await;
+    wait_for_bytes(&server, 200).await;
     server.assert_balanced();
 }
 

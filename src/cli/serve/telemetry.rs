@@ -72,7 +72,9 @@ pub(super) fn report_metrics(
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            write_each();
+            let write = write_each.clone();
+            // A task of its own, so that a panic, which is in the log, ends only this interval.
+            let _ = tokio::spawn(async move { write() }).await;
         }
     });
     Ok(Some(async move {

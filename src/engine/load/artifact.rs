@@ -127,6 +127,10 @@ pub struct Facts {
     pub has_trees: bool,
     /// Whether a small request can cause any amount of work; true if that is unknown.
     pub has_unbounded_work: bool,
+    /// Whether the sizes of all results follow from those of the inputs; false if that is unknown.
+    /// Not kept with a prepared form, which comes from a trial.
+    #[serde(skip)]
+    pub has_known_sizes: bool,
 }
 
 impl Facts {
@@ -200,7 +204,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
     }
     let (file, mut weights) = open_file(&folder, &real)?;
     let (mut widened, mut large, mut largest) = (0, 0, 0);
-    let (mut has_trees, mut has_unbounded_work) = (false, true);
+    let (mut has_trees, mut has_unbounded_work, mut has_known_sizes) = (false, true, false);
     let mut external = Vec::new();
     let mut counted = BTreeSet::new();
     let is_ort_format = is_ort_format(&real);
@@ -230,6 +234,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
         })?;
         (widened, large, largest) = (facts.widened, facts.large, facts.largest);
         (has_trees, has_unbounded_work) = (facts.has_trees, facts.has_unbounded_work);
+        has_known_sizes = !facts.has_data_sizes;
         for (location, needed) in facts.external {
             let file = external_file(&real, &folder, &location)?;
             let (data, bytes) = open_file(&folder, &file)?;
@@ -266,6 +271,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
             largest,
             has_trees,
             has_unbounded_work,
+            has_known_sizes,
         },
         manifest: manifest.shared(),
         request_files,
@@ -303,6 +309,7 @@ fn open_without_graph(folder: Folder, path: &ArtifactPath, none: ArtifactError) 
             largest: 0,
             has_trees: false,
             has_unbounded_work: false,
+            has_known_sizes: true,
         },
         manifest: manifest.shared(),
         request_files,

@@ -64,6 +64,9 @@ pub struct OnnxFacts {
     /// Whether there is an operator whose work depends on the values of its inputs, or on a
     /// product of their sizes. With it, a request of few bytes can cause any amount of work.
     pub has_unbounded_work: bool,
+    /// Whether there is an operator whose results have sizes that depend on data, and not only on
+    /// sizes.
+    pub has_data_sizes: bool,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -50,6 +50,51 @@ pub fn declared(inputs: &[InputSpec], output: &ValueType) -> OutputRows {
     }
 }
 
+/// Whether the declared types say for certain how each output relates to the records, so that a
+/// trial could not find anything else. `has_known_sizes` says whether the sizes of outputs follow
+/// from those of the inputs alone.
+pub fn are_certain(signature: &Signature, has_known_sizes: bool) -> bool {
+    let mut outputs = signature.outputs.iter();
+    outputs.all(|output| is_certain(&signature.inputs, &output.value_type, has_known_sizes))
+}
+
+fn is_certain(inputs: &[InputSpec], output: &ValueType, has_known_sizes: bool) -> bool {
+    let dims = match output {
+        ValueType::Map { .. } => return true,
+        ValueType::Sequence(_) => return has_known_sizes && has_only_records(inputs),
+        ValueType::Tensor { dims: None, .. } => return false,
+        ValueType::Tensor { dims: Some(dims), .. } => dims,
+    };
+    match dims.first() {
+        None => true,
+        Some(Dim::Dynamic(Some(name))) if is_name_of_records(inputs, name) => true,
+        // Many exporters give each axis of an output a name of its own, or none.
+        Some(Dim::Dynamic(_)) => has_known_sizes && has_only_records(inputs) && axis(inputs) == DeclaredAxis::Open,
+        // Exporters leave the size of their example in the shape.
+        Some(Dim::Fixed(_)) => axis(inputs) != DeclaredAxis::Open,
+    }
+}
+
+/// Whether no axis of the inputs is open but the first ones, so that an output's open axis has no
+/// other source.
+fn has_only_records(inputs: &[InputSpec]) -> bool {
+    let is_closed = |dims: &Vec<Dim>| dims.iter().skip(1).all(|dim| matches!(dim, Dim::Fixed(_)));
+    inputs.iter().all(|input| input.dims.as_ref().is_some_and(is_closed))
+}
+
+/// Whether first axes of the inputs have this name, and no other axes.
+fn is_name_of_records(inputs: &[InputSpec], name: &str) -> bool {
+    let has_name = |dim: &Dim| matches!(dim, Dim::Dynamic(Some(found)) if found == name);
+    let mut is_first = false;
+    for dims in inputs.iter().filter_map(|input| input.dims.as_ref()) {
+        is_first |= dims.first().is_some_and(has_name);
+        if dims.iter().skip(1).any(has_name) {
+            return false;
+        }
+    }
+    is_first
+}
+
 /// Decides for each output of `signature` from the runs of a trial. `signature` holds the
 /// decisions from the declared types.
 pub fn tried(signature: &Signature, runs: &[TrialRun<'_>]) -> Vec<OutputRows> {
@@ -173,6 +218,61 @@ mod tests {
             dims: None,
         };
         assert_eq!(declared(&[input(&[-1])], &unknown), PerRecord);
+    }
+
+    #[test]
+    fn declared_shapes_are_certain_if_an_open_axis_has_one_source() {
+        let shape = |dims: &[&str]| -> Option<Vec<Dim>> {
+            let dim = |text: &&str| match text.parse() {
+                Ok(size) => Dim::Fixed(size),
+                Err(_) => Dim::Dynamic(Some((*text).to_owned()).filter(|name| name != "?")),
+            };
+            Some(dims.iter().map(dim).collect())
+        };
+        type Case<'a> = (&'a [&'a [&'a str]], &'a [&'a str], bool);
+        let table: [Case<'_>; 14] = [
+            (&[&["?", "4"]], &["?", "2"], true),
+            (&[&["n", "4"]], &["n"], true),
+            (&[&["n", "4"]], &["m", "6"], true),
+            (&[&["1", "3", "64", "64"]], &["?", "6"], false),
+            (&[&["n", "4"]], &[], true),
+            (&[&["1", "4"]], &["1", "2"], true),
+            // The size of the exporter's example, or time.
+            (&[&["n", "4"]], &["1", "2"], false),
+            (&[&["n", "4"]], &["20", "n", "37"], false),
+            // Of texts.
+            (
+                &[&["batch", "tokens"], &["batch", "tokens"]],
+                &["batch", "tokens", "8"],
+                true,
+            ),
+            (&[&["batch", "tokens"]], &["tokens", "batch", "8"], false),
+            (&[&["?", "?"]], &["?", "8"], false),
+            (&[&["n", "n"]], &["n", "8"], false),
+            (&[&["n", "t"]], &["m", "8"], false),
+            (&[], &["3"], true),
+        ];
+        for (inputs, output, expected) in table {
+            let specs: Vec<InputSpec> = inputs
+                .iter()
+                .map(|dims| InputSpec {
+                    dims: shape(dims),
+                    ..input(&[])
+                })
+                .collect();
+            let output = ValueType::Tensor {
+                data_type: DataType::F32,
+                dims: shape(output),
+            };
+            assert_eq!(is_certain(&specs, &output, true), expected, "{inputs:?} {output:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_axis_is_not_certain_where_sizes_depend_on_data() {
+        let (inputs, boxes) = ([input(&[-1, 4])], output(&[-1, 6]));
+        assert!(is_certain(&inputs, &boxes, true));
+        assert!(!is_certain(&inputs, &boxes, false));
     }
 
     #[test]

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::engine::load::artifact::{Artifact, Facts, PrivateCopy};
 use crate::engine::load::content::ContentHash;
+use crate::engine::load::later;
 use crate::engine::load::prepare::{
     self, Findings, Platform, PrepareError, PrepareJob, Prepared, PreparedCache, Preparer,
 };
@@ -36,8 +39,7 @@ pub struct PrepareConfig {
     /// Bytes from which a constant is kept in a file of its own, which models share; `None` keeps
     /// each model in one file.
     pub large_constant: Option<u64>,
-    /// Whether models are loaded first, and prepared while they serve. On a GPU they are prepared
-    /// first in any case, because their sessions stay the same.
+    /// Whether models are loaded first, and prepared while they serve.
     pub later: bool,
 }
 
@@ -48,7 +50,8 @@ pub struct Preparing {
     pub(in crate::engine) cache: Arc<PreparedCache>,
     memory: u64,
     large_constant: Option<u64>,
-    pub(in crate::engine) later: bool,
+    /// The places of contents that are prepared later, if any are.
+    pub(in crate::engine) later: Option<Arc<Semaphore>>,
 }
 
 impl Preparing {
@@ -72,7 +75,7 @@ impl Preparing {
             cache: Arc::new(cache),
             memory: config.memory,
             large_constant: config.large_constant,
-            later: config.later,
+            later: config.later.then(later::places),
         })
     }
 

@@ -20,7 +20,7 @@ use crate::engine::load::constants::{
     ConstantFiles, DropMark, ExpectedConstants, ModelConstants, OwnMemory, UsedConstants,
 };
 use crate::engine::load::content::ContentHash;
-use crate::engine::load::later::UnpreparedContent;
+use crate::engine::load::later::ContentToPrepare;
 use crate::engine::load::prepare::{Findings, Prepared, StoredConstants};
 use crate::engine::load::second::{RunSession, SecondSession, SecondSessions};
 use crate::engine::memory::allocator;
@@ -53,8 +53,8 @@ pub struct Resident {
     constants: Option<UsedConstants>,
     /// The prepared form, for an analysis with an adapter; `None` if the session has another form.
     graph: Option<GraphFile>,
-    /// The files of a content that is still to be prepared.
-    pub unprepared: Option<Arc<UnpreparedContent>>,
+    /// `Some` if the content was loaded before its preparation.
+    pub to_prepare: Option<Arc<ContentToPrepare>>,
     /// The analyses with adapters, by the names of their parameters.
     with_adapters: Mutex<Vec<(BTreeSet<String>, Axes)>>,
     _file: Option<MappedFile>,
@@ -182,7 +182,7 @@ impl Resident {
                 path: source.file.clone(),
                 peak: findings.load_peak,
             }),
-            unprepared: None,
+            to_prepare: None,
             with_adapters: Mutex::default(),
             _file: file,
         };
@@ -246,6 +246,11 @@ impl Resident {
         second.map_or(RunSession::First(&self.session), RunSession::Second)
     }
 
+    /// Notes that the prepared form of the same content takes the place of this session.
+    pub fn note_replaced(&self) {
+        self.own.reservation().leave_nothing();
+    }
+
     /// Private bytes that are freed with this session.
     pub fn private(&self) -> u64 {
         let copies = self.constants.as_ref().map_or(0, UsedConstants::own_copies);
@@ -301,7 +306,7 @@ pub struct SessionSource {
     constants: Arc<StoredConstants>,
     facts: Facts,
     /// Keeps an uploaded model's files until the session is created.
-    copy: Option<Arc<PrivateCopy>>,
+    _copy: Option<Arc<PrivateCopy>>,
     /// Measurements of this form of the model.
     findings: Option<Findings>,
     /// Results of the trial for the outputs, whichever form was tried; empty without a trial.
@@ -322,7 +327,7 @@ impl SessionSource {
                 .map(|findings| findings.rows.clone())
                 .unwrap_or_default(),
             findings: findings.filter(|findings| !findings.prepared),
-            copy: Some(uploaded),
+            _copy: Some(uploaded),
         })
     }
 
@@ -344,17 +349,12 @@ impl SessionSource {
             facts: prepared.facts,
             rows: prepared.findings.rows.clone(),
             findings: Some(prepared.findings),
-            copy: None,
+            _copy: None,
         })
     }
 
     pub fn facts(&self) -> Facts {
         self.facts
-    }
-
-    /// The private copy of the uploaded model, if the session is created from it.
-    pub fn copy(&self) -> Option<&Arc<PrivateCopy>> {
-        self.copy.as_ref()
     }
 
     /// The memory that a session is expected to need, apart from what it shares with others.

@@ -1,5 +1,7 @@
 //! Reservations of a load, of a loaded model and of a request. Each is released on drop.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::ledger::MemoryLedger;
 use super::position::{ReservationRequest, ResidentMemory};
 use super::{Budget, Footprint, NoRoom};
@@ -34,7 +36,7 @@ impl LoadReservation {
         let mut loaded = ModelReservation {
             budget: budget.clone(),
             footprint,
-            releases: taken,
+            releases: AtomicU64::new(taken),
         };
         if taken <= expected {
             return Ok(loaded);
@@ -51,7 +53,7 @@ impl LoadReservation {
             Ok(()) => Ok(loaded),
             Err(refused) => {
                 // Leave as many released bytes as the load found.
-                loaded.releases = released;
+                *loaded.releases.get_mut() = released;
                 let needed = taken;
                 Err((NoRoom { needed, ..refused }, loaded))
             }
@@ -76,8 +78,9 @@ impl Drop for LoadReservation {
 pub struct ModelReservation {
     budget: Budget,
     footprint: Footprint,
-    /// Bytes that this model leaves for its replacement.
-    releases: u64,
+    /// Bytes that this model leaves for its replacement. Atomic, because models share their
+    /// reservation.
+    releases: AtomicU64,
 }
 
 impl ModelReservation {
@@ -99,15 +102,20 @@ impl ModelReservation {
         };
         self.footprint.private -= part.private;
         self.footprint.mapped -= part.mapped;
-        let releases = part.total(&self.budget.shared.config).min(self.releases);
-        self.releases -= releases;
+        let releases = part.total(&self.budget.shared.config).min(*self.releases.get_mut());
+        *self.releases.get_mut() -= releases;
         // The drop of the part removes its workspace of 0 bytes.
         self.budget.ledger().add_workspace(0);
         Self {
             budget: self.budget.clone(),
             footprint: part,
-            releases,
+            releases: AtomicU64::new(releases),
         }
+    }
+
+    /// Leaves no memory for a replacement, because the replacement is loaded already.
+    pub fn leave_nothing(&self) {
+        self.releases.store(0, Ordering::Relaxed);
     }
 
     /// Reserves the memory of a request to the model.
@@ -119,7 +127,7 @@ impl ModelReservation {
 impl Drop for ModelReservation {
     fn drop(&mut self) {
         let mut ledger = self.budget.ledger();
-        ledger.release(self.footprint, self.releases);
+        ledger.release(self.footprint, self.releases.load(Ordering::Relaxed));
         ledger.epoch += 1;
         ledger.ends += 1;
         drop(ledger);

@@ -92,6 +92,8 @@ impl LoadedModel for TestModel {
         self
     }
 
+    fn note_replaced(&self) {}
+
     fn forget_files(&mut self) {
         (self.manifest.warmup, self.manifest.golden) = (Vec::new(), Vec::new());
     }

@@ -62,6 +62,20 @@ const UNBOUNDED: [&str; 33] = [
     "WhisperBeamSearch",
 ];
 
+/// Operators whose results have sizes that depend on data, for [`OnnxFacts::has_data_sizes`].
+/// (`Compress` to `Unique`: the number of elements that are chosen; the others: a loop's number of
+/// iterations, a size that is an input.)
+const DATA_SIZES: [&str; 8] = [
+    "Compress",
+    "ConstantOfShape",
+    "Loop",
+    "NonMaxSuppression",
+    "NonZero",
+    "Range",
+    "StringSplit",
+    "Unique",
+];
+
 pub(super) struct Scanner<R> {
     wire: Wire<R>,
     /// Bytes of the names in `facts.external`.
@@ -125,6 +139,7 @@ impl<R: Read + io::Seek> Scanner<R> {
                     let name = self.wire.string(field_end)?;
                     self.facts.has_trees |= name.starts_with("TreeEnsemble");
                     self.facts.has_unbounded_work |= UNBOUNDED.contains(&name.as_str());
+                    self.facts.has_data_sizes |= DATA_SIZES.contains(&name.as_str());
                     self.header.add_operator(&name);
                 }
                 FieldContent::Producer => self.header.producer = self.shown(field_end)?,

@@ -76,6 +76,7 @@ fn the_scan_finds_operators_and_external_files_in_subgraphs() {
             widened: 0,
             has_trees: true,
             has_unbounded_work: false,
+            has_data_sizes: false,
         }
     );
 }
@@ -102,7 +103,7 @@ fn the_scan_enters_functions_and_the_defaults_of_their_attributes() {
     let function = field(25, &[default, field(7, &field(4, b"Loop"))].concat());
     let facts = scan_bytes(&function).unwrap();
     assert_eq!(facts.external, BTreeMap::from([("../secret.bin".to_owned(), 0)]));
-    assert!(facts.has_unbounded_work);
+    assert!(facts.has_unbounded_work && facts.has_data_sizes);
 }
 
 #[test]

@@ -38,6 +38,7 @@ const FACTS: Facts = Facts {
     largest: 0,
     has_trees: false,
     has_unbounded_work: true,
+    has_known_sizes: false,
 };
 
 /// The platform of this machine with the given build of ONNX Runtime.
