@@ -125,15 +125,20 @@ mod tests {
         names.filter(|found| found.trim() == name).count()
     }
 
+    /// Waits until there are `count` threads with the name `name`.
+    fn assert_threads(name: &str, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while threads(name) != count {
+            assert!(Instant::now() < deadline, "{} {name}", threads(name));
+            thread::yield_now();
+        }
+    }
+
     #[test]
     fn threads_for_blocking_work_exist_from_the_start() {
         let background = Background::start("early", 3, BlockingWork::Awaited).unwrap();
         // A thread names itself when it starts to run.
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while threads("early-files") < 3 && Instant::now() < deadline {
-            thread::yield_now();
-        }
-        assert_eq!(threads("early-files"), 3);
+        assert_threads("early-files", 3);
         let (done, is_done) = mpsc::channel();
         for sender in iter::repeat_n(done, 20) {
             background.runtime().spawn_blocking(move || sender.send(()).unwrap());
@@ -141,7 +146,7 @@ mod tests {
         assert_eq!(is_done.iter().count(), 20);
         assert_eq!(threads("early-files"), 3);
         drop(background);
-        assert_eq!(threads("early-files"), 0);
+        assert_threads("early-files", 0);
     }
 
     #[test]
