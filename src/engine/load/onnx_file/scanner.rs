@@ -62,16 +62,13 @@ const UNBOUNDED: [&str; 33] = [
     "WhisperBeamSearch",
 ];
 
-/// Operators whose results have sizes that depend on data, for [`OnnxFacts::has_data_sizes`].
-/// (`Compress` to `Unique`: the number of elements that are chosen; the others: a loop's number of
-/// iterations, a size that is an input.)
-const DATA_SIZES: [&str; 8] = [
+/// Operators for [`OnnxFacts::has_data_sizes`]: they choose elements, or repeat a body as often as
+/// the data say. Sizes that are computed from sizes (`ConstantOfShape`, `Range`) are not meant.
+const DATA_SIZES: [&str; 6] = [
     "Compress",
-    "ConstantOfShape",
     "Loop",
     "NonMaxSuppression",
     "NonZero",
-    "Range",
     "StringSplit",
     "Unique",
 ];
