@@ -82,6 +82,24 @@ fn load(server: &Server, cases: &[Case]) {
 }
 
 #[test]
+fn names_keep_their_adapters_when_their_base_model_is_prepared_while_it_serves() {
+    let server = Builder::multi().argument("--prepare=later").start();
+    let cases = cases(&["optional"]);
+    load(&server, &cases);
+    for case in &cases {
+        case.assert_answered(&server);
+    }
+    eventually("the models are prepared", || {
+        server.count_in_log("model prepared") == cases.len()
+    });
+    for case in &cases {
+        case.assert_answered(&server);
+        server.unload(&case.name()).expect(200);
+    }
+    assert_eq!(server.reserved(), 0);
+}
+
+#[test]
 fn each_name_has_the_answers_of_its_adapter() {
     let server = Builder::multi().start();
     let cases = cases(&["optional", "required", "mixing"]);
