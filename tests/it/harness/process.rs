@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::eventually;
 
@@ -19,23 +19,8 @@ impl Process {
 
     /// Like [`Self::anonymous_memory`], for a process that may end at any time.
     pub fn anonymous_memory_if_alive(self) -> Option<u64> {
-        self.status_bytes("RssAnon:")
-    }
-
-    /// Lets the process map `more` bytes of data.
-    pub fn limit_data(self, more: u64) {
-        let limit = Rlimit {
-            current: Some(self.status_bytes("VmData:").unwrap() + more),
-            maximum: None,
-        };
-        let id = Pid::from_raw(self.0.try_into().unwrap());
-        prlimit(id, Resource::Data, limit).unwrap();
-    }
-
-    /// A size in `/proc/<pid>/status`.
-    fn status_bytes(self, name: &str) -> Option<u64> {
         let status = fs::read_to_string(self.file("status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
         Some(line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024)
     }
 
