@@ -153,12 +153,14 @@ impl Engine {
     }
 
     async fn note_unpreparable(&self, content: ContentHash, copy: &Arc<PrivateCopy>, error: &LoadError) {
-        tracing::warn!("the model serves on unprepared: {error}");
         let copy = Arc::clone(copy);
         // The folder for copies may be deleted at any time, which is not the fault of the model.
         let was_there = self.files.run(move || copy.artifact().model.exists()).await;
         if was_there.unwrap_or(false) {
+            tracing::warn!("the model serves on unprepared: {error}");
             self.unpreparable.add(content.short(), error.to_string());
+        } else {
+            tracing::warn!("the model serves on unprepared until its next load: the copy of its files was deleted");
         }
     }
 
@@ -208,7 +210,7 @@ fn is_panic(error: &LoadError) -> bool {
 fn has_form(prepared: Option<Prepared>) -> bool {
     let has_form = prepared.is_some_and(|prepared| prepared.file.is_some());
     if !has_form {
-        tracing::info!("the model serves on as it was uploaded: it has no prepared form");
+        tracing::debug!("the model serves on as it was uploaded, because no prepared form was kept");
     }
     has_form
 }
