@@ -24,7 +24,7 @@ use super::model_engine::{LoadedModel, ModelEngine};
 use super::served::ManifestRequests;
 use super::state::{self, Action, End, ModelOperation};
 use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, Operation, change, model_span};
-use crate::engine::{ArtifactPath, LoadError, LoadedMemory, PoolError};
+use crate::engine::{ArtifactPath, LoadedMemory};
 
 /// Pauses between attempts at a preparation for which the machine has no room.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -176,9 +176,5 @@ fn takes_another<M: LoadedModel>(entry: &CatalogEntry<M>) -> bool {
 
 /// Whether the cause is the state of the machine.
 fn may_pass(error: &CatalogError) -> bool {
-    let is_panic = matches!(
-        error,
-        CatalogError::Load { source, .. } if matches!(**source, LoadError::Pool(PoolError::Panicked))
-    );
-    matches!(error, CatalogError::Load { .. }) && !error.will_last() && !is_panic
+    matches!(error, CatalogError::Load { source, .. } if source.may_pass())
 }

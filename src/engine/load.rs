@@ -44,7 +44,7 @@ use resident::{OnGpu, Resident, SessionSource};
 use super::memory::{Replacement, allocator};
 use super::onnxruntime::gpu::GpuProvider;
 use super::onnxruntime::session::SessionError;
-use super::run::{batch, crash, model::Model, stuck::Standing, turn::Batcher};
+use super::run::{batch, crash, model::Model, pool::PoolError, stuck::Standing, turn::Batcher};
 use super::{Engine, LoadError};
 use crate::manifest::Manifest;
 
@@ -401,12 +401,13 @@ impl LoadError {
         )
     }
 
-    /// Whether the cause is the state of this machine, so that another attempt may succeed.
+    /// Whether the cause is the state of this machine, so that another attempt may succeed. A panic
+    /// has its cause in the model.
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
             Self::NoRoom(_)
-                | Self::Pool(_)
+                | Self::Pool(PoolError::QueueFull { .. } | PoolError::Deadline | PoolError::Stopping)
                 | Self::Session(SessionError::OutOfMemory | SessionError::NoDescriptors)
                 | Self::Prepare(PrepareError::Killed | PrepareError::Stopping | PrepareError::NoChild(_))
         )

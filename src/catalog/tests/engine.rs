@@ -112,6 +112,11 @@ impl TestEngine {
         held
     }
 
+    /// Forgets the preparations that were held and have not begun.
+    pub fn forget_preparations(&self) {
+        self.state().preparations.clear();
+    }
+
     pub fn hold_unload(&self) -> HeldCall {
         let (gate, held) = HeldCall::new();
         self.state().unloads.push_back(gate);

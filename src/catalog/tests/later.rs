@@ -1,7 +1,7 @@
 //! Models that are prepared while they serve.
 
 use super::*;
-use crate::engine::{LoadError, SessionError};
+use crate::engine::{LoadError, PoolError, SessionError};
 use engine::no_room;
 
 /// Whether the next request to `name` runs in a prepared model.
@@ -133,15 +133,19 @@ async fn a_preparation_without_room_is_tried_again() {
 #[tokio::test]
 async fn a_model_whose_preparation_fails_serves_on_as_it_is() {
     let server = Server::new(["a"]);
-    let error = LoadError::Session(SessionError::Rejected("no".to_owned()));
-    server.engine.hold_preparation(&path("a")).fail(error);
-    let mut never = server.engine.hold_preparation(&path("a"));
-    server.load("a").await.unwrap();
-    settle().await;
-    assert!(!is_prepared(&server, "a").await);
-    assert!(!never.has_begun());
-    server.assert_found("a").await;
-    server.assert_balanced();
+    let rejected = LoadError::Session(SessionError::Rejected("no".to_owned()));
+    for error in [rejected, LoadError::Pool(PoolError::Panicked)] {
+        server.engine.hold_preparation(&path("a")).fail(error);
+        let mut never = server.engine.hold_preparation(&path("a"));
+        server.load("a").await.unwrap();
+        settle().await;
+        assert!(!is_prepared(&server, "a").await);
+        assert!(!never.has_begun());
+        server.assert_found("a").await;
+        server.assert_balanced();
+        server.unload("a").await.unwrap();
+        server.engine.forget_preparations();
+    }
 }
 
 #[tokio::test]

@@ -27,7 +27,6 @@ use super::resident::{Resident, SessionSource};
 use crate::disk_cache::is_in_memory;
 use crate::engine::onnxruntime::session::SessionError;
 use crate::engine::run::model::Model;
-use crate::engine::run::pool::PoolError;
 use crate::engine::run::stuck::Standing;
 use crate::engine::{Engine, LoadError};
 use crate::manifest::Manifest;
@@ -140,7 +139,7 @@ impl Engine {
             (Some(copy), None) => match self.prepared(preparing, content, copy).await {
                 Ok(prepared) => prepared,
                 // The copy stays for another attempt.
-                Err(error) if error.may_pass() && !is_panic(&error) => return Err(error),
+                Err(error) if error.may_pass() => return Err(error),
                 Err(error) => {
                     self.note_unpreparable(content, copy, &error).await;
                     None
@@ -200,10 +199,6 @@ impl Engine {
             ..loaded
         }))
     }
-}
-
-fn is_panic(error: &LoadError) -> bool {
-    matches!(error, LoadError::Pool(PoolError::Panicked))
 }
 
 /// Whether there is a prepared form, and not only findings about the model.

@@ -170,7 +170,7 @@ impl Engine {
                 let _ = self.files.run(move || drop(unfinished)).await;
                 return match error {
                     LoadError::Prepare(PrepareError::NoChild(reason)) => {
-                        tracing::warn!(%reason, "the model stays unprepared: there is no process to prepare it in");
+                        tracing::warn!(%reason, "the server failed to start a process that prepares the model, which stays unprepared");
                         Ok(None)
                     }
                     error => Err(error),
