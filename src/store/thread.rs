@@ -1,4 +1,5 @@
-//! The runtime thread of a store, which does all network traffic.
+//! The threads of a store. One does all network traffic; the others look up host names and work on
+//! files.
 
 use std::future::Future;
 
