@@ -102,7 +102,7 @@ fn log(
     let inference_id = request.headers().get(INFERENCE_ID);
     let inference_id = inference_id.map(|id| String::from_utf8_lossy(id.as_bytes()));
     let inference_id = inference_id.as_deref();
-    macro_rules! write {
+    macro_rules! logged {
         ($level:ident) => {
             tracing::$level!(
                 status,
@@ -117,8 +117,8 @@ fn log(
         };
     }
     match response.status().is_server_error() {
-        true => write!(warn),
-        false => write!(info),
+        true => logged!(warn),
+        false => logged!(info),
     }
 }
 
