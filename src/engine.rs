@@ -212,6 +212,7 @@ pub struct Engine {
     // The lanes above use these pools, whose threads stop when the pools are dropped.
     _load_threads: Pool,
     _unload_threads: Pool,
+    _second_threads: Pool,
     _file_threads: Pool,
     _body_threads: Pool,
 }
@@ -239,6 +240,7 @@ impl Engine {
             stack,
             arena: None,
             nice,
+            is_batch: false,
         };
         let models = allocator::Arena::new().map_err(|error| StartError::Allocator(error.to_string()))?;
         let model_pool = |cores| Threads {
@@ -249,6 +251,9 @@ impl Engine {
             "compute",
             Threads {
                 spare: config.threads,
+                // The threads that read requests and write answers come first: what they do is
+                // short, and gives this pool its next work.
+                is_batch: true,
                 ..pool(config.threads, DEFAULT_STACK, 0)
             },
         )?;
@@ -256,6 +261,14 @@ impl Engine {
         // Unloads only free memory. They have their own thread, so that slow loads do not delay
         // them when the platform wants memory back.
         let unload_threads = Pool::start("unload", model_pool(1))?;
+        // A session's threads inherit the niceness of the thread that creates it.
+        let second_threads = Pool::start(
+            "second",
+            Threads {
+                nice: 0,
+                ..model_pool(1)
+            },
+        )?;
         let file_threads = Pool::start("files", pool(2, DEFAULT_STACK, 0))?;
         let body_threads = Pool::start("bodies", pool(config.threads, DEFAULT_STACK, 0))?;
         let stuck = Stuck::watch(config.stuck)?;
@@ -287,7 +300,8 @@ impl Engine {
                 environment.clone(),
                 budget.clone(),
                 Arc::clone(&constants),
-                load_threads.lane(usize::MAX),
+                second_threads.lane(usize::MAX),
+                config.threads,
             ),
             environment,
             gpu: gpu.map(Arc::new),
@@ -313,6 +327,7 @@ impl Engine {
             files: file_threads.lane(usize::MAX),
             _load_threads: load_threads,
             _unload_threads: unload_threads,
+            _second_threads: second_threads,
             _file_threads: file_threads,
             bodies: body_threads.lane(usize::MAX),
             _body_threads: body_threads,

@@ -8,7 +8,7 @@
 //!   from the graph and a trial whether requests may be batched.
 //! - Create: `resident` makes one session for all names of the same content, and `adapter` binds
 //!   the adapter of a name to it. Sessions of different contents share their large `constants`. A
-//!   large model gets a `second` session when the cores are busy.
+//!   large model gets `second` sessions with other threads.
 //!
 //! `examine` goes through the same stages for commands that do not serve.
 

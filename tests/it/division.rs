@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Builder, Request, Server, fixture, in_parallel};
+use crate::harness::{Builder, Request, Response, Server, eventually, fixture, in_parallel};
 use crate::support::onnx::{Attribute, Graph, Info, Model, Node, Tensor, element};
 
 /// Whether this processor traps when it divides the smallest integer by -1. On other processors
@@ -105,18 +105,38 @@ fn pooled(seed: u8) -> Vec<u8> {
     Model::new(graph).into_bytes()
 }
 
+/// Has a model of [`pooled`] divide `a` by `b`.
+fn ask_pooled(server: &Server, name: &str, a: i64, b: i64) -> Response {
+    let input = |name: &str, value: i64| json!({"name": name, "datatype": "INT64", "shape": [1], "data": [value]});
+    let inputs = [input("a", a), input("b", b)];
+    server.invoke(name, &json!({"inputs": inputs, "outputs": [{"name": "q"}]}))
+}
+
+#[test]
+fn a_trap_on_a_thread_of_a_sessions_own_is_that_of_its_run() {
+    let arguments = ["--prepare-memory", "2GiB", "--threads", "2", "--log-level", "debug"];
+    in_one_process(&arguments, |server| {
+        let url = server.models().place_model("large", &pooled(1));
+        server.load("large", &url).expect(200);
+        let ask = |number: i64| {
+            if TRAPS && number % 3 == 0 {
+                let refusal = ask_pooled(server, "large", i64::MIN, -1).expect(400);
+                assert!(refusal.message().contains("divides integers"), "{}", refusal.message());
+            } else {
+                let answer = ask_pooled(server, "large", number * 10, 5).expect(200).json();
+                assert_eq!(answer["outputs"][0]["data"], json!([number * 2]), "{answer}");
+            }
+        };
+        eventually("runs that are alone lead to a second session", || {
+            (1..=6).for_each(ask);
+            server.count_in_log("created a second session for runs that are alone") > 0
+        });
+        (1..=24).for_each(ask);
+    });
+}
+
 #[test]
 fn runs_that_share_the_pool_are_not_mixed_up() {
-    let ask = |server: &Server, name: &str, a: i64, b: i64| {
-        let inputs = [("a", "INT64", &[1][..], json!([a])), ("b", "INT64", &[1], json!([b]))];
-        let inputs: Vec<Value> = inputs
-            .iter()
-            .map(|(name, datatype, shape, data)| {
-                json!({"name": name, "datatype": datatype, "shape": shape, "data": data})
-            })
-            .collect();
-        server.invoke(name, &json!({"inputs": inputs, "outputs": [{"name": "q"}]}))
-    };
     in_one_process(&["--prepare-memory", "2GiB"], |server| {
         for (seed, name) in [(1, "bad"), (2, "good")] {
             let url = server.models().place_model(name, &pooled(seed));
@@ -125,10 +145,10 @@ fn runs_that_share_the_pool_are_not_mixed_up() {
         let numbers: Vec<i64> = (1..=24).collect();
         in_parallel(4, &numbers, |&number| {
             if TRAPS && number % 2 == 0 {
-                let refusal = ask(server, "bad", i64::MIN, -1).expect(400);
+                let refusal = ask_pooled(server, "bad", i64::MIN, -1).expect(400);
                 assert!(refusal.message().contains("divides integers"), "{}", refusal.message());
             } else {
-                let answer = ask(server, "good", number * 10, 5).expect(200).json();
+                let answer = ask_pooled(server, "good", number * 10, 5).expect(200).json();
                 assert_eq!(answer["outputs"][0]["data"], json!([number * 2]), "{answer}");
             }
         });
@@ -186,7 +206,7 @@ fn a_server_without_a_supervisor_survives_division_errors() {
     let server = Builder::single(fixture("int_divide"))
         .argument("--supervise=false")
         .start();
-    crate::harness::eventually("the model is loaded", || server.ping().status == 200);
+    eventually("the model is loaded", || server.ping().status == 200);
     let ask = |a, b| server.send(&Request::post("/invocations").json(&divide(a, b)));
     ask(i64::MIN, -1).expect(if TRAPS { 400 } else { 200 });
     assert_eq!(ask(9, 3).expect(200).json(), json!({"outputs": [3]}));

@@ -1,12 +1,14 @@
-//! The second session of a large model: it is created when requests overlap, its answers are those
-//! of the first one, and its memory is counted and given back (MM-4, MM-17, MM-18).
+//! The second sessions of a large model: one is created when requests overlap, and one when a
+//! single client asks. Their answers are those of the first one, and their memory is counted and
+//! given back (MM-4, MM-17, MM-18).
 
 use serde_json::{Value, json};
 
 use crate::harness::{Builder, Server, eventually, in_parallel};
 use crate::support::networks;
 
-const CREATED: &str = "created a second session";
+const CREATED: &str = "created a second session for busy cores";
+const CREATED_ALONE: &str = "created a second session for runs that are alone";
 const DROPPED: &str = "dropped second sessions";
 
 /// A server with two compute threads, whose runs answer one request each.
@@ -86,6 +88,84 @@ fn requests_that_overlap_share_the_weights_of_a_large_model_in_a_second_session(
     }
 }
 
+/// Sends `body` from one client until the server has created a second session for that.
+fn ask_alone(server: &Server, name: &str, body: &Value) {
+    let before = server.count_in_log(CREATED_ALONE);
+    eventually("runs that are alone lead to a second session", || {
+        server.invoke(name, body).expect(200);
+        server.count_in_log(CREATED_ALONE) > before
+    });
+}
+
+#[test]
+fn a_single_client_gets_the_answers_of_the_first_session_from_one_with_threads_of_its_own() {
+    let server = server(&[]);
+    let body = perceptron_request();
+    let url = server.models().place_model("large", &perceptron(1));
+    let before = server.process().threads();
+    server.load("large", &url).expect(200);
+    let expected = server.invoke("large", &body).expect(200).json();
+    let first = server.reserved();
+    ask_alone(&server, "large", &body);
+    let second = server.reserved() - first;
+    assert!(second > 0 && second < 4 << 20, "{second} of {first}");
+    // Of the two threads of a run, one belongs to the session.
+    assert_eq!(server.process().threads(), before + 1);
+    for _ in 0..20 {
+        assert_near(&server.invoke("large", &body).expect(200).json(), &expected);
+    }
+    server.unload("large").expect(200);
+    assert_eq!(server.reserved(), 0);
+    assert_eq!(server.process().threads(), before);
+}
+
+#[test]
+fn the_session_with_own_threads_that_was_used_longest_ago_leaves_its_place_to_another() {
+    let server = server(&[]);
+    let body = perceptron_request();
+    let before = server.process().threads();
+    let names = ["a", "b", "c", "d", "e", "f"];
+    for (seed, name) in (1..).zip(names) {
+        let url = server.models().place_model(name, &perceptron(seed));
+        server.load(name, &url).expect(200);
+        ask_alone(&server, name, &body);
+        assert!(server.process().threads() <= before + 4);
+    }
+    assert_eq!(server.process().threads(), before + 4);
+    // The first models answer with their first sessions.
+    for name in names {
+        server.invoke(name, &body).expect(200);
+    }
+}
+
+#[test]
+fn every_length_of_a_text_is_answered_while_second_sessions_remember_the_lengths() {
+    let server = server(&[]);
+    let url = server.models().place_model("encoder", &networks::related_encoder(1));
+    server.load("encoder", &url).expect(200);
+    let text = |length: usize| {
+        let ids: Vec<usize> = (0..length).map(|index| index * 337 % 11_000).collect();
+        json!({"instances": [ids]})
+    };
+    let lengths: Vec<usize> = (1..150).collect();
+    let ask = |length: &usize| server.invoke("encoder", &text(*length)).expect(200).json();
+    // The first session answers until the others exist.
+    let expected: Vec<Value> = lengths.iter().take(4).map(ask).collect();
+    ask_alone(&server, "encoder", &text(100));
+    overlap(&server, "encoder", &text(100));
+    let before = server.reserved();
+    for _ in 0..2 {
+        let answers = in_parallel(2, &lengths, ask);
+        for (answer, expected) in answers.iter().zip(&expected) {
+            assert_near(answer, expected);
+        }
+    }
+    let remembered = server.reserved() - before;
+    assert!(remembered > 0 && remembered < 8 << 20, "{remembered}");
+    server.unload("encoder").expect(200);
+    assert_eq!(server.reserved(), 0);
+}
+
 #[test]
 fn a_second_session_makes_room_before_a_load_is_refused() {
     let server = server(&["--memory-limit", "200MiB"]);
@@ -146,7 +226,10 @@ fn models_without_shared_constants_have_no_second_session() {
                 server.invoke("large", &perceptron_request()).expect(200);
             }
         });
-        assert_eq!(server.count_in_log(CREATED), 0);
+        for _ in 0..20 {
+            server.invoke("large", &perceptron_request()).expect(200);
+        }
+        assert_eq!(server.count_in_log(CREATED) + server.count_in_log(CREATED_ALONE), 0);
         assert_eq!(server.reserved(), before);
     }
 }

@@ -22,7 +22,7 @@ use crate::engine::load::constants::{
 use crate::engine::load::content::ContentHash;
 use crate::engine::load::later::ContentToPrepare;
 use crate::engine::load::prepare::{Findings, Prepared, StoredConstants};
-use crate::engine::load::second::{RunSession, SecondSession, SecondSessions};
+use crate::engine::load::second::{RunSession, SecondPlaces, SecondSessions};
 use crate::engine::memory::allocator;
 use crate::engine::memory::{
     self, Budget, Footprint, LoadRequest, MappedFile, ModelCost, ModelReservation, NoRoom, Replacement, RequestMemory,
@@ -32,6 +32,7 @@ use crate::engine::onnxruntime::runtime::Environment;
 use crate::engine::onnxruntime::session::{ModelForm, RunThreads, Session, SessionError, SharedConstants};
 use crate::engine::run::batch::BatchingEvidence;
 use crate::engine::run::placement::RequestStats;
+use crate::engine::run::pool::CoreUse;
 use crate::shared::SharedMap;
 use crate::tensor::OutputRows;
 
@@ -41,7 +42,7 @@ pub struct Resident {
     pub content: ContentHash,
     // Fields drop in this order: the reservation ends when the memory is free.
     /// The place for a second session; `None` if the model can have none.
-    second: Option<SecondSession>,
+    second: Option<SecondPlaces>,
     _mark: DropMark,
     pub session: Session,
     own: OwnMemory,
@@ -164,7 +165,7 @@ impl Resident {
         if facts.has_unbounded_work || gpu.is_some() {
             stats.disable_inline();
         }
-        let second = SecondSession::of(source, &session, content.short()).filter(|_| gpu.is_none());
+        let second = SecondPlaces::of(source, &session, content.short()).filter(|_| gpu.is_none());
         let resident = Self {
             content,
             second,
@@ -235,15 +236,23 @@ impl Resident {
     }
 
     fn second_charge(&self) -> u64 {
-        self.second.as_ref().map_or(0, SecondSession::charge)
+        self.second.as_ref().map_or(0, SecondPlaces::charge)
     }
 
-    /// The session for a run on a compute thread; `is_busy` says whether other runs use all other
-    /// cores.
-    pub fn session_for(&self, is_busy: impl FnOnce() -> bool, second_sessions: &Arc<SecondSessions>) -> RunSession<'_> {
-        let second = self.second.as_ref().filter(|_| is_busy());
-        let second = second.and_then(|second| second_sessions.wanted(second));
-        second.map_or(RunSession::First(&self.session), RunSession::Second)
+    /// The session for runs on any thread.
+    pub fn first_session(&self) -> RunSession<'_> {
+        RunSession::First(&self.session)
+    }
+
+    /// The session for a run on a compute thread; `core_use` says how much of the cores is in use.
+    pub fn session_for(
+        &self,
+        core_use: impl FnOnce() -> CoreUse,
+        second_sessions: &Arc<SecondSessions>,
+    ) -> RunSession<'_> {
+        let second = self.second.as_ref();
+        let second = second.and_then(|second| second_sessions.wanted(second, core_use()));
+        second.map_or_else(|| self.first_session(), RunSession::Second)
     }
 
     /// Notes that the prepared form of the same content takes the place of this session.

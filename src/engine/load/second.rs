@@ -1,22 +1,30 @@
-//! The second session of a large model, whose runs use only their own thread.
+//! The second sessions of a large model, whose runs use other threads than those of the first.
 //!
-//! The first session splits each operator over the process's thread pool, which makes one request
-//! fast. When all cores are busy, the threads of several runs wait for each other: runs with one
-//! thread each then answer 15 to 20 % more requests. ONNX Runtime fixes the number of threads when
-//! a session is created, so this needs another session. It uses the constants and the copies of the
-//! first one, and costs its graph and its kernels: some megabytes for a network of 100 MB.
+//! The first session splits each operator over the process's thread pool, which does not spin
+//! (`runtime.rs`). Two situations have a faster way, and ONNX Runtime fixes the threads of a
+//! session when it is created, so each needs another session:
+//! - *All cores have work.* The threads of several runs wait for each other. Runs with one thread
+//!   each then answer 15 to 20 % more requests.
+//! - *A run is alone.* Each operator wakes the threads of the pool, which takes longer than a small
+//!   operator. Threads that wait actively between the operators answer an encoder of 23 MB one and
+//!   a half times as fast. No other request is there to lose the time.
 //!
-//! The second session is a cache. It is created after some runs that would have used it, it never
+//! A second session uses the constants and the copies of the first one, and costs its graph and its
+//! kernels: some megabytes for a network of 100 MB.
+//!
+//! Second sessions are a cache. One is created after some runs that would have used it, it never
 //! waits for memory, and it is dropped before a load is refused ([`SecondSessions`]).
 //! A model whose large constants are not shared has no second session, because that would hold all
 //! weights a second time.
 //!
 //! Invariants:
 //! - The memory of a second session is reserved from before its creation until it is free.
-//! - When a [`SecondSession`] has been dropped, no session of it exists and none is being created,
+//! - When a [`SecondPlaces`] has been dropped, no session of it exists and none is being created,
 //!   except in runs, which keep their model loaded.
 
-use std::ops::Deref;
+mod own_threads;
+mod shapes;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,10 +35,14 @@ use crate::engine::memory::{Budget, Footprint, LoadRequest, MappedFile, ModelRes
 use crate::engine::onnxruntime::runtime::Environment;
 use crate::engine::onnxruntime::session::{RunThreads, Session};
 use crate::engine::run::crash;
-use crate::engine::run::pool::{Lane, Task};
+use crate::engine::run::pool::{CoreUse, Lane, Task};
+use crate::tensor::Tensor;
 
-/// Number of runs on busy cores after which a model gets its second session: two clients that
-/// overlap once or twice are not worth it.
+use own_threads::{OwnThreads, Seat};
+use shapes::Shapes;
+
+/// Number of runs in a situation after which a model gets the second session for it: two clients
+/// that overlap once or twice are not worth it.
 const MANY_RUNS: u32 = 8;
 
 /// Time after a refusal, or after the session was dropped for others, before the next try.
@@ -42,17 +54,33 @@ pub struct SecondSessions {
     environment: Environment,
     budget: Budget,
     constants: Arc<ConstantFiles>,
-    loads: Lane,
+    creations: Lane,
+    own_threads: OwnThreads,
     known: Mutex<Vec<Weak<State>>>,
 }
 
-/// The second session of a model, or the place for it.
+/// The second sessions of a model, or the places for them.
 #[derive(Debug)]
-pub struct SecondSession(Arc<State>);
+pub struct SecondPlaces {
+    /// For a run that is alone.
+    alone: Arc<State>,
+    /// For runs while all cores have work.
+    crowded: Arc<State>,
+}
+
+/// A situation in which other threads than those of the first session are faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Situation {
+    /// A run is alone.
+    Alone,
+    /// All cores have work.
+    Crowded,
+}
 
 #[derive(Debug)]
 struct State {
     source: Arc<SessionSource>,
+    situation: Situation,
     /// Identifies the model to the supervisor if the creation crashes the process.
     content: u64,
     stage: Mutex<Stage>,
@@ -66,7 +94,11 @@ enum Stage {
     Wanted(u32),
     /// The creation waits for a thread, or is in progress.
     Awaited,
-    There(Arc<OpenSession>),
+    There {
+        open: Arc<OpenSession>,
+        /// The start of the last run.
+        used: Instant,
+    },
     /// There is none until then.
     Refused(Instant),
     /// There is none any more.
@@ -79,7 +111,9 @@ enum Stage {
 struct OpenSession {
     session: Session,
     memory: ModelReservation,
+    shapes: Shapes,
     _file: MappedFile,
+    _seat: Option<Seat>,
 }
 
 /// The session that a run uses.
@@ -94,25 +128,37 @@ pub enum RunSession<'a> {
 #[derive(Debug)]
 pub struct SecondRun(Arc<OpenSession>);
 
-impl Deref for RunSession<'_> {
-    type Target = Session;
-
-    fn deref(&self) -> &Session {
+impl<'a> RunSession<'a> {
+    /// The session for a run with these inputs: `first` if the second one has no room for what it
+    /// would remember of them.
+    pub fn admit<'b>(&'b self, first: &'b Session, inputs: impl Iterator<Item = &'b Tensor>) -> &'b Session
+    where
+        'a: 'b,
+    {
         match self {
             Self::First(session) => session,
-            Self::Second(SecondRun(open)) => &open.session,
+            Self::Second(SecondRun(open)) if open.shapes.admit(inputs) => &open.session,
+            Self::Second(_) => first,
         }
     }
 }
 
 impl SecondSessions {
-    /// Creates sessions in the lane `loads` of a pool for loads.
-    pub fn new(environment: Environment, budget: Budget, constants: Arc<ConstantFiles>, loads: Lane) -> Arc<Self> {
+    /// Creates sessions in the lane `creations`, on threads for deep recursion. The runs of those
+    /// with threads of their own use `threads` threads.
+    pub fn new(
+        environment: Environment,
+        budget: Budget,
+        constants: Arc<ConstantFiles>,
+        creations: Lane,
+        threads: usize,
+    ) -> Arc<Self> {
         let all = Arc::new(Self {
             environment,
             budget: budget.clone(),
             constants,
-            loads,
+            creations,
+            own_threads: OwnThreads::new(budget.clone(), threads),
             known: Mutex::default(),
         });
         let weak = Arc::downgrade(&all);
@@ -120,12 +166,20 @@ impl SecondSessions {
         all
     }
 
-    /// Returns the second session for a run on busy cores. If there is none, counts the run, and
-    /// has the session created when it is worth it.
-    pub fn wanted(self: &Arc<Self>, second: &SecondSession) -> Option<SecondRun> {
-        let mut stage = second.0.stage();
+    /// Returns the second session for a run, if its situation has one and it exists. If not, counts
+    /// the run, and has the session created when it is worth it.
+    pub fn wanted(self: &Arc<Self>, second: &SecondPlaces, core_use: CoreUse) -> Option<SecondRun> {
+        let state = match core_use {
+            CoreUse::Alone => &second.alone,
+            CoreUse::All => &second.crowded,
+            CoreUse::Some => return None,
+        };
+        let mut stage = state.stage();
         match &mut *stage {
-            Stage::There(open) => return Some(SecondRun(Arc::clone(open))),
+            Stage::There { open, used } => {
+                *used = Instant::now();
+                return Some(SecondRun(Arc::clone(open)));
+            }
             Stage::Awaited | Stage::Closed => return None,
             Stage::Refused(until) if Instant::now() < *until => return None,
             Stage::Refused(_) => *stage = Stage::Wanted(1),
@@ -133,7 +187,7 @@ impl SecondSessions {
             Stage::Wanted(_) => {
                 *stage = Stage::Awaited;
                 drop(stage);
-                self.create_later(&second.0);
+                self.create_later(state);
             }
         }
         None
@@ -142,24 +196,28 @@ impl SecondSessions {
     fn create_later(self: &Arc<Self>, state: &Arc<State>) {
         let (all, waiting) = (Arc::clone(self), Arc::clone(state));
         let task: Task = Box::new(move || all.create(&waiting));
-        if self.loads.spawn(task).is_err() {
+        if self.creations.spawn(task).is_err() {
             state.refuse();
         }
     }
 
-    /// Creates the session of `state`, on a thread for loads.
+    /// Creates the session of `state`, on a thread for that.
     fn create(&self, state: &Arc<State>) {
         let _creation = lock(&state.creation);
         if !matches!(*state.stage(), Stage::Awaited) {
             return;
         }
         let _mark = crash::CrashMarker::new(state.content);
-        match self.open(&state.source) {
+        match self.open(state) {
             Ok(Some(open)) => {
                 tracing::debug!(
                     model = %state.source.file().display(),
                     bytes = open.memory.charge(),
-                    "created a second session, whose runs use one thread each"
+                    "created a second session for {}",
+                    match state.situation {
+                        Situation::Alone => "runs that are alone",
+                        Situation::Crowded => "busy cores",
+                    }
                 );
                 self.enter(state, Arc::new(open));
             }
@@ -179,7 +237,8 @@ impl SecondSessions {
         drop(known);
         let mut stage = state.stage();
         if matches!(*stage, Stage::Awaited) {
-            *stage = Stage::There(open);
+            let used = Instant::now();
+            *stage = Stage::There { open, used };
             return;
         }
         // The model is being unloaded, and waits for the memory.
@@ -188,35 +247,49 @@ impl SecondSessions {
         allocator::give_back();
     }
 
-    /// Opens the session. Returns `None` if a session with the same constants is being created.
-    fn open(&self, source: &SessionSource) -> Result<Option<OpenSession>, LoadError> {
+    /// Opens the session. Returns `None` if it would need threads that no other session gives up,
+    /// or if a session with the same constants is being created.
+    fn open(&self, state: &State) -> Result<Option<OpenSession>, LoadError> {
+        let source = &state.source;
+        let (threads, seat, threads_memory) = match state.situation {
+            Situation::Crowded => (RunThreads::Caller, None, 0),
+            Situation::Alone => {
+                let Some(seat) = self.seat() else { return Ok(None) };
+                let own = &self.own_threads;
+                (RunThreads::Own(own.of_run()), Some(seat), own.memory())
+            }
+        };
         let Some(_turn) = self.constants.try_turn(source.stored_constants()) else {
             return Ok(None);
         };
         let Some(constants) = source.constants(&self.constants)? else {
             return Ok(None);
         };
+        let expected = source.expected(&constants.expected(), false);
         let request = LoadRequest {
-            replacement: Replacement::default(),
+            peak: expected.peak.saturating_add(threads_memory),
+            private: expected.private.saturating_add(threads_memory),
             // The first session has mapped them.
             mapped: 0,
-            ..source.expected(&constants.expected(), false)
+            replacement: Replacement::default(),
         };
         let loading = self.budget.load_now(&request)?;
         let before = allocator::thread_balance();
         let given = constants.for_session();
         let file = self.budget.map_file(constants.bytes_of_others(&given));
-        let opened = source.open_graph(&self.environment, given, RunThreads::Caller);
+        let opened = source.open_graph(&self.environment, given, threads);
         let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
         let footprint = Footprint {
-            private: taken.saturating_add(source.growth()),
+            private: taken.saturating_add(source.growth()).saturating_add(threads_memory),
             ..Footprint::default()
         };
         match (opened, loading.settle(footprint)) {
             (Ok(session), Ok(memory)) => Ok(Some(OpenSession {
                 session,
                 memory,
+                shapes: Shapes::of_session(self.budget.clone(), taken),
                 _file: file,
+                _seat: seat,
             })),
             (Ok(session), Err((refused, memory))) => {
                 drop(session);
@@ -230,54 +303,87 @@ impl SecondSessions {
         }
     }
 
+    /// A seat for a session with threads of its own; if all are taken, that of the session that was
+    /// used longest ago.
+    fn seat(&self) -> Option<Seat> {
+        self.own_threads.take().or_else(|| {
+            let mut used: Vec<_> = self
+                .known()
+                .filter_map(|state| Some((state.own_used()?, state)))
+                .collect();
+            used.sort_by_key(|(used, _)| *used);
+            used.iter().any(|(_, state)| state.drop_idle());
+            self.own_threads.take()
+        })
+    }
+
     /// Drops all second sessions that no run uses. Returns whether there were any.
     fn drop_idle(&self) -> bool {
-        let known = lock(&self.known).clone();
-        let states = known.iter().filter_map(Weak::upgrade);
-        let count = states.filter(|state| state.drop_idle()).count();
+        let count = self.known().filter(|state| state.drop_idle()).count();
         if count > 0 {
             tracing::debug!(count, "dropped second sessions to make room");
         }
         count > 0
     }
+
+    /// The places that have or had a session.
+    fn known(&self) -> impl Iterator<Item = Arc<State>> {
+        let known = lock(&self.known).clone();
+        known.into_iter().filter_map(|state| state.upgrade())
+    }
 }
 
-impl SecondSession {
-    /// The place for the second session of the model with the prepared form `source`; `None` if the
-    /// model can have none.
+impl SecondPlaces {
+    /// The places for the second sessions of the model with the prepared form `source`; `None` if
+    /// the model can have none.
     pub fn of(source: &Arc<SessionSource>, first: &Session, content: u64) -> Option<Self> {
-        let can_have_one = first.is_pooled() && !source.stored_constants().is_empty();
-        can_have_one.then(|| {
-            Self(Arc::new(State {
+        let place = |situation| {
+            Arc::new(State {
                 source: Arc::clone(source),
+                situation,
                 content,
                 stage: Mutex::new(Stage::Wanted(0)),
                 creation: Mutex::default(),
-            }))
+            })
+        };
+        let can_have_some = first.is_pooled() && !source.stored_constants().is_empty();
+        can_have_some.then(|| Self {
+            alone: place(Situation::Alone),
+            crowded: place(Situation::Crowded),
         })
     }
 
-    /// Bytes that count against the limit: those of the session, if there is one.
+    /// Bytes that count against the limit: those of the sessions that exist.
     pub fn charge(&self) -> u64 {
-        match &*self.0.stage() {
-            Stage::There(open) => open.memory.charge(),
-            Stage::Wanted(_) | Stage::Awaited | Stage::Refused(_) | Stage::Closed => 0,
-        }
+        self.alone.charge() + self.crowded.charge()
     }
 }
 
-impl Drop for SecondSession {
+impl Drop for SecondPlaces {
     fn drop(&mut self) {
-        let stage = std::mem::replace(&mut *self.0.stage(), Stage::Closed);
-        drop(stage);
-        // Wait for a creation in progress, which drops its session now.
-        drop(lock(&self.0.creation));
+        self.alone.close();
+        self.crowded.close();
     }
 }
 
 impl State {
     fn stage(&self) -> MutexGuard<'_, Stage> {
         lock(&self.stage)
+    }
+
+    fn charge(&self) -> u64 {
+        match &*self.stage() {
+            Stage::There { open, .. } => open.memory.charge() + open.shapes.charge(),
+            Stage::Wanted(_) | Stage::Awaited | Stage::Refused(_) | Stage::Closed => 0,
+        }
+    }
+
+    /// The last use of the session, if there is one with threads of its own.
+    fn own_used(&self) -> Option<Instant> {
+        match (self.situation, &*self.stage()) {
+            (Situation::Alone, Stage::There { used, .. }) => Some(*used),
+            _ => None,
+        }
     }
 
     fn refuse(&self) {
@@ -291,7 +397,7 @@ impl State {
     fn drop_idle(&self) -> bool {
         let mut stage = self.stage();
         // Runs get the session under this lock.
-        let is_idle = matches!(&*stage, Stage::There(open) if Arc::strong_count(open) == 1);
+        let is_idle = matches!(&*stage, Stage::There { open, .. } if Arc::strong_count(open) == 1);
         if !is_idle {
             return false;
         }
@@ -299,6 +405,13 @@ impl State {
         drop(stage);
         drop(open);
         true
+    }
+
+    /// Drops the session, and waits for a creation in progress, which then drops its session.
+    fn close(&self) {
+        let stage = std::mem::replace(&mut *self.stage(), Stage::Closed);
+        drop(stage);
+        drop(lock(&self.creation));
     }
 }
 

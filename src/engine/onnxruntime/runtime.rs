@@ -3,10 +3,11 @@
 //! ONNX Runtime's defaults suit one model per process: each session has a thread pool, whose
 //! threads spin while they wait. With hundreds of models, the spinning threads of idle sessions
 //! starve the busy ones. So all sessions that benefit from threads (`session.rs`) share one pool
-//! that does not spin, and no session creates threads of its own. A shared pool that spins takes
-//! the time of the threads that answer HTTP: on two cores, a network of 25 MB answers a quarter
-//! less. It cannot be made to spin during runs only, because ONNX Runtime heeds
-//! `session.force_spinning_stop` in sessions with threads of their own, and ignores it in others.
+//! that does not spin. A shared pool that spins takes the time of the threads that answer HTTP: on
+//! two cores, a network of 25 MB answers a quarter less. It cannot be made to spin during runs
+//! only, because ONNX Runtime heeds `session.force_spinning_stop` in sessions with threads of their
+//! own, and ignores it in others. A few sessions have such threads, for runs that are alone
+//! (`load/second.rs`).
 //!
 //! The library is loaded at run time, so that one binary works with the CPU build and with a GPU
 //! build. The search covers the folders of [`candidates`], in that order, and no others.

@@ -1,9 +1,9 @@
 //! A model's ONNX Runtime session: its options, its signature, its run.
 //!
-//! Invariants: a session creates no threads, keeps no arena (freed tensors go back to the
-//! allocator, which returns them to the system), and serves any number of concurrent callers. A
-//! large session shares the process's thread pool within a run; a small one runs on its caller's
-//! thread alone ([`POOLED_WEIGHTS`]).
+//! Invariants: a session creates no threads unless it is opened for that ([`RunThreads::Own`]),
+//! keeps no arena (freed tensors go back to the allocator, which returns them to the system), and
+//! serves any number of concurrent callers. A large session shares the process's thread pool within
+//! a run; a small one runs on its caller's thread alone ([`POOLED_WEIGHTS`]).
 //!
 //! A session on a GPU differs: its device memory belongs to the shared arena (`gpu.rs`), and it
 //! runs one request at a time. ONNX Runtime allows concurrent runs there too, but they have caused
@@ -106,6 +106,9 @@ pub enum RunThreads {
     Pool,
     /// The caller's thread alone.
     Caller,
+    /// The caller's thread and threads of the session's own, so many together. Those wait actively
+    /// between the operators of a run.
+    Own(usize),
 }
 
 /// The place of an input in a session's signature: among the inputs, or among the optional ones.
@@ -164,9 +167,11 @@ impl Session {
         let mut given = None;
         let session = guarded(graph, || {
             let mut builder = optimised_graph(options(environment, weights)?)?;
-            if threads == RunThreads::Caller {
-                builder = on_callers_thread(builder)?;
-            }
+            builder = match threads {
+                RunThreads::Pool => builder,
+                RunThreads::Caller => on_callers_thread(builder)?.with_memory_pattern(true)?,
+                RunThreads::Own(threads) => on_own_threads(builder, threads)?.with_memory_pattern(true)?,
+            };
             let mut builder = builder.with_prepacked_weights(&constants.packed)?;
             given = Some(raw::give_constants(&mut builder, constants.tensors)?);
             builder.commit_from_file(graph)
@@ -174,7 +179,7 @@ impl Session {
         let session = session.with_weights(weights);
         Ok(Self {
             _constants: given,
-            is_pooled: session.is_pooled && threads == RunThreads::Pool,
+            is_pooled: session.is_pooled && threads != RunThreads::Caller,
             ..session
         })
     }
@@ -408,6 +413,20 @@ fn on_callers_thread(builder: SessionBuilder) -> Result<SessionBuilder, ort::Err
         .with_independent_thread_pool()?
         .with_intra_threads(1)?
         .with_inter_threads(1)?)
+}
+
+/// Options for runs on `threads` threads, of which all but the caller's belong to the session. A
+/// thread without work waits actively for the next operator, but not long, because another request
+/// may need its core, and not after the run.
+fn on_own_threads(builder: SessionBuilder, threads: usize) -> Result<SessionBuilder, ort::Error> {
+    const SPIN_MICROSECONDS: &str = "100";
+    Ok(builder
+        .with_independent_thread_pool()?
+        .with_intra_threads(threads)?
+        .with_inter_threads(1)?
+        .with_intra_op_spinning(true)?
+        .with_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)?
+        .with_config_entry("session.force_spinning_stop", "1")?)
 }
 
 /// Options for an optimised graph in ONNX format.

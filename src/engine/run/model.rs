@@ -10,10 +10,10 @@ use crate::engine::load::content::ContentHash;
 use crate::engine::load::resident::Resident;
 use crate::engine::load::second::{RunSession, SecondSessions};
 use crate::engine::memory::{NoRoom, RequestMemory};
-use crate::engine::onnxruntime::session::{Cancel, RunError, Session};
+use crate::engine::onnxruntime::session::{Cancel, RunError};
 use crate::engine::run::crash;
 use crate::engine::run::placement;
-use crate::engine::run::pool::Lane;
+use crate::engine::run::pool::{CoreUse, Lane};
 use crate::engine::run::records;
 use crate::engine::run::stuck::{Standing, Stuck};
 use crate::engine::run::turn::{Batcher, PendingRequest, guarded};
@@ -132,20 +132,22 @@ impl Model {
         }
     }
 
-    /// The session for a run on a compute thread; `is_busy` says whether all cores have work.
-    pub(in crate::engine) fn session_for(&self, is_busy: impl FnOnce() -> bool) -> RunSession<'_> {
-        self.resident.session_for(is_busy, &self.second_sessions)
+    /// The session for a run on a compute thread; `core_use` says how much of the cores is in use.
+    pub(in crate::engine) fn session_for(&self, core_use: impl FnOnce() -> CoreUse) -> RunSession<'_> {
+        self.resident.session_for(core_use, &self.second_sessions)
     }
 
     /// Runs `session` on the inputs of a request, and on the values of the adapter if there is one.
     pub(in crate::engine) fn run_session(
         &self,
-        session: &Session,
+        session: &RunSession<'_>,
         tensors: &[Tensor],
         optional: &[(usize, Tensor)],
         outputs: Option<&[usize]>,
         cancel: &Cancel,
     ) -> Result<Vec<Value>, RunError> {
+        let inputs = tensors.iter().chain(optional.iter().map(|(_, tensor)| tensor));
+        let session = session.admit(&self.resident.session, inputs);
         match &self.adapter {
             None => session.run_given(tensors, optional, outputs, cancel),
             Some(adapter) => session.run_placed(adapter.given(tensors, optional), outputs, cancel),
@@ -268,7 +270,7 @@ impl Model {
         let times = work.times();
         let mut phases = self.recorder.work(times.is_some());
         let (inputs, plan) = work.decode(&ModelBudget { model: self, deadline })?;
-        let session = &self.resident.session;
+        let session = &self.resident.first_session();
         phases.end(Phase::Parse, times);
         let runs = records::run(
             self.signature(),
@@ -288,6 +290,6 @@ impl Model {
 
     /// Runs the model without decoding or encoding, on this thread and without a time limit.
     pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Result<Vec<Value>, RunError> {
-        self.run_session(&self.resident.session, inputs, &[], outputs, &Cancel::new()?)
+        self.run_session(&self.resident.first_session(), inputs, &[], outputs, &Cancel::new()?)
     }
 }

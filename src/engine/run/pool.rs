@@ -19,6 +19,7 @@
 //! - A panic ends the job, not the thread.
 
 mod lane;
+mod policy;
 mod schedule;
 mod seat;
 #[cfg(test)]
@@ -40,7 +41,7 @@ use seat::SlotEnd;
 pub use lane::Lane;
 pub use schedule::Queued;
 pub use seat::{GiveUp, Slot};
-pub use turn::Dispatch;
+pub use turn::{CoreUse, Dispatch};
 
 /// Reason why a job has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +69,8 @@ pub struct Threads {
     pub arena: Option<Arena>,
     /// Niceness from 0 to 19: how much the threads yield to others when the cores are busy.
     pub nice: i32,
+    /// Whether the threads interrupt no others when they wake, for jobs of milliseconds.
+    pub is_batch: bool,
 }
 
 /// Rust's default stack size for threads.
@@ -165,8 +168,11 @@ impl<J: Job> PoolShared<J> {
             .name(self.name.clone())
             .stack_size(self.threads.stack)
             .spawn(move || {
-                // On Linux, this affects only this thread. On failure, all threads stay equal.
+                // On Linux, these affect only this thread. On failure, all threads stay equal.
                 let _ = rustix::process::nice(shared.threads.nice);
+                if shared.threads.is_batch {
+                    let _ = policy::interrupt_nobody();
+                }
                 if let Some(Err(error)) = shared.threads.arena.map(Arena::enter) {
                     tracing::debug!(%error, "failed to enter the allocation arena");
                 }

@@ -116,7 +116,7 @@ impl ReadyRequest {
         let run = CancellableRun::start([&self.pending], tracked(model, 1, dispatch)).and_then(|run| {
             let Some(run) = run else { return Ok(None) };
             let request = &self.pending.request;
-            let session = model.session_for(|| dispatch.is_busy());
+            let session = model.session_for(|| dispatch.core_use());
             let signature = model.signature();
             run.execute(|cancel| {
                 Ok(records::run(
@@ -236,7 +236,7 @@ fn joined_run(
         return JoinedOutcome::Failed;
     };
     let wanted = members.first().and_then(|member| member.pending.request.outputs());
-    let session = model.session_for(|| dispatch.is_busy());
+    let session = model.session_for(|| dispatch.core_use());
     match run.execute(|cancel| Ok(model.run_session(&session, &inputs, &[], wanted, cancel)?)) {
         Ok(outputs) => batch::split(&outputs, rows).map_or(JoinedOutcome::Indivisible, JoinedOutcome::Outputs),
         Err(InferenceError::Run(RunError::Cancelled)) => JoinedOutcome::Unwanted,

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{PoolError, Threads};
+use super::{CoreUse, PoolError, Threads};
 
 /// A job with its number in the order of arrival.
 pub struct Queued<J> {
@@ -42,6 +42,8 @@ pub(super) struct Schedule<J> {
     running: usize,
     /// Jobs that these threads have taken.
     in_hand: usize,
+    /// The last starts of jobs, as bits: 1 if all cores had work then.
+    crowded_starts: u8,
     pub(super) stopping: bool,
 }
 
@@ -54,10 +56,15 @@ impl<J> Default for Schedule<J> {
             next_job: 0,
             running: 0,
             in_hand: 0,
+            crowded_starts: 0,
             stopping: false,
         }
     }
 }
+
+/// Number of the last eight starts with work for all cores, from which on the cores count as used.
+/// Two clients that send their requests one after the other leave short gaps between runs.
+const CROWDED_STARTS: u32 = 2;
 
 struct LaneQueue<J> {
     /// Sorted by number.
@@ -132,6 +139,7 @@ impl<J> Schedule<J> {
         if !lane.jobs.is_empty() {
             self.lane_order.push_back(id);
         }
+        self.crowded_starts = self.crowded_starts << 1 | u8::from(self.keeps_busy(threads.cores));
         Some((id, job))
     }
 
@@ -222,8 +230,21 @@ impl<J> Schedule<J> {
         (self.in_hand, waiting)
     }
 
+    /// Returns the part of `cores` cores that the jobs use, now and when the last ones started.
+    pub(super) fn core_use(&self, cores: usize) -> CoreUse {
+        if cores < 2 {
+            CoreUse::Some
+        } else if self.keeps_busy(cores) || self.crowded_starts.count_ones() >= CROWDED_STARTS {
+            CoreUse::All
+        } else if self.crowded_starts == 0 && self.running == 1 {
+            CoreUse::Alone
+        } else {
+            CoreUse::Some
+        }
+    }
+
     /// Whether running and waiting jobs keep `cores` threads busy.
-    pub(super) fn keeps_busy(&self, cores: usize) -> bool {
+    fn keeps_busy(&self, cores: usize) -> bool {
         let mut left = cores.saturating_sub(self.running);
         for id in &self.lane_order {
             if left == 0 {
@@ -333,6 +354,36 @@ mod tests {
 
     fn waiting(state: &Schedule<u64>, lane: u64) -> Vec<u64> {
         state.lanes[&lane].jobs.iter().map(|queued| queued.job).collect()
+    }
+
+    #[test]
+    fn a_run_is_alone_after_eight_starts_without_another_and_two_crowded_starts_count_for_eight() {
+        let two_cores = Threads { cores: 2, ..ONE };
+        let mut state = Schedule::default();
+        let mut next = 0;
+        let mut start = |state: &mut Schedule<u64>| {
+            next += 1;
+            queue(state, 1, [next]);
+            state.take(two_cores).unwrap();
+            state.core_use(2)
+        };
+        assert_eq!(start(&mut state), CoreUse::Alone);
+        assert_eq!(state.core_use(1), CoreUse::Some, "one core is neither alone nor shared");
+        assert_eq!(start(&mut state), CoreUse::All);
+        state.ended(1, 1);
+        assert_eq!(state.core_use(2), CoreUse::Some, "one crowded start");
+        assert_eq!(start(&mut state), CoreUse::All);
+        state.ended(1, 1);
+        state.ended(1, 1);
+        let later: Vec<CoreUse> = (0..9)
+            .map(|_| {
+                let core_use = start(&mut state);
+                state.ended(1, 1);
+                core_use
+            })
+            .collect();
+        let expected = [&[CoreUse::All; 6][..], &[CoreUse::Some; 1], &[CoreUse::Alone; 2]].concat();
+        assert_eq!(later, expected);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub const ONE: Threads = Threads {
     stack: DEFAULT_STACK,
     arena: None,
     nice: 0,
+    is_batch: false,
 };
 
 fn runtime() -> tokio::runtime::Runtime {

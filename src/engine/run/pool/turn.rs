@@ -8,6 +8,16 @@ use std::sync::Arc;
 use super::schedule::Queued;
 use super::{Job, Slot};
 
+/// The part of the cores that the jobs use when a run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoreUse {
+    /// This job is the only one, and there are several cores.
+    Alone,
+    Some,
+    /// There is work for every one of several cores.
+    All,
+}
+
 /// A lane's dispatch on a thread, as the running job sees it.
 pub struct Dispatch<J: Job>(Arc<Slot<J>>);
 
@@ -28,12 +38,10 @@ impl<J: Job> Dispatch<J> {
         shared.state().share(self.0.lane, shared.threads.cores)
     }
 
-    /// Whether this dispatch and those of other threads keep all cores busy, of which there are
-    /// several.
-    pub fn is_busy(&self) -> bool {
+    /// Returns the part of the cores that the dispatches of all threads and waiting jobs use.
+    pub fn core_use(&self) -> CoreUse {
         let shared = &self.0.shared;
-        let cores = shared.threads.cores;
-        cores > 1 && shared.state().keeps_busy(cores)
+        shared.state().core_use(shared.threads.cores)
     }
 
     /// Takes the lane's next waiting job.
