@@ -18,8 +18,10 @@ mod run;
 #[cfg(test)]
 pub mod testing;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 pub use load::adapter::AdapterError;
@@ -212,7 +214,7 @@ pub struct Engine {
     // The lanes above use these pools, whose threads stop when the pools are dropped.
     _load_threads: Pool,
     _unload_threads: Pool,
-    _second_threads: Pool,
+    _lively_threads: Pool,
     _file_threads: Pool,
     _body_threads: Pool,
 }
@@ -262,7 +264,7 @@ impl Engine {
         // them when the platform wants memory back.
         let unload_threads = Pool::start("unload", model_pool(1))?;
         // A session's threads inherit the niceness of the thread that creates it.
-        let second_threads = Pool::start(
+        let lively_threads = Pool::start(
             "second",
             Threads {
                 nice: 0,
@@ -300,8 +302,8 @@ impl Engine {
                 environment.clone(),
                 budget.clone(),
                 Arc::clone(&constants),
-                second_threads.lane(usize::MAX),
-                config.threads,
+                [load_threads.lane(usize::MAX), lively_threads.lane(usize::MAX)],
+                config.threads.min(available_parallelism().map_or(1, NonZeroUsize::get)),
             ),
             environment,
             gpu: gpu.map(Arc::new),
@@ -327,7 +329,7 @@ impl Engine {
             files: file_threads.lane(usize::MAX),
             _load_threads: load_threads,
             _unload_threads: unload_threads,
-            _second_threads: second_threads,
+            _lively_threads: lively_threads,
             _file_threads: file_threads,
             bodies: body_threads.lane(usize::MAX),
             _body_threads: body_threads,

@@ -41,7 +41,7 @@ use crate::tensor::OutputRows;
 pub struct Resident {
     pub content: ContentHash,
     // Fields drop in this order: the reservation ends when the memory is free.
-    /// The place for a second session; `None` if the model can have none.
+    /// The places for second sessions; `None` if the model can have none.
     second: Option<SecondPlaces>,
     _mark: DropMark,
     pub session: Session,
@@ -239,11 +239,6 @@ impl Resident {
         self.second.as_ref().map_or(0, SecondPlaces::charge)
     }
 
-    /// The session for runs on any thread.
-    pub fn first_session(&self) -> RunSession<'_> {
-        RunSession::First(&self.session)
-    }
-
     /// The session for a run on a compute thread; `core_use` says how much of the cores is in use.
     pub fn session_for(
         &self,
@@ -252,7 +247,7 @@ impl Resident {
     ) -> RunSession<'_> {
         let second = self.second.as_ref();
         let second = second.and_then(|second| second_sessions.wanted(second, core_use()));
-        second.map_or_else(|| self.first_session(), RunSession::Second)
+        second.map_or(RunSession::First(&self.session), RunSession::Second)
     }
 
     /// Notes that the prepared form of the same content takes the place of this session.

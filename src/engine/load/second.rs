@@ -4,10 +4,10 @@
 //! (`runtime.rs`). Two situations have a faster way, and ONNX Runtime fixes the threads of a
 //! session when it is created, so each needs another session:
 //! - *All cores have work.* The threads of several runs wait for each other. Runs with one thread
-//!   each then answer 15 to 20 % more requests.
+//!   each answer more requests.
 //! - *A run is alone.* Each operator wakes the threads of the pool, which takes longer than a small
-//!   operator. Threads that wait actively between the operators answer an encoder of 23 MB one and
-//!   a half times as fast. No other request is there to lose the time.
+//!   operator. Threads that wait actively between the operators answer sooner, and no other request
+//!   to a compute thread is there to lose the time.
 //!
 //! A second session uses the constants and the copies of the first one, and costs its graph and its
 //! kernels: some megabytes for a network of 100 MB.
@@ -23,8 +23,9 @@
 //!   except in runs, which keep their model loaded.
 
 mod own_threads;
-mod shapes;
 
+use std::ops::Deref;
+use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -36,10 +37,8 @@ use crate::engine::onnxruntime::runtime::Environment;
 use crate::engine::onnxruntime::session::{RunThreads, Session};
 use crate::engine::run::crash;
 use crate::engine::run::pool::{CoreUse, Lane, Task};
-use crate::tensor::Tensor;
 
 use own_threads::{OwnThreads, Seat};
-use shapes::Shapes;
 
 /// Number of runs in a situation after which a model gets the second session for it: two clients
 /// that overlap once or twice are not worth it.
@@ -48,13 +47,18 @@ const MANY_RUNS: u32 = 8;
 /// Time after a refusal, or after the session was dropped for others, before the next try.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// Time without a run after which a session with threads of its own may leave its place to another.
+const UNUSED: Duration = Duration::from_secs(30);
+
 /// The creation of second sessions, and all those that exist.
 #[derive(Debug)]
 pub struct SecondSessions {
     environment: Environment,
     budget: Budget,
     constants: Arc<ConstantFiles>,
-    creations: Lane,
+    /// The lanes in which sessions are created: threads that yield to requests, and threads that do
+    /// not.
+    creations: [Lane; 2],
     own_threads: OwnThreads,
     known: Mutex<Vec<Weak<State>>>,
 }
@@ -111,7 +115,6 @@ enum Stage {
 struct OpenSession {
     session: Session,
     memory: ModelReservation,
-    shapes: Shapes,
     _file: MappedFile,
     _seat: Option<Seat>,
 }
@@ -128,29 +131,25 @@ pub enum RunSession<'a> {
 #[derive(Debug)]
 pub struct SecondRun(Arc<OpenSession>);
 
-impl<'a> RunSession<'a> {
-    /// The session for a run with these inputs: `first` if the second one has no room for what it
-    /// would remember of them.
-    pub fn admit<'b>(&'b self, first: &'b Session, inputs: impl Iterator<Item = &'b Tensor>) -> &'b Session
-    where
-        'a: 'b,
-    {
+impl Deref for RunSession<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
         match self {
             Self::First(session) => session,
-            Self::Second(SecondRun(open)) if open.shapes.admit(inputs) => &open.session,
-            Self::Second(_) => first,
+            Self::Second(SecondRun(open)) => &open.session,
         }
     }
 }
 
 impl SecondSessions {
-    /// Creates sessions in the lane `creations`, on threads for deep recursion. The runs of those
-    /// with threads of their own use `threads` threads.
+    /// Creates sessions in the lanes `creations`, on threads for deep recursion: in the second one
+    /// those with threads of their own, `threads` of them for a run.
     pub fn new(
         environment: Environment,
         budget: Budget,
         constants: Arc<ConstantFiles>,
-        creations: Lane,
+        creations: [Lane; 2],
         threads: usize,
     ) -> Arc<Self> {
         let all = Arc::new(Self {
@@ -172,7 +171,7 @@ impl SecondSessions {
         let state = match core_use {
             CoreUse::Alone => &second.alone,
             CoreUse::All => &second.crowded,
-            CoreUse::Some => return None,
+            CoreUse::Part => return None,
         };
         let mut stage = state.stage();
         match &mut *stage {
@@ -196,7 +195,12 @@ impl SecondSessions {
     fn create_later(self: &Arc<Self>, state: &Arc<State>) {
         let (all, waiting) = (Arc::clone(self), Arc::clone(state));
         let task: Task = Box::new(move || all.create(&waiting));
-        if self.creations.spawn(task).is_err() {
+        let [yielding, lively] = &self.creations;
+        let lane = match state.situation {
+            Situation::Crowded => yielding,
+            Situation::Alone => lively,
+        };
+        if lane.spawn(task).is_err() {
             state.refuse();
         }
     }
@@ -207,7 +211,6 @@ impl SecondSessions {
         if !matches!(*state.stage(), Stage::Awaited) {
             return;
         }
-        let _mark = crash::CrashMarker::new(state.content);
         match self.open(state) {
             Ok(Some(open)) => {
                 tracing::debug!(
@@ -232,7 +235,7 @@ impl SecondSessions {
 
     fn enter(&self, state: &Arc<State>, open: Arc<OpenSession>) {
         let mut known = lock(&self.known);
-        known.retain(|other| other.strong_count() > 0);
+        known.retain(|other| other.strong_count() > 0 && !ptr::eq(other.as_ptr(), Arc::as_ptr(state)));
         known.push(Arc::downgrade(state));
         drop(known);
         let mut stage = state.stage();
@@ -251,13 +254,9 @@ impl SecondSessions {
     /// or if a session with the same constants is being created.
     fn open(&self, state: &State) -> Result<Option<OpenSession>, LoadError> {
         let source = &state.source;
-        let (threads, seat, threads_memory) = match state.situation {
-            Situation::Crowded => (RunThreads::Caller, None, 0),
-            Situation::Alone => {
-                let Some(seat) = self.seat() else { return Ok(None) };
-                let own = &self.own_threads;
-                (RunThreads::Own(own.of_run()), Some(seat), own.memory())
-            }
+        let (threads, threads_memory) = match state.situation {
+            Situation::Crowded => (RunThreads::Caller, 0),
+            Situation::Alone => (RunThreads::Own(self.own_threads.of_run()), self.own_threads.memory()),
         };
         let Some(_turn) = self.constants.try_turn(source.stored_constants()) else {
             return Ok(None);
@@ -274,6 +273,14 @@ impl SecondSessions {
             replacement: Replacement::default(),
         };
         let loading = self.budget.load_now(&request)?;
+        let seat = match state.situation {
+            Situation::Crowded => None,
+            Situation::Alone => {
+                let Some(seat) = self.seat() else { return Ok(None) };
+                Some(seat)
+            }
+        };
+        let _mark = crash::CrashMarker::new(state.content);
         let before = allocator::thread_balance();
         let given = constants.for_session();
         let file = self.budget.map_file(constants.bytes_of_others(&given));
@@ -287,7 +294,6 @@ impl SecondSessions {
             (Ok(session), Ok(memory)) => Ok(Some(OpenSession {
                 session,
                 memory,
-                shapes: Shapes::of_session(self.budget.clone(), taken),
                 _file: file,
                 _seat: seat,
             })),
@@ -304,15 +310,14 @@ impl SecondSessions {
     }
 
     /// A seat for a session with threads of its own; if all are taken, that of the session that was
-    /// used longest ago.
+    /// used longest ago, unless it is in use.
     fn seat(&self) -> Option<Seat> {
         self.own_threads.take().or_else(|| {
-            let mut used: Vec<_> = self
-                .known()
-                .filter_map(|state| Some((state.own_used()?, state)))
-                .collect();
-            used.sort_by_key(|(used, _)| *used);
-            used.iter().any(|(_, state)| state.drop_idle());
+            let used = self.known().filter_map(|state| Some((state.own_used()?, state)));
+            let unused = longest_unused(used, Instant::now())?;
+            if unused.drop_idle() {
+                tracing::debug!(model = %unused.source.file().display(), "dropped a second session for that of another model");
+            }
             self.own_threads.take()
         })
     }
@@ -331,6 +336,13 @@ impl SecondSessions {
         let known = lock(&self.known).clone();
         known.into_iter().filter_map(|state| state.upgrade())
     }
+}
+
+/// Finds what was used longest ago. `None` if everything was used shortly before `now`: several
+/// models that take turns would otherwise lose their sessions to each other all the time.
+fn longest_unused<T>(used: impl Iterator<Item = (Instant, T)>, now: Instant) -> Option<T> {
+    let (used, unused) = used.min_by_key(|(used, _)| *used)?;
+    (now.saturating_duration_since(used) >= UNUSED).then_some(unused)
 }
 
 impl SecondPlaces {
@@ -361,8 +373,11 @@ impl SecondPlaces {
 
 impl Drop for SecondPlaces {
     fn drop(&mut self) {
+        // Both first, so that neither begins a creation while the other one is waited for.
         self.alone.close();
         self.crowded.close();
+        drop(lock(&self.alone.creation));
+        drop(lock(&self.crowded.creation));
     }
 }
 
@@ -373,7 +388,7 @@ impl State {
 
     fn charge(&self) -> u64 {
         match &*self.stage() {
-            Stage::There { open, .. } => open.memory.charge() + open.shapes.charge(),
+            Stage::There { open, .. } => open.memory.charge(),
             Stage::Wanted(_) | Stage::Awaited | Stage::Refused(_) | Stage::Closed => 0,
         }
     }
@@ -407,14 +422,34 @@ impl State {
         true
     }
 
-    /// Drops the session, and waits for a creation in progress, which then drops its session.
+    /// Drops the session. A creation in progress drops its session at its end.
     fn close(&self) {
         let stage = std::mem::replace(&mut *self.stage(), Stage::Closed);
         drop(stage);
-        drop(lock(&self.creation));
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_that_was_used_longest_ago_leaves_its_place_if_it_was_not_used_shortly_before() {
+        let now = Instant::now() + Duration::from_secs(3_600);
+        let ago = |seconds| now - Duration::from_secs(seconds);
+        let table = [
+            (vec![], None),
+            (vec![(ago(29), 'a')], None),
+            (vec![(ago(30), 'a')], Some('a')),
+            (vec![(ago(40), 'a'), (ago(90), 'b'), (ago(0), 'c')], Some('b')),
+            (vec![(ago(3), 'a'), (ago(9), 'b')], None),
+        ];
+        for (used, expected) in table {
+            assert_eq!(longest_unused(used.clone().into_iter(), now), expected, "{used:?}");
+        }
+    }
 }

@@ -106,7 +106,7 @@ pub enum RunThreads {
     Pool,
     /// The caller's thread alone.
     Caller,
-    /// The caller's thread and threads of the session's own, so many together. Those wait actively
+    /// The caller's thread and threads of the session's own, this number in all. They wait actively
     /// between the operators of a run.
     Own(usize),
 }
@@ -169,8 +169,8 @@ impl Session {
             let mut builder = optimised_graph(options(environment, weights)?)?;
             builder = match threads {
                 RunThreads::Pool => builder,
-                RunThreads::Caller => on_callers_thread(builder)?.with_memory_pattern(true)?,
-                RunThreads::Own(threads) => on_own_threads(builder, threads)?.with_memory_pattern(true)?,
+                RunThreads::Caller => on_callers_thread(builder)?,
+                RunThreads::Own(threads) => on_own_threads(builder, threads)?,
             };
             let mut builder = builder.with_prepacked_weights(&constants.packed)?;
             given = Some(raw::give_constants(&mut builder, constants.tensors)?);

@@ -10,7 +10,7 @@ use crate::engine::load::content::ContentHash;
 use crate::engine::load::resident::Resident;
 use crate::engine::load::second::{RunSession, SecondSessions};
 use crate::engine::memory::{NoRoom, RequestMemory};
-use crate::engine::onnxruntime::session::{Cancel, RunError};
+use crate::engine::onnxruntime::session::{Cancel, RunError, Session};
 use crate::engine::run::crash;
 use crate::engine::run::placement;
 use crate::engine::run::pool::{CoreUse, Lane};
@@ -140,14 +140,12 @@ impl Model {
     /// Runs `session` on the inputs of a request, and on the values of the adapter if there is one.
     pub(in crate::engine) fn run_session(
         &self,
-        session: &RunSession<'_>,
+        session: &Session,
         tensors: &[Tensor],
         optional: &[(usize, Tensor)],
         outputs: Option<&[usize]>,
         cancel: &Cancel,
     ) -> Result<Vec<Value>, RunError> {
-        let inputs = tensors.iter().chain(optional.iter().map(|(_, tensor)| tensor));
-        let session = session.admit(&self.resident.session, inputs);
         match &self.adapter {
             None => session.run_given(tensors, optional, outputs, cancel),
             Some(adapter) => session.run_placed(adapter.given(tensors, optional), outputs, cancel),
@@ -270,7 +268,7 @@ impl Model {
         let times = work.times();
         let mut phases = self.recorder.work(times.is_some());
         let (inputs, plan) = work.decode(&ModelBudget { model: self, deadline })?;
-        let session = &self.resident.first_session();
+        let session = &self.resident.session;
         phases.end(Phase::Parse, times);
         let runs = records::run(
             self.signature(),
@@ -290,6 +288,6 @@ impl Model {
 
     /// Runs the model without decoding or encoding, on this thread and without a time limit.
     pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Result<Vec<Value>, RunError> {
-        self.run_session(&self.resident.first_session(), inputs, &[], outputs, &Cancel::new()?)
+        self.run_session(&self.resident.session, inputs, &[], outputs, &Cancel::new()?)
     }
 }

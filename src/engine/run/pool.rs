@@ -30,6 +30,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use rustix::thread::gettid;
 
@@ -171,7 +172,7 @@ impl<J: Job> PoolShared<J> {
                 // On Linux, these affect only this thread. On failure, all threads stay equal.
                 let _ = rustix::process::nice(shared.threads.nice);
                 if shared.threads.is_batch {
-                    let _ = policy::interrupt_nobody();
+                    let _ = policy::set_batch();
                 }
                 if let Some(Err(error)) = shared.threads.arena.map(Arena::enter) {
                     tracing::debug!(%error, "failed to enter the allocation arena");
@@ -186,7 +187,7 @@ impl<J: Job> PoolShared<J> {
         let thread = gettid();
         let mut state = self.state();
         while !state.stopping {
-            let Some((lane, job)) = state.take(self.threads) else {
+            let Some((lane, job)) = state.take(self.threads, Instant::now()) else {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };

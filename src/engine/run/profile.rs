@@ -131,10 +131,10 @@ impl Profiler {
         let _mark = crash::CrashMarker::new(model.content().short());
         let _memory = model.resident.reserve_request(size).map_err(InferenceError::from)?;
         let (inputs, plan) = work.decode(&ModelBudget { model, deadline })?;
-        let session = model.resident.first_session();
+        let session = &model.resident.session;
         let outputs = W::outputs(&plan);
         let run =
-            guarded(|| Ok(model.run_session(&session, &inputs.tensors, &inputs.optional, outputs, &self.cancel)?));
+            guarded(|| Ok(model.run_session(session, &inputs.tensors, &inputs.optional, outputs, &self.cancel)?));
         self.tracked.ended();
         run.map(|_| self.read()).map_err(W::Error::from)
     }

@@ -4,7 +4,7 @@
 //! of the process (`memory/data_bound.rs`). So their number is limited, and the limit of data is
 //! raised for the stacks of each session.
 //!
-//! Invariant: at most [`MOST_SESSIONS`] values of [`Seat`] exist.
+//! Invariant: at most [`MAX_SESSIONS`] values of [`Seat`] exist.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,7 +15,7 @@ use crate::engine::memory::{Budget, MappedFile};
 
 /// Number of sessions with threads of their own. Each serves a model whose requests come one at a
 /// time; the sessions of other such models answer on the process's pool.
-const MOST_SESSIONS: usize = 4;
+const MAX_SESSIONS: usize = 4;
 
 /// Bytes of memory that a thread takes: the used part of its stack, and what the allocator keeps
 /// for it. Measured: 100 KB.
@@ -70,7 +70,7 @@ impl OwnThreads {
 
     /// Takes a seat; `None` if there are as many sessions as allowed.
     pub fn take(&self) -> Option<Seat> {
-        let more = |sessions| (sessions < MOST_SESSIONS).then_some(sessions + 1);
+        let more = |sessions| (sessions < MAX_SESSIONS).then_some(sessions + 1);
         let taken = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.ok()?;
         self.kept_stacks.get_or_init(|| self.budget.map_file(KEPT_STACKS));
@@ -96,8 +96,8 @@ mod tests {
     #[test]
     fn there_are_as_many_seats_as_sessions_and_a_dropped_one_is_free_again() {
         let threads = OwnThreads::new(testing::budget(), 4);
-        let mut seats: Vec<Seat> = (0..MOST_SESSIONS).map_while(|_| threads.take()).collect();
-        assert_eq!(seats.len(), MOST_SESSIONS);
+        let mut seats: Vec<Seat> = (0..MAX_SESSIONS).map_while(|_| threads.take()).collect();
+        assert_eq!(seats.len(), MAX_SESSIONS);
         assert!(threads.take().is_none());
         seats.pop();
         assert!(threads.take().is_some());

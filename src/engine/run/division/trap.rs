@@ -1,8 +1,8 @@
 //! The signal handler that steps over a division without a result, and the state that permits it.
 //!
 //! Two kinds of threads run models. Each of our own threads has a flag and a count of its traps
-//! ([`watch`]). Threads of ONNX Runtime's pool have none: their traps are stepped over while any
-//! run uses the pool, and counted for the whole process ([`in_pool`]).
+//! ([`watch`]). Threads of ONNX Runtime have none: their traps are stepped over while any run uses
+//! such threads, and counted for the whole process ([`in_pool`]).
 //!
 //! Quotient and remainder become 0 whatever the operands are. The outputs of the run are discarded
 //! anyway, and 0 is the value that is least likely to lead an index or a count out of bounds.

@@ -7,6 +7,7 @@
 //! - The jobs of a lane are sorted by their numbers.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::{CoreUse, PoolError, Threads};
 
@@ -42,8 +43,7 @@ pub(super) struct Schedule<J> {
     running: usize,
     /// Jobs that these threads have taken.
     in_hand: usize,
-    /// The last starts of jobs, as bits: 1 if all cores had work then.
-    crowded_starts: u8,
+    recent: RecentStarts,
     pub(super) stopping: bool,
 }
 
@@ -56,15 +56,42 @@ impl<J> Default for Schedule<J> {
             next_job: 0,
             running: 0,
             in_hand: 0,
-            crowded_starts: 0,
+            recent: RecentStarts::default(),
             stopping: false,
         }
     }
 }
 
-/// Number of the last eight starts with work for all cores, from which on the cores count as used.
-/// Two clients that send their requests one after the other leave short gaps between runs.
+/// If so many of the last eight starts found work for all cores, the cores count as busy although
+/// one of them is free now: clients leave short gaps between their requests.
 const CROWDED_STARTS: u32 = 2;
+
+/// Time after which starts say nothing about the present.
+const RECENT: Duration = Duration::from_millis(100);
+
+/// The last eight starts of jobs, if they were shortly one after the other.
+#[derive(Default)]
+struct RecentStarts {
+    last: Option<Instant>,
+    /// A bit for each start: other jobs ran or waited.
+    shared: u8,
+    /// A bit for each start: there was work for all cores.
+    crowded: u8,
+}
+
+impl RecentStarts {
+    fn add(&mut self, now: Instant, is_shared: bool, is_crowded: bool) {
+        if self
+            .last
+            .is_some_and(|last| now.saturating_duration_since(last) >= RECENT)
+        {
+            (self.shared, self.crowded) = (0, 0);
+        }
+        self.last = Some(now);
+        self.shared = self.shared << 1 | u8::from(is_shared);
+        self.crowded = self.crowded << 1 | u8::from(is_crowded);
+    }
+}
 
 struct LaneQueue<J> {
     /// Sorted by number.
@@ -127,8 +154,8 @@ impl<J> Schedule<J> {
         Ok(number)
     }
 
-    /// Takes the next job that may start and counts it as running.
-    pub(super) fn take(&mut self, threads: Threads) -> Option<(u64, Queued<J>)> {
+    /// Takes the next job that may start `now` and counts it as running.
+    pub(super) fn take(&mut self, threads: Threads, now: Instant) -> Option<(u64, Queued<J>)> {
         let position = self.next_startable(threads)?;
         let id = self.lane_order.remove(position)?;
         let lane = self.lanes.get_mut(&id)?;
@@ -139,7 +166,9 @@ impl<J> Schedule<J> {
         if !lane.jobs.is_empty() {
             self.lane_order.push_back(id);
         }
-        self.crowded_starts = self.crowded_starts << 1 | u8::from(self.keeps_busy(threads.cores));
+        let is_shared = self.running > 1 || !self.lane_order.is_empty();
+        let is_crowded = self.keeps_busy(threads.cores);
+        self.recent.add(now, is_shared, is_crowded);
         Some((id, job))
     }
 
@@ -232,14 +261,15 @@ impl<J> Schedule<J> {
 
     /// Returns the part of `cores` cores that the jobs use, now and when the last ones started.
     pub(super) fn core_use(&self, cores: usize) -> CoreUse {
+        let was_crowded = self.recent.crowded.count_ones() >= CROWDED_STARTS;
         if cores < 2 {
-            CoreUse::Some
-        } else if self.keeps_busy(cores) || self.crowded_starts.count_ones() >= CROWDED_STARTS {
+            CoreUse::Part
+        } else if self.keeps_busy(cores) || (was_crowded && 2 * self.running >= cores) {
             CoreUse::All
-        } else if self.crowded_starts == 0 && self.running == 1 {
+        } else if self.recent.shared == 0 && self.running == 1 && self.lane_order.is_empty() {
             CoreUse::Alone
         } else {
-            CoreUse::Some
+            CoreUse::Part
         }
     }
 
@@ -316,7 +346,7 @@ mod tests {
             state.lanes.insert(lane, waiting);
             state.lane_order.push_back(lane);
         }
-        while let Some((lane, job)) = state.take(ONE) {
+        while let Some((lane, job)) = state.take(ONE, Instant::now()) {
             (job.job)();
             state.ended(lane, 1);
         }
@@ -356,34 +386,59 @@ mod tests {
         state.lanes[&lane].jobs.iter().map(|queued| queued.job).collect()
     }
 
+    /// Starts a job of lane 1 at the time of the last one. Returns the use of the cores.
+    fn start(state: &mut Schedule<u64>, cores: usize) -> CoreUse {
+        queue(state, 1, [0]);
+        let now = state.recent.last.unwrap_or_else(Instant::now);
+        state.take(Threads { cores, ..ONE }, now).unwrap();
+        state.core_use(cores)
+    }
+
+    /// The use of the cores at the next starts of jobs that run one after the other.
+    fn one_by_one(state: &mut Schedule<u64>, cores: usize) -> Vec<CoreUse> {
+        let starts = (0..9).map(|_| {
+            let core_use = start(state, cores);
+            state.ended(1, 1);
+            core_use
+        });
+        starts.collect()
+    }
+
     #[test]
-    fn a_run_is_alone_after_eight_starts_without_another_and_two_crowded_starts_count_for_eight() {
-        let two_cores = Threads { cores: 2, ..ONE };
-        let mut state = Schedule::default();
-        let mut next = 0;
-        let mut start = |state: &mut Schedule<u64>| {
-            next += 1;
-            queue(state, 1, [next]);
-            state.take(two_cores).unwrap();
-            state.core_use(2)
+    fn a_job_is_alone_when_none_of_the_last_eight_starts_found_another_job() {
+        for cores in [2, 4, 16] {
+            let mut state = Schedule::default();
+            assert_eq!(start(&mut state, cores), CoreUse::Alone);
+            assert_ne!(start(&mut state, cores), CoreUse::Alone);
+            state.ended(1, 1);
+            assert_eq!(state.core_use(cores), CoreUse::Part, "the other job has ended");
+            assert_eq!(state.core_use(1), CoreUse::Part, "one core cannot be shared");
+            state.ended(1, 1);
+            let expected = [&[CoreUse::Part; 7][..], &[CoreUse::Alone; 2]].concat();
+            assert_eq!(one_by_one(&mut state, cores), expected);
+        }
+    }
+
+    #[test]
+    fn cores_stay_busy_for_some_starts_after_two_with_work_for_all_if_half_of_them_still_have_work() {
+        let crowded = |cores: usize| {
+            let mut state = Schedule::default();
+            for _ in 0..cores {
+                start(&mut state, cores);
+            }
+            state.ended(1, 1);
+            assert_eq!(start(&mut state, cores), CoreUse::All);
+            (0..cores).for_each(|_| state.ended(1, 1));
+            state
         };
-        assert_eq!(start(&mut state), CoreUse::Alone);
-        assert_eq!(state.core_use(1), CoreUse::Some, "one core is neither alone nor shared");
-        assert_eq!(start(&mut state), CoreUse::All);
-        state.ended(1, 1);
-        assert_eq!(state.core_use(2), CoreUse::Some, "one crowded start");
-        assert_eq!(start(&mut state), CoreUse::All);
-        state.ended(1, 1);
-        state.ended(1, 1);
-        let later: Vec<CoreUse> = (0..9)
-            .map(|_| {
-                let core_use = start(&mut state);
-                state.ended(1, 1);
-                core_use
-            })
-            .collect();
-        let expected = [&[CoreUse::All; 6][..], &[CoreUse::Some; 1], &[CoreUse::Alone; 2]].concat();
-        assert_eq!(later, expected);
+        let expected = [&[CoreUse::All; 6][..], &[CoreUse::Part; 1], &[CoreUse::Alone; 2]].concat();
+        assert_eq!(one_by_one(&mut crowded(2), 2), expected);
+        assert_eq!(one_by_one(&mut crowded(16), 16)[..7], [CoreUse::Part; 7]);
+        let mut later = crowded(2);
+        queue(&mut later, 1, [0]);
+        let now = later.recent.last.unwrap() + RECENT;
+        later.take(Threads { cores: 2, ..ONE }, now).unwrap();
+        assert_eq!(later.core_use(2), CoreUse::Alone, "the others started long ago");
     }
 
     #[test]
@@ -391,9 +446,9 @@ mod tests {
         let mut state = Schedule::default();
         queue(&mut state, 1, [10, 11, 12, 13, 14, 15]);
         let two_cores = Threads { cores: 2, ..ONE };
-        let (_, first) = state.take(two_cores).unwrap();
+        let (_, first) = state.take(two_cores, Instant::now()).unwrap();
         let one: Vec<_> = (0..2).filter_map(|_| state.take_next(1)).collect();
-        let (_, second) = state.take(two_cores).unwrap();
+        let (_, second) = state.take(two_cores, Instant::now()).unwrap();
         let other = vec![state.take_next(1).unwrap()];
         assert_eq!((first.job, second.job, state.in_hand), (10, 13, 5));
         let busy = [1, 2, 3, 4].map(|cores| state.keeps_busy(cores));
@@ -412,7 +467,7 @@ mod tests {
         let mut state = Schedule::default();
         queue(&mut state, 1, [10, 11]);
         queue(&mut state, 2, [20]);
-        let (lane, _) = state.take(ONE).unwrap();
+        let (lane, _) = state.take(ONE, Instant::now()).unwrap();
         assert_eq!((lane, &state.lane_order), (1, &VecDeque::from([2, 1])));
         let taken = state.take_next(1).unwrap();
         assert_eq!(state.lane_order, [2]);

@@ -13,7 +13,8 @@ use super::{Job, Slot};
 pub enum CoreUse {
     /// This job is the only one, and there are several cores.
     Alone,
-    Some,
+    /// Neither: other jobs run or ran shortly before, or there is one core.
+    Part,
     /// There is work for every one of several cores.
     All,
 }
