@@ -169,9 +169,10 @@ impl SecondSessions {
     /// the run, and has the session created when it is worth it.
     pub fn wanted(self: &Arc<Self>, second: &SecondPlaces, core_use: CoreUse) -> Option<SecondRun> {
         let state = match core_use {
-            CoreUse::Alone => &second.alone,
+            CoreUse::Alone if self.own_threads.of_run() > 1 => &second.alone,
             CoreUse::All => &second.crowded,
-            CoreUse::Part => return None,
+            // On one core, a session has no threads of its own.
+            CoreUse::Alone | CoreUse::Part => return None,
         };
         let mut stage = state.stage();
         match &mut *stage {

@@ -62,8 +62,8 @@ impl<J> Default for Schedule<J> {
     }
 }
 
-/// If so many of the last eight starts found work for all cores, the cores count as busy although
-/// one of them is free now: clients leave short gaps between their requests.
+/// If so many of the last eight starts found work for all cores, the cores count as busy while half
+/// of them have work: clients leave short gaps between their requests.
 const CROWDED_STARTS: u32 = 2;
 
 /// Time after which starts say nothing about the present.
